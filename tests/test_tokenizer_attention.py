@@ -1,0 +1,153 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from tokenizer.attention import KVCache, attend, rotary_table, rotate, window_mask
+
+CPU = torch.device("cpu")
+
+
+def heads(batch: int, count: int, steps: int, dim: int = 6, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(batch, count, steps, dim, dtype=dtype)
+
+
+def naive(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+    """Softmax attention, one query at a time; the last query stands at the last key."""
+    share, past = q.shape[1] // k.shape[1], k.shape[2] - q.shape[2]
+    k, v = k.repeat_interleave(share, 1), v.repeat_interleave(share, 1)
+    out = torch.empty_like(q)
+    for i in range(q.shape[2]):
+        seen = slice(max(0, past + i - window + 1), past + i + 1)
+        scores = (k[:, :, seen] @ q[:, :, i, :, None]).squeeze(-1) / math.sqrt(q.shape[-1])
+        out[:, :, i] = (scores.softmax(-1)[..., None] * v[:, :, seen]).sum(2)
+    return out
+
+
+def test_window_mask_by_hand() -> None:
+    assert window_mask(2, 4, 2, CPU).int().tolist() == [[0, 1, 1, 0], [0, 0, 1, 1]]
+    assert window_mask(3, 3, 1, CPU).int().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert window_mask(3, 3, 9, CPU).int().tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+    assert window_mask(1, 4, 3, CPU).int().tolist() == [[0, 1, 1, 1]]
+
+
+@pytest.mark.parametrize("groups", [4, 2, 1])
+@pytest.mark.parametrize(
+    ("queries", "keys", "window"),
+    [
+        (5, 5, 9),  # all in the window
+        (5, 5, 5),
+        (6, 6, 5),  # the first key falls out
+        (5, 5, 1),  # nothing but the present
+        (150, 150, 7),  # blocks longer than the window
+        (150, 150, 70),  # blocks as long as the window
+        (128, 128, 64),  # whole blocks
+        (1, 8, 8),  # one streamed step, window just filled
+        (1, 3, 8),
+        (1, 12, 8),  # more keys than the window has
+        (4, 11, 8),  # a chunk behind a full cache
+        (4, 6, 8),  # a chunk behind a cache that is not yet full
+        (100, 104, 5),  # a chunk longer than the window, and than a block
+    ],
+)
+def test_attend_equals_naive_softmax(queries: int, keys: int, window: int, groups: int) -> None:
+    q, k, v = heads(2, 4, queries), heads(2, groups, keys), heads(2, groups, keys)
+    torch.testing.assert_close(attend(q, k, v, window), naive(q, k, v, window))
+
+
+@pytest.mark.parametrize("query", [0, 3, 66, 99])
+def test_attend_reads_only_the_window(query: int) -> None:
+    """Read off the gradient; query 66 lies in the second block of queries."""
+    q, k, v = heads(1, 2, 100), heads(1, 2, 100).requires_grad_(), heads(1, 2, 100).requires_grad_()
+    (attend(q, k, v, window=4)[:, :, query] * heads(1, 2, 1)[:, :, 0]).sum().backward()
+    for leaf in (k, v):
+        assert leaf.grad is not None
+        reached = leaf.grad.abs().sum((0, 1, 3)).nonzero().flatten().tolist()
+        if query or leaf is v:  # the softmax of a single score has no slope
+            assert reached == list(range(max(0, query - 3), query + 1))
+
+
+@pytest.mark.parametrize("chunks", [[23], [1] * 23, [5, 1, 9, 8], [2, 20, 1]])
+@pytest.mark.parametrize("window", [1, 6, 40])
+def test_cached_chunks_equal_one_call(chunks: list[int], window: int) -> None:
+    q, k, v = heads(2, 4, 23), heads(2, 2, 23), heads(2, 2, 23)
+    cache = KVCache(k[:, :, :0], v[:, :, :0], window)
+    parts = []
+    for part in zip(*(x.split(chunks, 2) for x in (q, k, v)), strict=True):
+        parts.append(attend(part[0], *cache.append(part[1], part[2]), window))
+    torch.testing.assert_close(torch.cat(parts, 2), naive(q, k, v, window))
+    assert cache.seen == 23
+
+
+def test_cache_keeps_what_the_next_step_can_see() -> None:
+    steps = torch.arange(10.0)[None, None, :, None]
+    cache = KVCache(steps[:, :, :0], steps[:, :, :0], window=4)
+    held = []
+    for chunk in steps.split([2, 1, 1, 6], 2):
+        keys, values = cache.append(chunk, -chunk)
+        held.append(keys.flatten().tolist())
+        assert torch.equal(values, -keys)
+    assert held == [[0, 1], [0, 1, 2], [0, 1, 2, 3], [1, 2, 3, 4, 5, 6, 7, 8, 9]]
+    assert cache.keys.flatten().tolist() == [7, 8, 9]
+    assert cache.values.flatten().tolist() == [-7, -8, -9]
+    assert cache.seen == 10
+
+
+def test_cache_of_a_window_of_one_stays_empty() -> None:
+    empty = torch.zeros(1, 1, 0, 2)
+    cache = KVCache(empty, empty, window=1)
+    for _ in range(2):
+        keys, _ = cache.append(torch.ones(1, 1, 3, 2), torch.ones(1, 1, 3, 2))
+        assert keys.shape[2] == 3 and cache.keys.shape[2] == 0
+
+
+def test_rotate_by_hand() -> None:
+    """Neighbouring features are a plane: pair 0 turns by 1 radian a step, pair 1 by period ** -1/2."""
+    x = torch.tensor([1.0, 0.0, 0.0, 2.0]).expand(1, 1, 3, 4)
+    turned = rotate(x, rotary_table(5, 3, 4, 100.0, CPU))
+    for step, position in enumerate((5, 6, 7)):
+        fast, slow = position * 1.0, position * 0.1
+        expected = [math.cos(fast), math.sin(fast), -2 * math.sin(slow), 2 * math.cos(slow)]
+        torch.testing.assert_close(turned[0, 0, step], torch.tensor(expected))
+
+
+def test_rotation_at_position_zero_is_none() -> None:
+    x = torch.randn(2, 3, 1, 8)
+    torch.testing.assert_close(rotate(x, rotary_table(0, 1, 8, 10_000.0, CPU)), x, atol=0, rtol=0)
+
+
+def test_table_continues_where_a_stream_stands() -> None:
+    whole = rotary_table(0, 2000, 8, 10_000.0, CPU)
+    assert torch.equal(rotary_table(1990, 10, 8, 10_000.0, CPU), whole[:, 1990:])
+
+
+def test_scores_depend_on_distance_alone() -> None:
+    q, k = torch.randn(1, 1, 1, 16), torch.randn(1, 1, 1, 16)
+
+    def score(at: int, back: int) -> Tensor:
+        tables = (rotary_table(first, 1, 16, 10_000.0, CPU) for first in (at, at - back))
+        turned_q, turned_k = (rotate(x, table) for x, table in zip((q, k), tables, strict=True))
+        return (turned_q * turned_k).sum()
+
+    for back in (0, 1, 9):
+        torch.testing.assert_close(score(9, back), score(500, back), atol=1e-4, rtol=1e-4)
+    assert (score(9, 1) - score(9, 2)).abs() > 1e-2, "distance makes no difference"
+
+
+def test_rotation_of_half_precision_is_computed_in_float32() -> None:
+    x, table = torch.randn(1, 1, 5, 8).bfloat16(), rotary_table(995, 5, 8, 10_000.0, CPU)
+    turned = rotate(x, table)
+    assert turned.dtype == torch.bfloat16
+    assert torch.equal(turned, rotate(x.float(), table).bfloat16())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("window", [7, 70, 500])
+def test_cuda_half_precision_equals_naive(window: int) -> None:
+    """With flash-attn installed this is FlashAttention, without it SDPA: one signature, one meaning."""
+    q, k, v = (heads(2, 4, 300, 64, torch.float32).bfloat16() for _ in range(3))
+    for queries in (300, 1, 20):
+        out = attend(q[:, :, -queries:].cuda(), k.cuda(), v.cuda(), window).cpu().float()
+        expected = naive(q[:, :, -queries:].float(), k.float(), v.float(), window)
+        torch.testing.assert_close(out, expected, atol=2e-2, rtol=2e-2)

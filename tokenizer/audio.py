@@ -1,0 +1,116 @@
+"""Audio files in and out: any wav, flac, ogg or mp3 becomes 24 kHz mono float32, and back."""
+
+import os
+import secrets
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3"}
+"""What `save_audio` writes: 16-bit PCM for wav and flac, Vorbis for ogg, MPEG layer III for mp3."""
+
+_BLOCK_SAMPLES = 1 << 16  # libsndfile overflows its stack when given minutes of Vorbis in one call
+_REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+class AudioError(ValueError):
+    """A file that cannot be read or written as audio: one line with the path, what is wrong and the cure."""
+
+
+def load_audio(path: str | os.PathLike[str], sample_rate: int = 24_000) -> Float[Tensor, " s"]:
+    """Read a file of any rate and channel count as mono float32 in [-1, 1] at `sample_rate` Hz.
+
+    Channels are averaged, then resampled (soxr HQ). Raises AudioError for anything that is not
+    usable audio: a missing file, a folder, another kind of file, no samples, NaN or infinity.
+    """
+    if Path(path).is_dir():
+        raise AudioError(f"{path}: is a folder; name one audio file in it")
+    try:
+        with open(path, "rb") as file:
+            samples, file_rate = soundfile.read(file, dtype="float32", always_2d=True)
+    except FileNotFoundError:
+        raise AudioError(f"{path}: no such file; check the spelling and the folder") from None
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+    except (soundfile.SoundFileError, TypeError):  # TypeError: soundfile takes *.raw for headerless samples
+        raise AudioError(f"{path}: not readable as audio; convert it to wav, flac, ogg or mp3") from None
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{path}: holds NaN or infinite samples; export it again from its source")
+    mono = soxr.resample(samples.mean(axis=1), file_rate, sample_rate, quality="HQ")
+    if mono.size == 0:
+        raise AudioError(f"{path}: holds no samples; record or export it again")
+    return torch.from_numpy(mono).clamp(-1, 1)
+
+
+def save_audio(path: str | os.PathLike[str], audio: Float[Tensor, " s"], sample_rate: int) -> None:
+    """Write mono `audio` at `sample_rate` Hz, in the format the suffix names (one of `FORMATS`).
+
+    Samples beyond [-1, 1] are clamped. The same audio gives the same bytes every time. `path` either keeps
+    what it held or gets the whole new file: writing goes to a neighbour that then takes its name.
+    Raises AudioError for a bad path (as `check_output` does), no samples, NaN or infinity.
+    """
+    check_output(path)
+    if audio.dim() != 1 or audio.numel() == 0:
+        raise AudioError(f"{path}: audio of shape {list(audio.shape)} cannot be saved; give [s] with s > 0")
+    if not audio.isfinite().all():
+        raise AudioError(f"{path}: NaN or infinite samples cannot be saved; check what produced them")
+    pcm = (audio.detach().cpu().double() * 32768).round().clamp(-32768, 32767).short().numpy()
+    path = Path(path)
+    partial = path.with_name(f".{secrets.token_hex(8)}.partial")
+    try:
+        with open(partial, "x+b") as file:
+            _write(file, pcm, sample_rate, FORMATS[path.suffix.lower()])
+        os.replace(partial, path)
+    except soundfile.SoundFileError:
+        message = f"{path}: {path.suffix} cannot hold {sample_rate} Hz; choose .wav or .flac"
+        raise AudioError(message) from None
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def check_output(path: str | os.PathLike[str]) -> None:
+    """Raise AudioError where `save_audio` could not write `path`, before any work is spent on its content."""
+    path = Path(path)
+    if path.is_dir():
+        raise AudioError(f"{path}: is a folder; name a file in it")
+    if path.suffix.lower() not in FORMATS:
+        raise AudioError(f"{path}: unknown kind of audio file; end the name with one of {', '.join(FORMATS)}")
+    if not path.parent.is_dir():
+        raise AudioError(f"{path}: the folder {path.parent} does not exist; create it or choose another")
+    if not os.access(path.parent, os.W_OK):
+        raise AudioError(f"{path}: the folder {path.parent} is not writable; choose another")
+
+
+def _write(file: BinaryIO, pcm: np.ndarray, sample_rate: int, kind: str) -> None:
+    with soundfile.SoundFile(file, "w", sample_rate, channels=1, format=kind) as writer:
+        for start in range(0, len(pcm), _BLOCK_SAMPLES):
+            writer.write(pcm[start : start + _BLOCK_SAMPLES])
+    if kind == "OGG":
+        file.seek(0)
+        pages = _with_serial_zero(bytearray(file.read()))
+        file.seek(0)
+        file.write(pages)
+
+
+def _with_serial_zero(pages: bytearray) -> bytearray:
+    """Replace the random serial number of an Ogg stream, so that equal audio gives equal bytes (RFC 3533)."""
+    start = 0
+    while start < len(pages):
+        segments = pages[start + 26]
+        end = start + 27 + segments + sum(pages[start + 27 : start + 27 + segments])
+        pages[start + 14 : start + 18] = bytes(4)  # serial number
+        pages[start + 22 : start + 26] = bytes(4)  # the checksum counts itself as zero
+        # Ogg's CRC-32 is zlib's with every bit order reversed and no initial or final inversion.
+        checksum = zlib.crc32(pages[start:end].translate(_REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
+        pages[start + 22 : start + 26] = checksum.to_bytes(4, "big").translate(_REVERSED_BITS)
+        start = end
+    return pages

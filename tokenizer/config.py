@@ -1,0 +1,194 @@
+"""The shape of a CAT tokenizer: frozen dataclasses, and presets that are plain functions."""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+from pydantic import ConfigDict
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """One Transformer stage. In the encoder `patch_size` steps are folded into one before it, in the
+    decoder one step is unfolded into `patch_size` after it."""
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    patch_size: int
+    input_dim: int
+    dim: int
+    output_dim: int
+    num_layers: int
+    num_heads: int
+    ffn_dim: int
+
+    def __post_init__(self) -> None:
+        if self.dim % self.num_heads or (self.dim // self.num_heads) % 2:
+            raise ValueError(
+                f"dim={self.dim} with num_heads={self.num_heads}: a head must have a whole, even width"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizerConfig:
+    """Residual vector quantizer of factorised, L2-normalised codebooks (paper 3.1, A.1)."""
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    num_codebooks: int = 32
+    codebook_size: int = 1024
+    codebook_dim: int = 8
+    dim: int = 512
+    """Width of the residual, between the projections from and to the stages."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """A causal audio tokenizer: encoder stages, residual quantizer, decoder stages (paper 3.1)."""
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    encoder: tuple[StageConfig, ...]
+    decoder: tuple[StageConfig, ...]
+    quantizer: QuantizerConfig
+    code_dim: int = 768
+    """Width of what the encoder hands to the quantizer and the quantizer to the decoder."""
+    sample_rate: int = 24_000
+    context_seconds: float = 10.0
+    """How far back each layer attends, the present step included."""
+    rope_period: float = 10_000.0
+    layer_scale: float = 0.01
+    """Initial value of the residual branches' gains; small models learn faster from 0.1."""
+
+    def __post_init__(self) -> None:
+        widths = [(self.encoder[0].patch_size, self.encoder[0].input_dim)]
+        widths += [(a.output_dim * b.patch_size, b.input_dim) for a, b in pairwise(self.encoder)]
+        widths += [(self.encoder[-1].output_dim, self.code_dim), (self.code_dim, self.decoder[0].input_dim)]
+        widths += [(a.output_dim, b.input_dim * a.patch_size) for a, b in pairwise(self.decoder)]
+        widths += [(self.decoder[-1].output_dim, self.decoder[-1].patch_size)]
+        for position, (given, wanted) in enumerate(widths):
+            if given != wanted:
+                raise ValueError(f"widths do not fit at joint {position}: {given} features meet {wanted}")
+        if math.prod(s.patch_size for s in self.decoder) != self.frame_size:
+            raise ValueError("encoder and decoder fold different numbers of samples into a frame")
+
+    @property
+    def frame_size(self) -> int:
+        """Samples in a frame."""
+        return math.prod(stage.patch_size for stage in self.encoder)
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames in a second."""
+        return self.sample_rate / self.frame_size
+
+    @property
+    def num_codebooks(self) -> int:
+        return self.quantizer.num_codebooks
+
+    @property
+    def codebook_size(self) -> int:
+        return self.quantizer.codebook_size
+
+    def bitrate(self, depth: int) -> float:
+        """Bits per second of a code stream of `depth` codebooks."""
+        return depth * self.frame_rate * math.log2(self.codebook_size)
+
+
+def mirrored(
+    *,
+    patches: tuple[int, ...],
+    dims: tuple[int, ...],
+    layers: tuple[int, ...],
+    ffn_dims: tuple[int, ...],
+    head_dim: int,
+    code_dim: int,
+    quantizer: QuantizerConfig,
+    layer_scale: float,
+) -> TokenizerConfig:
+    """An encoder whose stage i folds `patches[i]` steps, and the decoder that is its mirror image.
+
+    Every stage hands on exactly what the next one folds into its own width, so that a projection is
+    needed only where two widths differ.
+    """
+    outputs = [d // p for d, p in zip(dims[1:], patches[1:], strict=True)]
+    encoder, decoder = [], []
+    for i, dim in enumerate(dims):
+        first, last = i == 0, i == len(dims) - 1
+        inner = {
+            "dim": dim,
+            "num_layers": layers[i],
+            "num_heads": dim // head_dim,
+            "ffn_dim": ffn_dims[i],
+            "patch_size": patches[i],
+        }
+        folded = patches[0] if first else dim
+        encoder.append(StageConfig(input_dim=folded, output_dim=code_dim if last else outputs[i], **inner))
+        decoder.append(StageConfig(input_dim=code_dim if last else outputs[i], output_dim=folded, **inner))
+    return TokenizerConfig(
+        encoder=tuple(encoder),
+        decoder=tuple(decoder[::-1]),
+        quantizer=quantizer,
+        code_dim=code_dim,
+        layer_scale=layer_scale,
+    )
+
+
+def paper() -> TokenizerConfig:
+    """The paper's 1.6B model as it was published (1.77B with the projections between the stages)."""
+    return mirrored(
+        patches=(240, 2, 2, 2),
+        dims=(768, 768, 768, 1280),
+        layers=(12, 12, 12, 32),
+        ffn_dims=(3072, 3072, 3072, 5120),
+        head_dim=64,
+        code_dim=768,
+        quantizer=QuantizerConfig(),
+        layer_scale=0.01,
+    )
+
+
+def scaled(hidden: int) -> TokenizerConfig:
+    """The scaling family of Figure 5: one width for all stages, feed-forward widths and layers as in `paper`.
+
+    Widths 256, 384, 512 and 768 give the figure's 319M, 505M, 710M and 1169M parameters within 1 %.
+    """
+    return mirrored(
+        patches=(240, 2, 2, 2),
+        dims=(hidden,) * 4,
+        layers=(12, 12, 12, 32),
+        ffn_dims=(3072, 3072, 3072, 5120),
+        head_dim=64,
+        code_dim=768,
+        quantizer=QuantizerConfig(),
+        layer_scale=0.01,
+    )
+
+
+def mini() -> TokenizerConfig:
+    """The embedded default: small enough to learn on a CPU and to run many times faster than real time."""
+    return mirrored(
+        patches=(240, 2, 2, 2),
+        dims=(128, 160, 224, 320),
+        layers=(1, 1, 2, 4),
+        ffn_dims=(512, 640, 896, 1280),
+        head_dim=32,
+        code_dim=256,
+        quantizer=QuantizerConfig(num_codebooks=12, dim=128),
+        layer_scale=0.1,
+    )
+
+
+def tiny() -> TokenizerConfig:
+    """A few thousand weights, for tests."""
+    return mirrored(
+        patches=(240, 2, 2, 2),
+        dims=(16, 16, 16, 32),
+        layers=(1, 1, 1, 1),
+        ffn_dims=(32, 32, 32, 64),
+        head_dim=8,
+        code_dim=24,
+        quantizer=QuantizerConfig(num_codebooks=6, codebook_size=32, codebook_dim=4, dim=16),
+        layer_scale=0.1,
+    )

@@ -1,0 +1,143 @@
+"""The CAT audio tokenizer: waveform <-> residual codes, offline and streaming, at any depth."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from tokenizer import checkpoint, published
+from tokenizer.attention import KVCache
+from tokenizer.config import StageConfig, TokenizerConfig
+from tokenizer.quantizer import ResidualVQ
+from tokenizer.transformer import Stage, fold, unfold
+
+StreamCache = list[list[KVCache]]
+"""State of one direction of a stream: the caches of every layer of every stage."""
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """One training pass: audio rebuilt from the first codebooks, and the quantizer's own losses."""
+
+    audio: Float[Tensor, "b s"]
+    codes: Int[Tensor, "b t k"]
+    commitment_loss: Float[Tensor, ""]
+    codebook_loss: Float[Tensor, ""]
+
+
+class AudioTokenizer(nn.Module):
+    """Causal audio tokenizer made only of Transformer blocks (paper 3.1).
+
+    codes = tokenizer.encode(audio)                 # [b, s] -> [b, t, k], t = ceil(s / frame_size)
+    audio = tokenizer.decode(codes[..., :8])        # any depth
+    cache = tokenizer.decoder_cache(batch=1)        # the same, frame by frame, sample for sample
+    for frame in codes.split(1, 1):
+        play(tokenizer.decode(frame, cache))
+    """
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        rates, rate = [], float(config.sample_rate)
+        for stage in config.encoder:
+            rate /= stage.patch_size
+            rates.append(rate)
+        self.encoder = self._stages(config.encoder, rates)
+        self.quantizer = ResidualVQ(config.quantizer, config.code_dim)
+        self.decoder = self._stages(config.decoder, rates[::-1])
+
+    def _stages(self, stages: tuple[StageConfig, ...], rates: list[float]) -> list[Stage]:
+        config, built = self.config, []
+        for stage, rate in zip(stages, rates, strict=True):
+            window = int(rate * config.context_seconds)
+            built.append(Stage(stage, window, config.rope_period, config.layer_scale))
+        return cast("list[Stage]", nn.ModuleList(built))
+
+    def forward(self, audio: Float[Tensor, "b s"], depth: Int[Tensor, " b"] | None = None) -> Reconstruction:
+        """Rebuild whole frames of audio for training; sample i uses its first `depth[i]` codebooks."""
+        quantized = self.quantizer(self.latents(audio), depth)
+        audio = self.synthesize(quantized.latents)
+        return Reconstruction(audio, quantized.codes, quantized.commitment_loss, quantized.codebook_loss)
+
+    def latents(
+        self, audio: Float[Tensor, "b s"], cache: StreamCache | None = None
+    ) -> Float[Tensor, "b t d"]:
+        """The encoder alone: whole frames of audio to what the quantizer sees."""
+        x = audio[:, :, None]
+        for i, stage in enumerate(self.encoder):
+            x = stage(fold(x, stage.config.patch_size), cache[i] if cache else None)
+        return x
+
+    def synthesize(
+        self, latents: Float[Tensor, "b t d"], cache: StreamCache | None = None
+    ) -> Float[Tensor, "b s"]:
+        """The decoder alone: quantised latents to audio."""
+        x = latents
+        for i, stage in enumerate(self.decoder):
+            x = unfold(stage(x, cache[i] if cache else None), stage.config.patch_size)
+        return x.squeeze(-1)
+
+    @torch.no_grad()
+    def encode(
+        self, audio: Float[Tensor, "b s"], depth: int | None = None, cache: StreamCache | None = None
+    ) -> Int[Tensor, "b t k"]:
+        """Codes of audio in [-1, 1] at `config.sample_rate`; the last frame is completed with silence.
+
+        With a cache (from `encoder_cache`), successive calls continue one stream; each must then bring
+        whole frames. Raises ValueError on a depth or a length that cannot be.
+        """
+        depth = self._depth(self.config.num_codebooks if depth is None else depth)
+        missing = -audio.shape[-1] % self.config.frame_size
+        if cache is not None and missing:
+            raise ValueError(
+                f"{audio.shape[-1]} samples in a stream: give whole frames of {self.config.frame_size}"
+            )
+        if audio.shape[-1] == 0:
+            raise ValueError("audio has no samples: nothing to encode")
+        return self.quantizer.encode(self.latents(F.pad(audio, (0, missing)), cache), depth)
+
+    @torch.no_grad()
+    def decode(self, codes: Int[Tensor, "b t k"], cache: StreamCache | None = None) -> Float[Tensor, "b s"]:
+        """Audio of `codes`; their number of columns is the depth. `cache` continues a stream."""
+        self._depth(codes.shape[-1])
+        return self.synthesize(self.quantizer.decode(codes), cache)
+
+    def encoder_cache(self, batch: int = 1) -> StreamCache:
+        """The state in which a stream of `batch` signals to encode begins."""
+        return [stage.caches(batch) for stage in self.encoder]
+
+    def decoder_cache(self, batch: int = 1) -> StreamCache:
+        """The state in which a stream of `batch` signals to decode begins."""
+        return [stage.caches(batch) for stage in self.decoder]
+
+    def _depth(self, depth: int) -> int:
+        if not 1 <= depth <= self.config.num_codebooks:
+            raise ValueError(
+                f"depth={depth} but this tokenizer has {self.config.num_codebooks} codebooks: "
+                f"choose 1 to {self.config.num_codebooks}"
+            )
+        return depth
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `config.json` and `model.safetensors`."""
+        checkpoint.save(folder, self.config, self.state_dict())
+
+    @classmethod
+    def from_pretrained(cls, model: str | Path) -> "AudioTokenizer":
+        """Load a folder or hub id in this project's layout or the published MOSS-Audio-Tokenizer layout."""
+        folder = checkpoint.local_folder(model)
+        raw = checkpoint.read_json(folder / "config.json")
+        if published.is_published(raw):
+            config = published.config_from_published(raw)
+            state = published.state_from_published(checkpoint.read_weights(folder))
+        else:
+            config = checkpoint.parse_config(TokenizerConfig, raw, folder)
+            state = checkpoint.read_weights(folder)
+        with torch.device("meta"):
+            tokenizer = cls(config)
+        tokenizer.load_state_dict(state, assign=True)
+        return tokenizer.eval()

@@ -1,0 +1,95 @@
+"""Residual vector quantization with factorised codebooks and quantizer dropout (paper 3.1, A.1)."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from tokenizer.config import QuantizerConfig
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What the quantizer makes of the encoder's output in training."""
+
+    latents: Float[Tensor, "b t d"]
+    """Forward: the sum of the chosen codebook rows; backward: the identity (straight-through)."""
+    codes: Int[Tensor, "b t k"]
+    commitment_loss: Float[Tensor, ""]
+    codebook_loss: Float[Tensor, ""]
+
+
+class VectorQuantizer(nn.Module):
+    """One codebook: project to a few dimensions, take the row of nearest direction, project back."""
+
+    def __init__(self, config: QuantizerConfig) -> None:
+        super().__init__()
+        self.project_in = weight_norm(nn.Linear(config.dim, config.codebook_dim))
+        self.codebook = nn.Embedding(config.codebook_size, config.codebook_dim)
+        self.project_out = weight_norm(nn.Linear(config.codebook_dim, config.dim))
+
+    def nearest(self, low: Float[Tensor, "b t l"]) -> Int[Tensor, "b t"]:
+        """The row whose normalised form is nearest to normalised `low`; the rows themselves stay raw."""
+        query, rows = F.normalize(low, dim=-1), F.normalize(self.codebook.weight, dim=-1)
+        distance = query.square().sum(-1, keepdim=True) - 2 * query @ rows.T + rows.square().sum(-1)
+        return (-distance).argmax(-1)
+
+
+class ResidualVQ(nn.Module):
+    """Each codebook quantises what the ones before it left over. Always computed in float32."""
+
+    def __init__(self, config: QuantizerConfig, code_dim: int) -> None:
+        super().__init__()
+        self.project_in = weight_norm(nn.Linear(code_dim, config.dim))
+        self.layers = cast(
+            "list[VectorQuantizer]",
+            nn.ModuleList(VectorQuantizer(config) for _ in range(config.num_codebooks)),
+        )
+        self.project_out = weight_norm(nn.Linear(config.dim, code_dim))
+
+    def forward(self, x: Float[Tensor, "b t d"], depth: Int[Tensor, " b"] | None = None) -> Quantized:
+        """Quantise; sample i is rebuilt from its first `depth[i]` codebooks only (all when None).
+
+        Both losses are means over the time and the dimensions of the low-dimensional space, summed
+        over codebooks; a codebook that a sample does not use costs it nothing (paper eq. 2-3).
+        """
+        if depth is None:
+            depth = torch.full((len(x),), len(self.layers), device=x.device)
+        with torch.autocast(x.device.type, enabled=False):
+            residual = self.project_in(x.float())
+            total = torch.zeros_like(residual)
+            codes, commitment, codebook = [], residual.new_zeros(()), residual.new_zeros(())
+            for k, layer in enumerate(self.layers):
+                used = (k < depth).float()[:, None, None]
+                low = layer.project_in(residual)
+                code = layer.nearest(low)
+                row = layer.codebook(code)
+                commitment = commitment + (used * (low - row.detach()).square()).mean()
+                codebook = codebook + (used * (low.detach() - row).square()).mean()
+                out = layer.project_out(low + (row - low).detach())
+                total, residual = total + used * out, residual - out
+                codes.append(code)
+            return Quantized(self.project_out(total), torch.stack(codes, -1), commitment, codebook)
+
+    @torch.no_grad()
+    def encode(self, x: Float[Tensor, "b t d"], depth: int) -> Int[Tensor, "b t k"]:
+        """Codes of the first `depth` codebooks: exactly the first columns of the full encoding."""
+        with torch.autocast(x.device.type, enabled=False):
+            residual, codes = self.project_in(x.float()), []
+            for layer in self.layers[:depth]:
+                code = layer.nearest(layer.project_in(residual))
+                residual = residual - layer.project_out(layer.codebook(code))
+                codes.append(code)
+            return torch.stack(codes, -1)
+
+    def decode(self, codes: Int[Tensor, "b t k"]) -> Float[Tensor, "b t d"]:
+        """Latents of the first k codebooks: depth is the number of columns, nothing stands in for others."""
+        with torch.autocast(codes.device.type, enabled=False):
+            total = torch.zeros((), device=codes.device)
+            for layer, code in zip(self.layers, codes.unbind(-1), strict=False):
+                total = total + layer.project_out(layer.codebook(code))
+            return self.project_out(total)
