@@ -1,0 +1,172 @@
+"""CAT-TTS: a Temporal Transformer over rows of text and codes, a Depth Transformer inside each frame."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import Cache, Qwen3Config, Qwen3Model
+
+from cat_tts import published
+from cat_tts.config import TTSConfig
+from cat_tts.depth import DepthTransformer
+from cat_tts.sequence import IGNORED
+from cat_tts.text import TextTokenizer, load_text_tokenizer
+from tokenizer import checkpoint
+
+
+@dataclass(frozen=True)
+class TTSLoss:
+    """The two parts of the training loss, each a mean over what it covers."""
+
+    codes: Float[Tensor, ""]
+    """Paper eq. 9 over the kept codes: target frames x retained codebooks."""
+    decision: Float[Tensor, ""]
+    """Go on or stop, once a frame."""
+    layers: Float[Tensor, " k"]
+    """`codes` by codebook, for the log; nan where no sample of the batch kept it."""
+
+
+class CatTTS(nn.Module):
+    """Purely autoregressive text to codes (paper 3.3).
+
+    A sequence is rows [t, 1 + K]: column 0 the text channel, columns 1..K the codes; text rows hold the
+    pad code in every code column. A row's input is the sum of its embeddings over the text channel and
+    the first `depth` codebooks (eq. 8); the state after row t predicts row t+1.
+    """
+
+    def __init__(self, config: TTSConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.temporal.dim
+        self.text_embedding = nn.Embedding(config.text_vocab_size, dim)
+        self.code_embeddings = cast(
+            "list[nn.Embedding]",
+            nn.ModuleList(nn.Embedding(config.codebook_size + 1, dim) for _ in range(config.num_codebooks)),
+        )
+        self.temporal = _temporal(config)
+        self.depth = DepthTransformer(config)
+        for module in (self.text_embedding, *self.code_embeddings, *self.depth.modules()):
+            if isinstance(module, nn.Embedding | nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+
+    def embed(self, rows: Int[Tensor, "b t c"], depth: int | Int[Tensor, " b"]) -> Float[Tensor, "b t d"]:
+        """Eq. 8: text channel plus the first `depth` code columns of every row, or `depth[i]` of sample i."""
+        x = self.text_embedding(rows[..., 0])
+        deepest = depth if isinstance(depth, int) else int(depth.max())
+        for k in range(deepest):
+            code = self.code_embeddings[k](rows[..., k + 1])
+            x = x + (code if isinstance(depth, int) else (k < depth)[:, None, None] * code)
+        return x
+
+    def states(
+        self,
+        embedded: Float[Tensor, "b t d"],
+        mask: Bool[Tensor, "b m"] | None = None,
+        cache: Cache | None = None,
+    ) -> Float[Tensor, "b t d"]:
+        """The Temporal Transformer. `mask` covers the cached rows too, False where they are padding."""
+        out = self.temporal(
+            inputs_embeds=embedded, attention_mask=mask, past_key_values=cache, use_cache=cache is not None
+        )
+        return out.last_hidden_state
+
+    def frame_logits(
+        self, states: Float[Tensor, "n d"], targets: Int[Tensor, "n c"]
+    ) -> tuple[Float[Tensor, "n u"], Float[Tensor, "n k v"]]:
+        """Teacher forcing inside frames: logits of the decision and of as many codes as `targets` has.
+
+        Ignored targets are fed to the next position as zeros.
+        """
+        columns = targets.shape[1] - 1
+        tables = [self.text_embedding, *self.code_embeddings[: columns - 1]]
+        fed = [
+            table(target.clamp(min=0)) * (target != IGNORED)[:, None]
+            for table, target in zip(tables, targets[:, :-1].unbind(1), strict=True)
+        ]
+        hidden = self.depth(torch.stack([states, *fed], 1))
+        codes = [self.depth.code_logits(hidden[:, k + 1], k) for k in range(columns)]
+        return self.depth.decision_logits(hidden[:, 0]), torch.stack(codes, 1)
+
+    def forward(
+        self,
+        rows: Int[Tensor, "b t c"],
+        mask: Bool[Tensor, "b t"] | None,
+        targets: Int[Tensor, "b t c"],
+        depth: Int[Tensor, " b"],
+    ) -> TTSLoss:
+        """Training loss of sequences, sample i reduced to its first `depth[i]` codebooks.
+
+        Sequences that are padded on the right, where no row sees the padding, need no mask.
+
+        The Depth Transformer runs on target rows alone and, in one pass for each depth that occurs, on
+        the retained codebooks alone, so that what Progressive Sequence Dropout drops costs nothing.
+        """
+        states = self.states(self.embed(rows, depth), mask)
+        decisions, layers = [], [[] for _ in range(self.config.num_codebooks)]
+        for k in depth.unique().tolist():
+            wanted = (depth == k)[:, None] & (targets[..., 0] != IGNORED)
+            target = targets[wanted][:, : 1 + k]
+            decision, codes = self.frame_logits(states[wanted], target)
+            decisions.append(_cross_entropy(decision, self._decision_targets(target[:, 0])))
+            for i in range(k):
+                layers[i].append(_cross_entropy(codes[:, i], target[:, 1 + i]))
+        per_layer = [torch.cat(layer) if layer else states.new_zeros(0) for layer in layers]
+        means = torch.stack([layer.mean() for layer in per_layer]).detach()
+        return TTSLoss(torch.cat(per_layer).mean(), torch.cat(decisions).mean(), means)
+
+    def _decision_targets(self, text: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+        return text if self.config.full_text_head else (text == self.config.tokens.audio_end).long()
+
+    def save_pretrained(self, folder: str | Path, text: TextTokenizer) -> None:
+        """Write `config.json`, `model.safetensors` and the text tokenizer's files."""
+        checkpoint.save(folder, self.config, self.state_dict())
+        text.save(folder)
+
+    @classmethod
+    def from_pretrained(cls, model: str | Path) -> "tuple[CatTTS, TextTokenizer]":
+        """Load model and text tokenizer of a folder or hub id, in this project's layout or the published
+        MOSS-TTS-Local-Transformer (v1.0) layout."""
+        folder = checkpoint.local_folder(model)
+        raw = checkpoint.read_json(folder / checkpoint.CONFIG)
+        state = checkpoint.read_weights(folder)
+        if published.is_published(raw):
+            config, state = published.config_from_published(raw), published.state_from_published(state)
+        else:
+            config = checkpoint.parse_config(TTSConfig, raw, folder)
+        with torch.device("meta"):
+            tts = cls(config)
+        tts.load_state_dict(state, assign=True)
+        rotary = tts.temporal.rotary_emb
+        tts.temporal.rotary_emb = type(rotary)(rotary.config)  # its table is computed, not stored
+        return tts.eval(), load_text_tokenizer(folder)
+
+
+def _temporal(config: TTSConfig) -> Qwen3Model:
+    shape = config.temporal
+    model = Qwen3Model(
+        Qwen3Config(
+            vocab_size=1,
+            hidden_size=shape.dim,
+            num_hidden_layers=shape.num_layers,
+            num_attention_heads=shape.num_heads,
+            num_key_value_heads=shape.num_kv_heads,
+            head_dim=shape.head_dim,
+            intermediate_size=shape.ffn_dim,
+            max_position_embeddings=config.max_positions,
+            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
+            rms_norm_eps=1e-6,
+        )
+    )
+    # Rows are embedded outside, by `embed`.
+    model.embed_tokens = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+    return model
+
+
+def _cross_entropy(logits: Float[Tensor, "n v"], target: Int[Tensor, " n"]) -> Float[Tensor, " m"]:
+    """Float32 cross-entropy of the targets that are not ignored."""
+    kept = target != IGNORED
+    return F.cross_entropy(logits[kept].float(), target[kept], reduction="none")

@@ -1,0 +1,160 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cat_tts.config import TTSConfig, tiny
+from cat_tts.generate import generate
+from cat_tts.model import CatTTS
+from cat_tts.sampling import SamplingOptions, choose, filtered_logits, gumbel_noise
+from cat_tts.sequence import frame_rows, left_pad, text_rows
+
+CONFIGS = [tiny(), replace(tiny(), adapter_dim=20, full_text_head=True)]
+GREEDY = SamplingOptions(temperature=0, decision_temperature=0)
+SAMPLED = SamplingOptions(temperature=0.9, top_k=12, top_p=0.9, repetition_penalty=1.3)
+SLOT, END, PAD = 3, 2, 32
+
+
+def tts(config: TTSConfig | None = None, *, even_odds: bool = False) -> CatTTS:
+    """Weights large enough for every input to matter. Even odds: go on or stop is the toss of a coin."""
+    model = CatTTS(config or tiny()).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.25)
+        if even_odds:
+            model.depth.decision_head.weight.zero_()
+    return model
+
+
+def prompt(config: TTSConfig, text: int, frames: int) -> Tensor:
+    ids = [*torch.randint(10, 300, (text,)).tolist(), config.tokens.audio_start]
+    codes = torch.randint(config.codebook_size, (frames, config.num_codebooks))
+    return torch.cat([text_rows(config, ids), frame_rows(config, codes, config.tokens.slot)])
+
+
+def speak(
+    model: CatTTS, rows: Tensor, seeds: list[int], mask: Tensor | None = None, **settings: Any
+) -> Tensor:
+    """All new rows [b, frames, 1 + depth]."""
+    settings = {"depth": 4, "max_frames": 8, "options": SAMPLED, **settings}
+    return torch.stack(list(generate(model, rows, mask, seeds=torch.tensor(seeds), **settings)), 1)
+
+
+def teacher_forced(model: CatTTS, rows: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits [frames, ..] of the decision and of each code, from one pass over prompt and new rows."""
+    depth = new.shape[1] - 1
+    whole = torch.cat([rows[:, : 1 + depth], new])
+    states = model.states(model.embed(whole[None], depth))[0, len(rows) - 1 : -1]
+    return model.frame_logits(states, new)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("depth", [1, 3, 6])
+def test_greedy_is_the_argmax_of_teacher_forcing(config: TTSConfig, depth: int) -> None:
+    model, rows = tts(config), prompt(config, 5, 3)
+    new = speak(model, rows[None], [0], depth=depth, max_frames=12, min_frames=12, options=GREEDY)[0]
+    _, codes = teacher_forced(model, rows, new)
+    assert new.shape == (12, 1 + depth) and (new[:, 0] == SLOT).all()
+    assert torch.equal(new[:, 1:], codes[..., :PAD].argmax(-1))
+    assert len(new[:, 1:].unique()) > 3, "one code over and over agrees with too much"
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("depth", [1, 4])
+def test_samples_are_the_keyed_choices_from_teacher_forcing(config: TTSConfig, depth: int) -> None:
+    """The penalty covers this take's own earlier codes, codebook by codebook; pad codes are never drawn."""
+    model, rows = tts(config), prompt(config, 5, 3)
+    new = speak(model, rows[None], [7], depth=depth, max_frames=12, min_frames=12)[0]
+    _, codes = teacher_forced(model, rows, new)
+    codes[..., PAD] = -torch.inf
+    for frame in range(12):
+        noise = gumbel_noise(torch.tensor([7]), frame, 1 + depth, PAD + 1)
+        for k in range(depth):
+            logits = filtered_logits(codes[frame, k][None], SAMPLED, new[None, :frame, 1 + k])
+            assert choose(logits, noise[:, 1 + k]) == new[frame, 1 + k]
+    assert not torch.equal(new[:, 1:], codes.argmax(-1)), "nothing was left to chance"
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_decisions_are_the_keyed_choices_from_teacher_forcing(config: TTSConfig) -> None:
+    model, rows, taken = tts(config), prompt(config, 5, 3), []
+    options = replace(SAMPLED, decision_temperature=4.0)
+    for seed in range(6):
+        new = speak(model, rows[None], [seed], options=options)[0]
+        decisions, _ = teacher_forced(model, rows, new)
+        offered = decisions[:, [SLOT, END]] if config.full_text_head else decisions
+        for frame in range(1, len(new)):
+            noise = gumbel_noise(torch.tensor([seed]), frame, 1, 2)[:, 0]
+            wanted = choose(filtered_logits(offered[frame][None], options.decision()), noise)
+            taken.append((int(new[frame, 0]), [SLOT, END][wanted]))
+    assert all(got == wanted for got, wanted in taken)
+    assert len(set(taken)) == 2, "no take both went on and stopped"
+
+
+@pytest.mark.parametrize("min_frames", [1, 4])
+def test_ends_when_the_coin_falls(min_frames: int) -> None:
+    """With even odds the noise alone decides, so where each take ends can be told beforehand."""
+    model, seeds, longest = tts(even_odds=True), list(range(8)), 40
+    ends = []
+    for seed in seeds:
+        noise = torch.cat([gumbel_noise(torch.tensor([seed]), f, 1, 2)[0] for f in range(longest)])
+        stops = (noise[:, 1] > noise[:, 0]).nonzero().flatten().tolist()
+        ends.append(min(f for f in stops if f >= min_frames))
+    rows = prompt(tiny(), 3, 2).expand(8, -1, -1)
+    new = speak(model, rows, seeds, max_frames=longest, min_frames=min_frames)
+    assert len(set(ends)) > 2 and new.shape == (8, 1 + max(ends), 5)
+    for take, end in zip(new, ends, strict=True):
+        assert take[:end, 0].tolist() == [SLOT] * end and (take[:end, 1:] < PAD).all()
+        assert (take[end:, 0] == END).all() and (take[end:, 1:] == PAD).all()
+
+
+def test_max_frames_is_the_end_of_patience() -> None:
+    model, rows = tts(), prompt(tiny(), 3, 2)[None]
+    for frames in (1, 5):
+        assert speak(model, rows, [0], max_frames=frames, min_frames=99).shape == (1, frames, 5)
+
+
+@pytest.mark.parametrize("options", [SAMPLED, GREEDY])
+def test_padded_batch_equals_single_takes(options: SamplingOptions) -> None:
+    """Neighbours, their lengths and their ends do not matter, nor does the order."""
+    model, prompts = tts(even_odds=True), [prompt(tiny(), 9, 4), prompt(tiny(), 3, 0), prompt(tiny(), 3, 5)]
+    options = replace(options, decision_temperature=1.0)
+    seeds, settings = [3, 5, 2], {"options": options, "max_frames": 30, "min_frames": 6}
+    rows, mask = left_pad(tiny(), prompts)
+    together = speak(model, rows, seeds, mask, **settings)
+    turned = speak(model, rows.flip(0), seeds[::-1], mask.flip(0), **settings).flip(0)
+    alone = [speak(model, p[None], [s], **settings)[0] for p, s in zip(prompts, seeds, strict=True)]
+    assert len({len(take) for take in alone}) == 3, "all takes end together"
+    for i, take in enumerate(alone):
+        assert torch.equal(together[i, : len(take)], take)
+        assert torch.equal(turned[i, : len(take)], take)
+
+
+def test_no_mask_is_a_mask_of_rows_alone() -> None:
+    model, rows = tts(), torch.stack([prompt(tiny(), 4, 2), prompt(tiny(), 3, 3)])
+    masked = speak(model, rows, [4, 5], torch.ones(2, 7, dtype=torch.bool), min_frames=8)
+    assert torch.equal(speak(model, rows, [4, 5], min_frames=8), masked)
+
+
+def test_seed_is_the_take() -> None:
+    model, rows = tts(), prompt(tiny(), 4, 2)[None]
+    first, again, other = (speak(model, rows, [seed], min_frames=8) for seed in (11, 11, 12))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    greedy = [speak(model, rows, [seed], min_frames=8, options=GREEDY) for seed in (11, 12)]
+    assert torch.equal(*greedy)
+
+
+def test_prompt_columns_beyond_the_depth_are_not_read() -> None:
+    model, rows = tts(), prompt(tiny(), 4, 3)[None]
+    other = rows.clone()
+    other[..., 5:] = PAD
+    assert torch.equal(speak(model, rows, [0]), speak(model, other, [0]))
+
+
+@pytest.mark.parametrize("depth", [0, 7])
+def test_depth_that_cannot_be(depth: int) -> None:
+    with pytest.raises(ValueError, match=f"depth={depth} but this model has 6 codebooks"):
+        speak(tts(), prompt(tiny(), 1, 0)[None], [0], depth=depth)
