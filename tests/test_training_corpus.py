@@ -1,0 +1,163 @@
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from training.corpus import (
+    SAMPLE_RATE,
+    build,
+    normalise,
+    pseudo_speakers,
+    sentences,
+    speakable,
+    synthetic_jobs,
+    trim,
+    utterances,
+)
+from training.manifest import Clip, read_manifest, write_manifest
+
+
+def tone(seconds: float, rate: int, amplitude: float = 0.1, pitch: float = 200.0) -> np.ndarray:
+    time = np.arange(round(seconds * rate)) / rate
+    return (amplitude * np.sin(2 * np.pi * pitch * time)).astype(np.float32)
+
+
+def decibels(audio: np.ndarray) -> float:
+    return 20 * np.log10(np.sqrt(np.mean(np.square(audio, dtype=np.float64)) + 1e-20))
+
+
+def pitch(audio: np.ndarray) -> float:
+    """Median pitch in Hz over the voiced 50 ms windows, by autocorrelation."""
+    found = []
+    for window in audio[: len(audio) // 1200 * 1200].reshape(-1, 1200):
+        if decibels(window) < -30:
+            continue
+        correlation = np.correlate(window, window, "full")[1199:]
+        lags = correlation[SAMPLE_RATE // 400 : SAMPLE_RATE // 80] / correlation[0]
+        if lags.max() > 0.6:
+            found.append(SAMPLE_RATE / (lags.argmax() + SAMPLE_RATE // 400))
+    return float(np.median(found))
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    path = tmp_path / "texts.txt"
+    path.write_text("the cat sat on the mat\nA long road leads over the hill.\ngood morning\n")
+    return path
+
+
+@pytest.fixture
+def human(tmp_path: Path) -> Path:
+    """A folder with one stereo 16 kHz recording: a tone between two seconds of silence."""
+    folder = tmp_path / "human"
+    (folder / "wav").mkdir(parents=True)
+    audio = np.concatenate([np.zeros(16000), tone(2.0, 16000), np.zeros(16000)])
+    soundfile.write(folder / "wav" / "a.wav", np.stack([audio, audio], 1), 16000)
+    clip = Clip(
+        audio=folder / "wav" / "a.wav",
+        text=None,
+        speaker="p1",
+        language="en",
+        duration=4.0,
+        source="here",
+        license="CC0",
+    )
+    write_manifest(folder / "manifest.jsonl", [clip])
+    return folder
+
+
+def test_normalise_reaches_the_level_or_stops_at_the_peak() -> None:
+    assert decibels(normalise(tone(1.0, SAMPLE_RATE))) == pytest.approx(-23.0, abs=0.01)
+    spiky = tone(1.0, SAMPLE_RATE, amplitude=1e-3)
+    spiky[100] = 0.5
+    assert np.abs(normalise(spiky)).max() == pytest.approx(10 ** (-1 / 20))
+    np.testing.assert_array_equal(normalise(np.zeros(5, np.float32)), np.zeros(5))
+
+
+def test_trim_keeps_a_margin_on_both_sides() -> None:
+    silence = np.zeros(SAMPLE_RATE, np.float32)
+    assert len(trim(np.concatenate([silence, tone(1.0, SAMPLE_RATE), silence]))) == round(1.3 * SAMPLE_RATE)
+    assert len(trim(tone(1.0, SAMPLE_RATE))) == SAMPLE_RATE
+    assert len(trim(silence[:7])) == 7
+
+
+@pytest.mark.parametrize(
+    ("example", "sentence"),
+    [
+        ("the girl  pouted loudly today", "The girl pouted loudly today."),
+        ("How does she look?", "How does she look?"),
+        ("they stayed on, happily;", "They stayed on, happily."),
+        ("born in 1990 in Rome", None),
+        ("the U.S. team won today", None),
+        ("the NATO summit went well", None),
+        ("too short now", None),
+        ("na\u00efve people believe it all", None),
+    ],
+)
+def test_speakable(example: str, sentence: str | None) -> None:
+    assert speakable(example, range(4, 21)) == sentence
+
+
+def test_wordnet_examples_are_read_from_the_glosses(tmp_path: Path) -> None:
+    for part in ("noun", "verb", "adj", "adv"):
+        (tmp_path / f"data.{part}").write_text(
+            f'00001740 29 v 01 breathe 0 000 | draw air; "people {part} when they breathe"; "a {part} 2"\n'
+        )
+    assert sentences(tmp_path, range(4, 21)) == [
+        f"People {part} when they breathe." for part in ("noun", "verb", "adj", "adv")
+    ]
+
+
+def test_missing_wordnet_names_the_package(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="apt-get install wordnet-base"):
+        sentences(tmp_path / "nowhere", range(4, 21))
+
+
+def test_texts_without_sentences_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("1 2 3\n")
+    with pytest.raises(ValueError, match=r"texts\.txt holds no sentence"):
+        next(utterances(tmp_path / "texts.txt", seed=0))
+
+
+def test_plan_depends_on_the_seed_and_deals_to_all_speakers(texts: Path, tmp_path: Path) -> None:
+    first, again, other = (list(islice(synthetic_jobs(texts, tmp_path, seed), 82)) for seed in (0, 0, 1))
+    assert first == again != other
+    names = [job.speaker.name for job in first]
+    assert sorted(names[:41]) == sorted(names[41:]) == sorted(speaker.name for speaker in pseudo_speakers())
+    assert {job.text for job in first} >= {"Good morning.", "The cat sat on the mat."}
+
+
+def test_real_speech_is_resampled_trimmed_and_levelled(human: Path, tmp_path: Path) -> None:
+    (clip,) = build(tmp_path / "out", human=[human])
+    audio, rate = soundfile.read(clip.audio, dtype="float32")
+    assert rate == SAMPLE_RATE and audio.ndim == 1
+    assert clip.duration == pytest.approx(2.3, abs=0.03)
+    assert len(audio) == pytest.approx(clip.duration * SAMPLE_RATE, abs=SAMPLE_RATE / 1000)
+    assert decibels(audio) == pytest.approx(-23.0, abs=0.1)
+    assert pitch(audio) == pytest.approx(200.0, rel=0.01)
+    assert (clip.speaker, clip.text, clip.source, clip.license) == ("p1", None, "here", "CC0")
+    assert read_manifest(tmp_path / "out" / "manifest.jsonl") == [clip]
+
+
+def test_synthetic_speech_is_repeatable_resumable_and_has_many_pitches(texts: Path, tmp_path: Path) -> None:
+    pytest.importorskip("hibari")
+    clips = build(tmp_path / "a", synthetic_hours=0.01, texts=texts)
+    assert sum(clip.duration for clip in clips[:-1]) < 36 <= sum(clip.duration for clip in clips)
+    assert all(1 <= clip.duration <= 12 and clip.text and clip.license == "Apache-2.0" for clip in clips)
+
+    again = build(tmp_path / "b", synthetic_hours=0.01, texts=texts)
+    assert [clip.audio.name for clip in again] == [clip.audio.name for clip in clips]
+    assert all(a.audio.read_bytes() == b.audio.read_bytes() for a, b in zip(clips, again, strict=True))
+
+    clips[0].audio.unlink()
+    kept = {clip.audio: clip.audio.stat().st_mtime_ns for clip in clips[1:]}
+    assert build(tmp_path / "a", synthetic_hours=0.01, texts=texts) == clips
+    assert kept == {clip.audio: clip.audio.stat().st_mtime_ns for clip in clips[1:]}
+
+    ordered = sorted(clips, key=lambda clip: clip.speaker)
+    alphas = {speaker.name: speaker.alpha for speaker in pseudo_speakers()}
+    low, high = ordered[0], ordered[-1]
+    ratio = pitch(soundfile.read(high.audio)[0]) / pitch(soundfile.read(low.audio)[0])
+    assert ratio == pytest.approx(alphas[high.speaker] / alphas[low.speaker], rel=0.15)

@@ -1,0 +1,1 @@
+"""Make the models: corpus, code shards, losses and the straight training loops."""

@@ -1,0 +1,110 @@
+"""Batches of training sequences: every step's batch is a function of (seed, step) alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from datasets import Dataset
+from jaxtyping import Int
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from cat_tts.config import TTSConfig
+from cat_tts.sequence import IGNORED, join_texts, shifted_targets, training_rows
+from cat_tts.text import TextTokenizer
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences padded on the right; `targets` row t is what row t has to answer."""
+
+    rows: Int[Tensor, "b t c"]
+    targets: Int[Tensor, "b t c"]
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(self.rows.to(device), self.targets.to(device))
+
+
+class Batches(torch.utils.data.Dataset):
+    """Item i is batch i of an endless run over `codes`, in an order drawn anew for every epoch.
+
+    Half of the sequences (`pair`) are two utterances of one speaker: the text of both, then the codes of
+    both. That is what inference looks like, where the first is the prompt. A batch holds sequences of
+    like length, `rows_per_batch` rows with padding; utterances beyond `max_frames` are left out.
+    """
+
+    def __init__(
+        self,
+        codes: Dataset,
+        config: TTSConfig,
+        tokenizer: TextTokenizer,
+        *,
+        rows_per_batch: int,
+        max_frames: int,
+        pair: float,
+        seed: int,
+        items: int,
+    ) -> None:
+        self.codes, self.config, self.tokenizer = codes, config, tokenizer
+        self.rows_per_batch, self.max_frames = rows_per_batch, max_frames
+        self.pair, self.seed, self.items = pair, seed, items
+        self.frames = np.array(codes["frames"])
+        self.characters = np.array([len(text) for text in codes["text"]])
+        self.usable = np.flatnonzero(self.frames <= max_frames)
+        if not len(self.usable):
+            raise ValueError(f"no utterance has at most {max_frames} frames: nothing to train on")
+        by_speaker: dict[str, list[int]] = {}
+        speakers = codes["speaker"]
+        for index in self.usable.tolist():
+            by_speaker.setdefault(speakers[index], []).append(index)
+        self.same_speaker = {index: group for group in by_speaker.values() for index in group}
+        self.plans: list[list[list[tuple[int, ...]]]] = []
+        self.ends: list[int] = []
+        """Number of batches up to the end of each planned epoch."""
+
+    def __len__(self) -> int:
+        return self.items
+
+    def __getitem__(self, item: int) -> Batch:
+        while not self.ends or item >= self.ends[-1]:
+            self.plans.append(self._plan(len(self.plans)))
+            self.ends.append((self.ends[-1] if self.ends else 0) + len(self.plans[-1]))
+        epoch = int(np.searchsorted(self.ends, item, side="right"))
+        first = self.ends[epoch - 1] if epoch else 0
+        return self.collate(self.plans[epoch][item - first])
+
+    def _plan(self, epoch: int) -> list[list[tuple[int, ...]]]:
+        """The epoch's batches, as groups of one or two utterances."""
+        draw = np.random.default_rng((self.seed, epoch))
+        groups = []
+        for index in self.usable.tolist():
+            others = self.same_speaker[index]
+            prompt = others[int(draw.integers(len(others)))]
+            fits = prompt != index and self.frames[prompt] + self.frames[index] <= self.max_frames
+            groups.append((prompt, index) if draw.random() < self.pair and fits else (index,))
+        noise = draw.uniform(0.9, 1.1, len(groups))
+        groups = [groups[i] for i in np.argsort([self._rows(group) for group in groups] * noise)]
+        batches: list[list[tuple[int, ...]]] = [[]]
+        for group in groups:
+            longest = max(self._rows(other) for other in [*batches[-1], group])
+            if batches[-1] and longest * (len(batches[-1]) + 1) > self.rows_per_batch:
+                batches.append([])
+            batches[-1].append(group)
+        return [batches[i] for i in draw.permutation(len(batches))]
+
+    def _rows(self, group: tuple[int, ...]) -> int:
+        """Length of a sequence, taking three characters for a text token."""
+        return sum(int(self.frames[i]) + int(self.characters[i]) // 3 for i in group)
+
+    def collate(self, groups: list[tuple[int, ...]]) -> Batch:
+        """The sequences of some groups of utterances as one batch."""
+        rows, targets = [], []
+        for group in groups:
+            found = [self.codes[i] for i in group]
+            text = found[0]["text"] if len(found) == 1 else join_texts(found[0]["text"], found[1]["text"])
+            codes = torch.cat([torch.tensor(utterance["codes"], dtype=torch.long) for utterance in found])
+            sequence = training_rows(self.config, self.tokenizer, text, codes)
+            rows.append(sequence[:-1])
+            targets.append(shifted_targets(self.config, sequence[None])[0])
+        pad = self.config.tokens.pad  # what pads are made of does not matter: nothing attends to them
+        return Batch(pad_sequence(rows, True, pad), pad_sequence(targets, True, IGNORED))

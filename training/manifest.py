@@ -1,0 +1,77 @@
+"""The corpus manifest: one JSON object a line, one line a clip."""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+REQUIRED = ("audio", "speaker", "duration")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """One recording of one speaker."""
+
+    audio: Path
+    """Absolute once read; written relative to the manifest's folder where it lies inside it."""
+    text: str | None
+    """What is said, or None where nobody knows."""
+    speaker: str
+    language: str
+    duration: float
+    """Seconds."""
+    source: str
+    license: str
+
+
+def read_manifest(path: Path | str) -> list[Clip]:
+    """All clips of a JSONL manifest, in order; columns beyond those of `Clip` are ignored.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line is not a JSON object, or lacks a column; the message gives file and line.
+    """
+    path = Path(path)
+    with path.open(encoding="utf-8") as file:
+        numbered = [(number, line) for number, line in enumerate(file, 1) if line.strip()]
+    return [_clip(line, f"{path}:{number}", path.parent) for number, line in numbered]
+
+
+def write_manifest(path: Path | str, clips: Iterable[Clip]) -> None:
+    """Write the manifest beside its final name, then rename it: readers see the old file or the new one."""
+    path = Path(path)
+    folder = path.parent.resolve()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as out:
+            for clip in clips:
+                audio = clip.audio.resolve()
+                inside = audio.relative_to(folder) if audio.is_relative_to(folder) else audio
+                out.write(json.dumps({**asdict(clip), "audio": inside.as_posix()}, ensure_ascii=False) + "\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _clip(line: str, where: str, folder: Path) -> Clip:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where} is not JSON ({error}); write one whole object a line") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"{where} holds a JSON {type(row).__name__}; every line must hold one JSON object")
+    missing = [name for name in REQUIRED if row.get(name) is None]
+    if missing:
+        raise ValueError(f"{where} lacks {', '.join(missing)}; add the missing columns to this line")
+    if not isinstance(row["duration"], int | float) or row["duration"] <= 0:
+        raise ValueError(f"{where} has duration {row['duration']!r}; give a positive number of seconds")
+    return Clip(
+        audio=(folder / row["audio"]).resolve(),
+        text=row.get("text"),
+        speaker=str(row["speaker"]),
+        language=row.get("language") or "en",
+        duration=float(row["duration"]),
+        source=row.get("source") or "unknown",
+        license=row.get("license") or "unknown",
+    )
