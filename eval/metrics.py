@@ -1,0 +1,252 @@
+"""What the tables measure, each with its exact definition. Audio is float32 numpy [s], mono, in [-1, 1].
+
+PESQ, STOI, similarity and transcription run at 16 kHz (soxr HQ brings other rates there); the mel distance
+runs at the rate of the audio given. A metric that is undefined for a pair raises `MetricError`: callers count
+it, and never drop it silently. The two judging models are those of `eval.assets`: a word error rate by
+Whisper base or a similarity by CAM++ cannot be set beside published ones of Whisper large or WavLM.
+"""
+
+import functools
+import importlib.util
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jiwer
+import kaldi_native_fbank
+import numpy as np
+import pystoi
+import soxr
+import torch
+from whisper_normalizer.english import EnglishTextNormalizer
+
+from eval.assets import AssetError, verify
+from training.losses import WINDOWS, MultiScaleMelLoss
+
+METRIC_RATE = 16_000
+
+
+class MetricError(ValueError):
+    """The metric has no value for this audio: silent, too short, not finite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordErrors:
+    """Substitutions, deletions and insertions against the words of one reference; `rate` may exceed 1."""
+
+    errors: int
+    words: int
+
+    @property
+    def rate(self) -> float:
+        """Errors per reference word."""
+        return self.errors / self.words
+
+
+def word_error_rate(reference: str, hypothesis: str) -> WordErrors:
+    """Word errors (jiwer) after Whisper's English normaliser, its spelling table included, on both sides.
+
+    The normaliser is `whisper_normalizer.english.EnglishTextNormalizer`: lower case, no punctuation,
+    contractions spread, numbers as digits, American spelling, bracketed remarks and hesitations removed.
+
+    Raises:
+        ValueError: no word of the reference is left after normalisation.
+    """
+    wanted, heard = normalise_english(reference), normalise_english(hypothesis)
+    if not any(map(str.isalnum, wanted)):
+        raise ValueError(f"text {reference!r} holds no word after normalisation; give a text with words")
+    found = jiwer.process_words(wanted, heard)
+    errors = found.substitutions + found.deletions + found.insertions
+    return WordErrors(errors=errors, words=len(wanted.split()))
+
+
+def macro_rate(results: Sequence[WordErrors]) -> float:
+    """Mean of the utterances' rates, each counting the same, none clipped (how Seed-TTS-Eval averages)."""
+    return sum(result.rate for result in results) / len(results)
+
+
+def corpus_rate(results: Sequence[WordErrors]) -> float:
+    """All errors over all reference words (micro average)."""
+    return sum(result.errors for result in results) / sum(result.words for result in results)
+
+
+def normalise_english(text: str) -> str:
+    """Text as the word error rate sees it."""
+    return _normaliser()(text).strip()
+
+
+@functools.cache
+def _normaliser() -> EnglishTextNormalizer:
+    return EnglishTextNormalizer()
+
+
+def resample(audio: np.ndarray, sample_rate: int, target: int = METRIC_RATE) -> np.ndarray:
+    """Audio [s] at `sample_rate` brought to `target` hertz, float32."""
+    audio = np.asarray(audio, dtype=np.float32)
+    return audio if sample_rate == target else soxr.resample(audio, sample_rate, target, quality="HQ")
+
+
+def stoi(reference: np.ndarray, degraded: np.ndarray, sample_rate: int) -> float:
+    """Short-time objective intelligibility (pystoi, the 2011 measure, not extended), cut to the shorter.
+
+    Frames 40 dB below the loudest of the reference are removed first. Identical audio gives 1.
+
+    Raises:
+        MetricError: less than 30 frames of 12.8 ms are left.
+    """
+    clean, other = _pair(reference, degraded, sample_rate)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        try:
+            return float(pystoi.stoi(clean, other, METRIC_RATE, extended=False))
+        except (RuntimeWarning, ValueError) as error:
+            raise MetricError(f"STOI is undefined: {error}") from error
+
+
+def pesq_wb(reference: np.ndarray, degraded: np.ndarray, sample_rate: int) -> float:
+    """Wide-band PESQ, ITU-T P.862.2, as MOS-LQO. Identical audio gives 4.644; level does not matter.
+
+    Raises:
+        MetricError: less than a quarter second, or no speech found.
+    """
+    return _pesq(reference, degraded, sample_rate, "wb")
+
+
+def pesq_nb(reference: np.ndarray, degraded: np.ndarray, sample_rate: int) -> float:
+    """Narrow-band PESQ, ITU-T P.862.1, as MOS-LQO, fed 16 kHz audio as codec papers do (8 kHz differs).
+
+    Raises:
+        MetricError: less than a quarter second, or no speech found.
+    """
+    return _pesq(reference, degraded, sample_rate, "nb")
+
+
+def _pesq(reference: np.ndarray, degraded: np.ndarray, sample_rate: int, mode: str) -> float:
+    from pesq import PesqError, pesq  # pyright: ignore[reportMissingImports]  # needs a C compiler
+
+    clean, other = _pair(reference, degraded, sample_rate)
+    if not other.any():
+        raise MetricError("PESQ is undefined: the degraded audio is silent")
+    try:
+        return float(pesq(METRIC_RATE, clean, other, mode))
+    except (PesqError, ValueError) as error:
+        raise MetricError(f"PESQ is undefined: {error}") from error
+
+
+def mel_distance(reference: np.ndarray, degraded: np.ndarray, sample_rate: int) -> float:
+    """Mean absolute difference of log10 mel spectrograms, summed over seven scales (the training loss).
+
+    Windows 32, 64, ... 2048 (Hann, hop a quarter), 5, 10, ... 320 mels (Slaney scale and norm, 0 Hz to half
+    the rate), magnitude spectra clamped at 1e-5. Cut to the shorter. A gain g alone gives 7 |log10 g|, less
+    where the clamp bites.
+
+    Raises:
+        MetricError: 1,024 samples or less, half the longest window.
+    """
+    _require_finite(reference, degraded)
+    count = min(len(reference), len(degraded))
+    if count <= max(WINDOWS) // 2:
+        raise MetricError(f"mel distance is undefined: {count} samples, {max(WINDOWS) // 2 + 1} are needed")
+    pair = [torch.tensor(audio[:count], dtype=torch.float32)[None] for audio in (degraded, reference)]
+    with torch.inference_mode():
+        return float(_mel_loss(sample_rate)(*pair))
+
+
+@functools.cache
+def _mel_loss(sample_rate: int) -> MultiScaleMelLoss:
+    return MultiScaleMelLoss(sample_rate)
+
+
+def _pair(reference: np.ndarray, degraded: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both at 16 kHz, cut to the shorter."""
+    _require_finite(reference, degraded)
+    count = min(len(reference), len(degraded))
+    if not np.any(reference[:count]):
+        raise MetricError("there is no audio to compare with: the reference is empty or silent")
+    return resample(reference[:count], sample_rate), resample(degraded[:count], sample_rate)
+
+
+def _require_finite(*signals: np.ndarray) -> None:
+    if not all(np.isfinite(signal).all() for signal in signals):
+        raise MetricError("the audio holds NaN or infinite samples")
+
+
+class Transcriber:
+    """English speech to text: Whisper base (int8), beam 5, temperature 0, no context, no timestamps.
+
+    `folder` is the assets folder. CPU threads follow OMP_NUM_THREADS.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        from faster_whisper import WhisperModel  # pyright: ignore[reportMissingImports]  # large
+
+        verify(folder, "whisper-base/")
+        self._model = WhisperModel(str(Path(folder) / "whisper-base"), device="cpu", compute_type="int8")
+
+    def __call__(self, audio: np.ndarray, sample_rate: int) -> str:
+        """Transcript of audio [s]; empty where nothing is heard."""
+        _require_finite(audio)
+        if not len(audio):
+            return ""
+        segments, _ = self._model.transcribe(
+            resample(audio, sample_rate),
+            language="en",
+            beam_size=5,
+            temperature=0.0,
+            condition_on_previous_text=False,
+            without_timestamps=True,
+        )
+        return " ".join(segment.text.strip() for segment in segments).strip()
+
+
+class SpeakerEncoder:
+    """CAM++ (3D-Speaker, Chinese-English common) embeddings of 80 Kaldi filter banks less their mean.
+
+    `folder` is the assets folder. The network's code is loaded from there, after its checksum was compared.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        verify(folder, "campplus/")
+        folder = Path(folder) / "campplus"
+        spec = importlib.util.spec_from_file_location("camplusplus", folder / "camplusplus.py")
+        if spec is None or spec.loader is None:
+            raise AssetError(f"{folder} cannot be loaded; run: python -m eval.assets {folder.parent}")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        self._network = module.CAMPPlus(feat_dim=80, embedding_size=192).eval()
+        weights = torch.load(folder / "campplus_cn_en_common.pt", map_location="cpu", weights_only=True)
+        self._network.load_state_dict(weights)
+
+    def embed(self, audio: np.ndarray, sample_rate: int) -> np.ndarray:
+        """Unit-length embedding [192] of the whole of audio [s].
+
+        Raises:
+            MetricError: the audio is silent, not finite, or shorter than 0.1 s.
+        """
+        _require_finite(audio)
+        if len(audio) < 0.1 * sample_rate or not np.any(audio):
+            raise MetricError("similarity is undefined: the audio is silent or shorter than 0.1 s")
+        features = torch.from_numpy(_filter_banks(resample(audio, sample_rate)))
+        with torch.inference_mode():
+            embedding = self._network(features[None])[0].numpy()
+        return embedding / np.linalg.norm(embedding)
+
+    def similarity(self, first: np.ndarray, first_rate: int, second: np.ndarray, second_rate: int) -> float:
+        """Cosine of two embeddings. Two strangers score well above 0: set it beside such anchors."""
+        return float(self.embed(first, first_rate) @ self.embed(second, second_rate))
+
+
+def _filter_banks(audio: np.ndarray) -> np.ndarray:
+    """Log Mel filter banks [t, 80] of 16 kHz audio [s], 25 ms every 10 ms, each bin with mean 0 over time."""
+    options = kaldi_native_fbank.FbankOptions()
+    options.frame_opts.samp_freq = METRIC_RATE
+    options.frame_opts.dither = 0.0
+    options.frame_opts.snip_edges = True
+    options.mel_opts.num_bins = 80
+    options.energy_floor = 0.0
+    banks = kaldi_native_fbank.OnlineFbank(options)
+    banks.accept_waveform(METRIC_RATE, audio.tolist())
+    banks.input_finished()
+    features = np.stack([banks.get_frame(i) for i in range(banks.num_frames_ready)])
+    return features - features.mean(0, keepdims=True)

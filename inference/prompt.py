@@ -1,0 +1,63 @@
+"""The prompt of a voice: audio checked and brought to the level that the model was trained on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soxr
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenizer import AudioError, load_audio
+
+PromptAudio = str | Path | tuple[np.ndarray, int]
+"""A file, or mono samples [s] in [-1, 1] with their rate in Hz."""
+
+MIN_SECONDS = 0.5
+SILENCE_DB = -60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """How loud a model expects its prompts: RMS in dBFS, and how far a prompt may be moved towards it."""
+
+    target_db: float
+    most_db: float
+
+
+PLAIN = Level(target_db=-23.0, most_db=60.0)
+"""What training.corpus makes of every clip."""
+PUBLISHED = Level(target_db=-20.0, most_db=3.0)
+"""What the published models' processor does to reference audio."""
+PEAK = 0.95
+
+
+def load_prompt(
+    prompt: PromptAudio, sample_rate: int, level: Level, max_seconds: float
+) -> Float[Tensor, " s"]:
+    """The prompt at `sample_rate`, levelled; AudioError when it is no audio, silent, too short or long."""
+    if isinstance(prompt, tuple):
+        name, audio = "prompt", _from_samples(*prompt, sample_rate)
+    else:
+        name, audio = str(prompt), load_audio(prompt, sample_rate)
+    seconds = len(audio) / sample_rate
+    if seconds < MIN_SECONDS:
+        raise AudioError(f"{name}: lasts {seconds:.2f} s; a prompt needs at least {MIN_SECONDS} s of speech")
+    if seconds > max_seconds:
+        raise AudioError(
+            f"{name}: lasts {seconds:.1f} s; this model takes prompts of up to {max_seconds:.0f} s, so cut it"
+        )
+    level_db = 20 * float(audio.square().mean().sqrt().clamp(min=1e-9).log10())
+    if level_db < SILENCE_DB:
+        raise AudioError(f"{name}: is silent ({level_db:.0f} dBFS); record the voice again, louder")
+    gain_db = min(max(level.target_db - level_db, -level.most_db), level.most_db)
+    gain = min(10 ** (gain_db / 20), PEAK / float(audio.abs().max()))
+    return audio * gain
+
+
+def _from_samples(samples: np.ndarray, rate: int, sample_rate: int) -> Float[Tensor, " s"]:
+    samples = np.asarray(samples, dtype=np.float32)
+    if samples.ndim != 1 or not np.isfinite(samples).all():
+        raise AudioError(f"prompt: samples of shape {samples.shape}; give finite mono samples [s] in [-1, 1]")
+    return torch.from_numpy(soxr.resample(samples, rate, sample_rate, quality="HQ")).clamp(-1, 1)

@@ -1,0 +1,225 @@
+"""The metrics against values worked out by hand, and what the tables do with failures.
+
+Tests of the judging models run where CAT_TTS_EVAL_ASSETS names a folder of `python -m eval.assets`.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from eval import assets, metrics, reconstruction, results, scoring
+from tokenizer import AudioTokenizer, save_audio
+from tokenizer.config import tiny
+
+FOLDER = assets.default_folder()
+needs_assets = pytest.mark.skipif(FOLDER is None, reason="CAT_TTS_EVAL_ASSETS names no folder")
+
+
+def noise(seconds: float, rate: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 0.1, int(seconds * rate)).astype(np.float32)
+
+
+def voiced(seconds: float, rate: int) -> np.ndarray:
+    """A buzz that PESQ takes for speech: harmonics of 120 Hz in bursts of a third of a second."""
+    t = np.arange(int(seconds * rate)) / rate
+    buzz = sum(np.sin(2 * np.pi * 120 * k * t) / k for k in range(1, 20))
+    return (0.1 * buzz * (np.sin(2 * np.pi * 1.5 * t) > 0)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "errors", "words"),
+    [
+        ("the cat sat", "the cat sat", 0, 3),
+        ("the cat sat", "the cat", 1, 3),
+        ("the cat sat", "the bat sat down", 2, 3),
+        ("cat", "a b c", 3, 1),
+        ("two words", "", 2, 2),
+        ("Mr. Smith's COLOUR, twenty-one!", "mister smith is color 21", 0, 5),
+        ("don't", "do not (laughs)", 0, 2),
+    ],
+)
+def test_word_errors_by_hand(reference: str, hypothesis: str, errors: int, words: int) -> None:
+    assert metrics.word_error_rate(reference, hypothesis) == metrics.WordErrors(errors=errors, words=words)
+
+
+def test_macro_counts_utterances_and_corpus_counts_words() -> None:
+    found = [
+        metrics.word_error_rate("one", "two"),
+        metrics.word_error_rate("a cat sat on mats", "a cat sat on mats"),
+    ]
+    assert metrics.macro_rate(found) == pytest.approx(1 / 2)
+    assert metrics.corpus_rate(found) == pytest.approx(1 / 6)
+
+
+def test_a_reference_without_words_is_refused() -> None:
+    with pytest.raises(ValueError, match="no word"):
+        metrics.word_error_rate("...", "hello")
+
+
+@pytest.mark.parametrize("rate", [16_000, 24_000])
+def test_mel_distance_of_nothing_and_of_a_gain(rate: int) -> None:
+    audio = noise(1, rate)
+    assert metrics.mel_distance(audio, audio, rate) == 0
+    assert metrics.mel_distance(audio, audio / 2, rate) == pytest.approx(7 * math.log10(2), abs=2e-3)
+
+
+def test_stoi_of_itself_is_one_and_falls_with_noise() -> None:
+    audio = voiced(2, 24_000)
+    worse = metrics.stoi(audio, audio + noise(2, 24_000), 24_000)
+    assert metrics.stoi(audio, audio, 24_000) == pytest.approx(1, abs=1e-6)
+    assert metrics.stoi(audio, audio[:-100] * 0.3, 24_000) == pytest.approx(1, abs=1e-3)
+    assert 0 < worse < 0.95
+
+
+def test_pesq_of_itself_is_the_top_of_its_scale() -> None:
+    pytest.importorskip("pesq")
+    audio = voiced(2, 24_000)
+    assert metrics.pesq_wb(audio, audio, 24_000) == pytest.approx(4.644, abs=1e-3)
+    assert metrics.pesq_nb(audio, audio, 24_000) == pytest.approx(4.549, abs=1e-3)
+    assert metrics.pesq_wb(audio, audio + noise(2, 24_000), 24_000) < 2
+
+
+@pytest.mark.parametrize("name", ["stoi", "pesq_wb", "pesq_nb", "mel_distance"])
+@pytest.mark.parametrize("problem", ["short", "empty", "nan"])
+def test_undefined_metrics_say_so(name: str, problem: str) -> None:
+    if name.startswith("pesq"):
+        pytest.importorskip("pesq")
+    reference = voiced(2, 16_000)
+    degraded = {"short": reference[:600], "empty": reference[:0], "nan": reference * np.float32("nan")}[
+        problem
+    ]
+    with pytest.raises(metrics.MetricError):
+        getattr(metrics, name)(reference, degraded, 16_000)
+
+
+def write_list(folder: Path, *lines: str) -> Path:
+    (folder / "prompt-wavs").mkdir(exist_ok=True)
+    save_audio(folder / "prompt-wavs" / "a.wav", torch.from_numpy(noise(1, 16_000)), 16_000)
+    (folder / "meta.lst").write_text("\n".join(lines), encoding="utf-8")
+    return folder / "meta.lst"
+
+
+def test_the_list_is_read_relative_to_itself(tmp_path: Path) -> None:
+    path = write_list(
+        tmp_path, 'u1|He said, "no".|prompt-wavs/a.wav|Caf\u00e9 it is. ', "", "u2|b|prompt-wavs/a.wav|two"
+    )
+    first, second = scoring.read_list(path)
+    assert (first.utt, first.prompt_text, first.target_text) == ("u1", 'He said, "no".', "Caf\u00e9 it is.")
+    assert first.prompt_audio == tmp_path / "prompt-wavs" / "a.wav"
+    assert second.utt == "u2"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("u1|a|prompt-wavs/a.wav", "four filled fields"),
+        ("u1||prompt-wavs/a.wav|b", "four filled fields"),
+        ("../u1|a|prompt-wavs/a.wav|b", "four filled fields"),
+        ("u0|a|prompt-wavs/a.wav|b", "repeats the utterance u0"),
+        ("u1|a|prompt-wavs/z.wav|b", "no prompt"),
+        ("u1|a|prompt-wavs/a.wav|...", "holds no word"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
+    path = write_list(tmp_path, "u0|a|prompt-wavs/a.wav|fine", line)
+    with pytest.raises(ValueError, match=f"meta.lst:2.*{message}"):
+        scoring.read_list(path)
+
+
+def score(utt: str, errors: int, error: str | None = None, depth: int | None = 2) -> scoring.Score:
+    return scoring.Score(
+        utt=utt,
+        depth=depth,
+        seed=1,
+        target="",
+        transcript="",
+        word_errors=errors,
+        words=4,
+        similarity=0.0 if error else 0.8,
+        seconds=0.0 if error else 2.0,
+        compute_seconds=None if error else 1.0,
+        stop=None if error else "end",
+        error=error,
+    )
+
+
+def test_failures_stay_in_the_means() -> None:
+    row = scoring.summarise([score("a", 0), score("b", 4, "ValueError: no"), score("c", 4, depth=4)], 2)
+    assert (row["takes"], row["failures"], row["stops"]) == (2, 1, {"end": 1})
+    assert (row["wer_macro"], row["wer_corpus"], row["similarity"], row["rtf"]) == (0.5, 0.5, 0.4, 0.5)
+
+
+def test_means_leave_out_undefined_values_but_count_them() -> None:
+    record = {"depth": 1, **dict.fromkeys(reconstruction.METRICS, 2.0)}
+    row = reconstruction.summarise(
+        [record, {**record, "stoi": None}, {**record, "depth": 2, "stoi": None}], 1
+    )
+    assert (row["files"], row["stoi"], row["pesq_wb"], row["failures"]) == (2, 2.0, 2.0, {"stoi": 1})
+
+
+def test_reconstruction_is_cut_to_its_input_at_each_depth() -> None:
+    tokenizer = AudioTokenizer(tiny()).eval()
+    audio = torch.from_numpy(noise(0.5, tokenizer.config.sample_rate))
+    outputs = reconstruction.reconstruct(tokenizer, audio, (1, 2))
+    codes = tokenizer.encode(audio[None])
+    for depth, output in outputs.items():
+        expected = tokenizer.decode(codes[..., :depth])[0, : len(audio)]
+        torch.testing.assert_close(torch.from_numpy(output), expected.detach())
+
+
+def test_audio_files_of_a_folder_and_of_a_manifest(tmp_path: Path) -> None:
+    write_list(tmp_path, "")
+    audio = tmp_path / "prompt-wavs" / "a.wav"
+    (tmp_path / "manifest.jsonl").write_text('{"audio": "prompt-wavs/a.wav"}\n\n')
+    assert reconstruction.audio_files(tmp_path) == [audio]
+    assert reconstruction.audio_files(tmp_path / "manifest.jsonl") == [audio]
+    (tmp_path / "manifest.jsonl").write_text('{"path": "a.wav"}\n')
+    with pytest.raises(ValueError, match=r"manifest.jsonl:1 .*audio"):
+        reconstruction.audio_files(tmp_path / "manifest.jsonl")
+
+
+def test_missing_assets_name_the_cure(tmp_path: Path) -> None:
+    with pytest.raises(assets.AssetError, match=r"python -m eval\.assets"):
+        metrics.SpeakerEncoder(tmp_path)
+    with pytest.raises(assets.AssetError, match="CAT_TTS_EVAL_ASSETS"):
+        results.require_assets(None)
+
+
+def test_a_table_for_a_model_card() -> None:
+    table = results.markdown_table(["depth", "wer", "stops"], [[8, 0.12345, {"end": 2}], [None, None, {}]])
+    assert table.splitlines()[2:] == ["| 8 | 0.123 | end 2 |", "| - | - | - |"]
+
+
+@needs_assets
+def test_speaker_encoder_knows_itself_and_refuses_silence() -> None:
+    assert FOLDER is not None
+    encoder, audio = metrics.SpeakerEncoder(FOLDER), voiced(1, 24_000) + noise(1, 24_000) / 10
+    assert encoder.similarity(audio, 24_000, metrics.resample(audio, 24_000), 16_000) == pytest.approx(
+        1, abs=1e-3
+    )
+    assert encoder.similarity(audio, 24_000, audio * 0.1, 24_000) == pytest.approx(1, abs=1e-3)
+    assert encoder.similarity(audio, 24_000, noise(1, 16_000), 16_000) < 0.95
+    with pytest.raises(metrics.MetricError, match="silent"):
+        encoder.embed(np.zeros(16_000, np.float32), 16_000)
+
+
+@needs_assets
+def test_a_missing_take_counts_in_full(tmp_path: Path) -> None:
+    pytest.importorskip("faster_whisper")
+    assert FOLDER is not None
+    (line,) = scoring.read_list(write_list(tmp_path, "u1|a|prompt-wavs/a.wav|three short words"))
+    judge = scoring.Judge(FOLDER)
+    missing = judge.score(line, None, None, None, "no such file")
+    assert (missing.word_errors, missing.words, missing.similarity, missing.error) == (
+        3,
+        3,
+        0.0,
+        "no such file",
+    )
+    silent = judge.score(
+        line, scoring.Output(audio=np.zeros(8_000, np.float32), sample_rate=16_000), None, None, None
+    )
+    assert silent.similarity == 0.0 and "silent" in (silent.error or "")
