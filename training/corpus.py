@@ -16,7 +16,6 @@ import argparse
 import logging
 import multiprocessing
 import random
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -32,13 +31,13 @@ import torch
 
 from tokenizer.audio import load_audio, save_audio
 from training.manifest import Clip, read_manifest, write_manifest
+from training.texts import WORDNET, utterances
 
 logger = logging.getLogger(__name__)
 
 SAMPLE_RATE = 24_000
 SHORTEST, LONGEST = 1.0, 12.0
 """Seconds; synthetic clips outside are dropped."""
-WORDNET = Path("/usr/share/wordnet")
 ALPHAS = tuple(percent / 100 for percent in range(80, 121))
 SPEEDS = (0.85, 0.93, 1.0, 1.07, 1.15)
 BATCH, TYPICAL = 256, 3.0
@@ -102,61 +101,6 @@ def trim(audio: np.ndarray, floor: float = 35.0, margin: float = 0.15) -> np.nda
     loud = np.flatnonzero(power >= power.max() * 10 ** (-floor / 10))
     keep = round(margin * SAMPLE_RATE)
     return audio[max(0, loud[0] * frame - keep) : (loud[-1] + 1) * frame + keep]
-
-
-def wordnet_examples(folder: Path) -> list[str]:
-    """The quoted example sentences and phrases of the WordNet data files in `folder`."""
-    files = [folder / f"data.{part}" for part in ("noun", "verb", "adj", "adv")]
-    if missing := [file.name for file in files if not file.is_file()]:
-        raise FileNotFoundError(
-            f"{folder} has no {', '.join(missing)}: install Debian's WordNet (apt-get install wordnet-base) "
-            "or give a text file with one sentence a line"
-        )
-    return [
-        example
-        for file in files
-        for line in file.read_text(encoding="utf-8").splitlines()
-        for example in re.findall(r'"([^"]+)"', line.partition("|")[2])
-    ]
-
-
-def speakable(example: str, words: range) -> str | None:
-    """The example with capital letter and final stop; None unless it is plain English of `words` words."""
-    text = " ".join(example.split()).strip(" ,;:-")
-    plain = re.fullmatch(r"[A-Za-z][A-Za-z ,;:'?!.-]*", text)
-    if not plain or re.search(r"[A-Z]{2}|[A-Za-z]\.|--|\.\.", text[:-1]) or len(text.split()) not in words:
-        return None
-    return text[0].upper() + text[1:] + ("" if text[-1] in ".?!" else ".")
-
-
-def sentences(path: Path, words: range) -> list[str]:
-    """Sentences of `words` words, each once, from a WordNet folder or a text file with one a line."""
-    examples = path.read_text(encoding="utf-8").splitlines() if path.is_file() else wordnet_examples(path)
-    return list(dict.fromkeys(text for example in examples if (text := speakable(example, words))))
-
-
-def utterances(path: Path, seed: int) -> Iterator[str]:
-    """Texts without end: of ten, six are one sentence, three are two, and one is two or three words.
-
-    Raises:
-        ValueError: there is no usable sentence in `path`.
-    """
-    long, short = sentences(path, range(4, 21)), sentences(path, range(2, 4))
-    if not long:
-        raise ValueError(f"{path} holds no sentence of 4 to 20 plain English words; name a file with some")
-    generator = random.Random(seed)
-
-    def shuffled(texts: list[str]) -> Iterator[str]:
-        while True:
-            yield from generator.sample(texts, len(texts))
-
-    longs, shorts = shuffled(long), shuffled(short or long)
-    while True:
-        draw = generator.random()
-        if draw < 0.1:
-            yield next(shorts)
-        else:
-            yield next(longs) if draw < 0.7 else f"{next(longs)} {next(longs)}"
 
 
 def real_jobs(folders: Iterable[Path], out: Path) -> Iterator[RealJob]:

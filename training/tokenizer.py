@@ -45,7 +45,7 @@ class TokenizerTraining:
     init: Path | None = None
     """Folder of a model to start from, in place of random weights in the shape of `preset`."""
     decoder_only: bool = False
-    """Keep encoder and quantizer as they are, and so the meaning of codes (the partial training of Figure 4)."""
+    """Keep encoder and quantizer, and so what codes mean: the partial training of Figure 4."""
     steps: int = 6000
     batch_size: int = 16
     crop_seconds: float = 0.64

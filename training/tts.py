@@ -58,6 +58,8 @@ class TTSTraining:
     ema: float = 0.998
     dropout: float = 1.0
     """p of Progressive Sequence Dropout."""
+    max_depth: int | None = None
+    """Train the first codebooks only; a run resumed without it goes on with all (a curriculum)."""
     reach_last: bool = True
     """Draw depths from 1..K; --no-reach-last is the paper's 1..K-1, which at p = 1 never trains K."""
     validation: int = 64
@@ -107,9 +109,8 @@ def train(options: TTSTraining) -> CatTTS:
     for step, batch in enumerate(loader, first):
         batch = batch.to(accelerator.device)
         draw = torch.Generator().manual_seed(hash((options.seed, step, accelerator.process_index)))
-        depth = sample_depths(
-            len(batch.rows), config.num_codebooks, options.dropout, draw, reach_last=options.reach_last
-        )
+        deepest = min(options.max_depth or config.num_codebooks, config.num_codebooks)
+        depth = sample_depths(len(batch.rows), deepest, options.dropout, draw, reach_last=options.reach_last)
         loss = model(batch.rows, None, batch.targets, depth.to(accelerator.device))
         total = loss.codes + loss.decision
         if not total.isfinite():
