@@ -64,6 +64,9 @@ class TTSConfig:
     full_text_head: bool = False
     """The published model decides between going on and stopping with a head over all text ids."""
     rope_theta: float = 1_000_000.0
+    shared_time: bool = False
+    """Put text rows where on the time axis of the frames they should be spoken, see `sequence.positions`.
+    Small models then need not learn where they are in the text; the paper's count rows."""
     max_positions: int = 40_960
     max_prompt_frames: int = 750
     """Longest prompt: beyond what training has shown, a model loses the voice or the text."""
@@ -102,6 +105,7 @@ def mini() -> TTSConfig:
         num_codebooks=12,
         tokens=SpecialTokens(pad=0, audio_start=1, audio_end=2, slot=3),
         rope_theta=10_000.0,
+        shared_time=True,
         max_positions=4096,
         max_prompt_frames=200,
     )
@@ -117,6 +121,7 @@ def tiny() -> TTSConfig:
         codebook_size=32,
         tokens=SpecialTokens(pad=0, audio_start=1, audio_end=2, slot=3),
         rope_theta=10_000.0,
+        shared_time=True,
         max_positions=1024,
         max_prompt_frames=100,
     )

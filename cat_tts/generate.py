@@ -21,6 +21,7 @@ def generate(
     seeds: Int[Tensor, " b"],
     max_frames: int,
     options: SamplingOptions,
+    positions: Float[Tensor, "b t"] | None = None,
     min_frames: int = 1,
     any_text: bool = False,
 ) -> Iterator[Int[Tensor, "b e"]]:
@@ -29,7 +30,8 @@ def generate(
     A sequence has ended where the text id is `audio_end`; from that row on its codes are pads and mean
     nothing. The loop ends when all have, or after `max_frames`; stopping is not on offer before `min_frames`.
     Where sequences differ in length, `rows` is padded on the left, False in `mask`. A take depends on its
-    own rows, seed and options alone, not on its neighbours.
+    own rows, seed and options alone, not on its neighbours. New rows go on counting from the last of
+    `positions`.
 
     `any_text` lets a model with the full text head take its likeliest text id, whatever it is, as the
     published code does when greedy; otherwise only going on and stopping are on offer.
@@ -38,7 +40,7 @@ def generate(
     if not 1 <= depth <= config.num_codebooks:
         raise ValueError(f"depth={depth} but this model has {config.num_codebooks} codebooks")
     cache = DynamicCache()
-    state = model.states(model.embed(rows, depth), mask, cache)[:, -1]
+    state = model.states(model.embed(rows, depth), mask, cache, positions)[:, -1]
     ended = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
     history = rows.new_full((len(rows), max_frames, depth), -1)
     for frame in range(max_frames):
@@ -62,7 +64,9 @@ def generate(
             return
         if mask is not None:
             mask = torch.cat([mask, ~ended[:, None]], 1)
-        state = model.states(model.embed(row[:, None], depth), mask, cache)[:, -1]
+        if positions is not None:
+            positions = positions[:, -1:] + 1
+        state = model.states(model.embed(row[:, None], depth), mask, cache, positions)[:, -1]
 
 
 def _frame(

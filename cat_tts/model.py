@@ -67,10 +67,21 @@ class CatTTS(nn.Module):
         embedded: Float[Tensor, "b t d"],
         mask: Bool[Tensor, "b m"] | None = None,
         cache: Cache | None = None,
+        positions: Float[Tensor, "b t"] | None = None,
     ) -> Float[Tensor, "b t d"]:
-        """The Temporal Transformer. `mask` covers the cached rows too, False where they are padding."""
+        """The Temporal Transformer. `mask` covers the cached rows too, False where they are padding.
+
+        `positions` are counted where they are not given.
+        """
+        if positions is not None and mask is None and cache is None:
+            # Without one, transformers would take a fall of the positions for the next packed sequence.
+            mask = torch.ones(embedded.shape[:2], dtype=torch.bool, device=embedded.device)
         out = self.temporal(
-            inputs_embeds=embedded, attention_mask=mask, past_key_values=cache, use_cache=cache is not None
+            inputs_embeds=embedded,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
         )
         return out.last_hidden_state
 
@@ -97,6 +108,7 @@ class CatTTS(nn.Module):
         mask: Bool[Tensor, "b t"] | None,
         targets: Int[Tensor, "b t c"],
         depth: Int[Tensor, " b"],
+        positions: Float[Tensor, "b t"] | None = None,
     ) -> TTSLoss:
         """Training loss of sequences, sample i reduced to its first `depth[i]` codebooks.
 
@@ -105,7 +117,7 @@ class CatTTS(nn.Module):
         The Depth Transformer runs on target rows alone and, in one pass for each depth that occurs, on
         the retained codebooks alone, so that what Progressive Sequence Dropout drops costs nothing.
         """
-        states = self.states(self.embed(rows, depth), mask)
+        states = self.states(self.embed(rows, depth), mask, positions=positions)
         decisions, layers = [], [[] for _ in range(self.config.num_codebooks)]
         for k in depth.unique().tolist():
             wanted = (depth == k)[:, None] & (targets[..., 0] != IGNORED)
@@ -139,7 +151,7 @@ class CatTTS(nn.Module):
             config = checkpoint.parse_config(TTSConfig, raw, folder)
         with torch.device("meta"):
             tts = cls(config)
-        tts.load_state_dict(state, assign=True)
+        checkpoint.load_weights(tts, state, folder)
         rotary = tts.temporal.rotary_emb
         tts.temporal.rotary_emb = type(rotary)(rotary.config)  # its table is computed, not stored
         return tts.eval(), load_text_tokenizer(folder)

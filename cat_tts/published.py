@@ -31,6 +31,13 @@ def is_published(raw: Mapping[str, Any]) -> bool:
 
 def config_from_published(raw: Mapping[str, Any]) -> TTSConfig:
     """This project's config from a published v1.0 config.json."""
+    try:
+        return _config(raw)
+    except KeyError as error:
+        raise CheckpointError(f"config.json of a published TTS model lacks {error}") from None
+
+
+def _config(raw: Mapping[str, Any]) -> TTSConfig:
     if "local_num_layers" not in raw or "language_config" not in raw:
         raise CheckpointError(
             f"model_type={raw.get('model_type')!r} without local_num_layers: of the published models only "

@@ -8,7 +8,7 @@ and the end behind it. `published_prompt` builds the conversation format of the 
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cat_tts.config import TTSConfig
@@ -16,6 +16,8 @@ from cat_tts.text import TextTokenizer
 
 IGNORED = -100
 """Target value that cross-entropy leaves out."""
+MIN_PACE, MAX_PACE = 1.0, 12.0
+"""Frames that a text token may take."""
 
 
 def join_texts(prompt_text: str, text: str) -> str:
@@ -61,6 +63,24 @@ def frame_rows(config: TTSConfig, codes: Int[Tensor, "t k"], slot: int) -> Int[T
     rows[:, 0] = slot
     rows[:, 1 : 1 + codes.shape[1]] = codes
     return rows
+
+
+def positions(config: TTSConfig, rows: Int[Tensor, "t c"], pace: float) -> Float[Tensor, " t"]:
+    """Rotary positions of rows: their count, or for `config.shared_time` their place in time.
+
+    There frame f stands at f + 1, audio_start at 0, and text row j at j * `pace`, the frames that a text
+    token takes: what is being spoken is always near, however long the text.
+    """
+    count = torch.arange(len(rows), dtype=torch.float32)
+    if not config.shared_time:
+        return count
+    start = last_position(rows[None], config.tokens.audio_start)
+    return torch.where(count < start, count * pace, count - start)
+
+
+def frames_per_token(frames: int, tokens: int) -> float:
+    """The pace of a recording, kept to what speech can be where recording and transcript do not agree."""
+    return min(max(frames / max(tokens, 1), MIN_PACE), MAX_PACE)
 
 
 def left_pad(

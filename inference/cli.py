@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +12,19 @@ import tyro
 from tqdm import tqdm
 
 from cat_tts import SamplingOptions
-from inference.synthesizer import Mode, Synthesizer
+from inference.prompt import check_prompt
+from inference.synthesizer import Mode, Synthesizer, check_texts
 from tokenizer.audio import check_output, save_audio
 
 STOPPED = {"end": "end decided", "limit": "length limit"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling(SamplingOptions):
+    """How far from the likeliest codes, and the decision to speak on or stop, are drawn."""
+
+    def __post_init__(self) -> None:
+        """Leave the checks to `clone`: what the parser refuses fills a box instead of a line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,23 +53,25 @@ class Clone:
     """cpu or cuda; cuda where there is one by default."""
     max_seconds: float | None = None
     """Length limit of the speech; by default twice what such a text usually takes."""
-    sampling: tyro.conf.OmitArgPrefixes[SamplingOptions] = field(default_factory=SamplingOptions)
+    sampling: tyro.conf.OmitArgPrefixes[Sampling] = field(default_factory=Sampling)
 
 
 def clone(options: Clone) -> None:
-    """Run the command; ValueError for what the user can cure."""
+    """Run the command; ValueError for what the user can cure, where possible before a model is loaded."""
+    sampling = SamplingOptions(**asdict(options.sampling))
     check_output(options.output)
+    check_texts(options.text, options.prompt_text, options.mode)
+    check_prompt(options.prompt)
     synthesizer = Synthesizer.from_pretrained(options.model, options.tokenizer, options.device)
-    depth = synthesizer.check(options.text, options.depth)
     start = time.perf_counter()
-    with tqdm(unit=" frames", disable=None) as progress:
+    with tqdm(unit=" frames", disable=None, leave=False) as progress:
         take = synthesizer.take(
             options.text,
             options.prompt,
             options.prompt_text,
-            depth=depth,
+            depth=options.depth,
             seed=options.seed,
-            sampling=options.sampling,
+            sampling=sampling,
             mode=options.mode,
             max_seconds=options.max_seconds,
             on_frame=lambda _: progress.update(),
@@ -82,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         clone(options)
     except ValueError as error:
-        print(f"cat-tts: {error}", file=sys.stderr)
+        print("cat-tts: " + " ".join(str(error).splitlines()), file=sys.stderr)
         sys.exit(2)
 
 

@@ -1,5 +1,6 @@
 """The prompt of a voice: audio checked and brought to the level that the model was trained on."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from tokenizer import AudioError, load_audio
 
 PromptAudio = str | Path | tuple[np.ndarray, int]
-"""A file, or mono samples [s] in [-1, 1] with their rate in Hz."""
+"""A file, or mono samples [s] as floats in [-1, 1] with their rate in Hz."""
 
 MIN_SECONDS = 0.5
 SILENCE_DB = -60.0
@@ -20,17 +21,25 @@ SILENCE_DB = -60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """How loud a model expects its prompts: RMS in dBFS, and how far a prompt may be moved towards it."""
+    """How loud a model expects its prompts."""
 
     target_db: float
+    """RMS in dBFS."""
     most_db: float
+    """How far a prompt may be moved towards it."""
+    peak_db: float
+    """What the loudest sample, in dBFS, stays below, even where the target is missed for it."""
 
 
-PLAIN = Level(target_db=-23.0, most_db=60.0)
+PLAIN = Level(target_db=-23.0, most_db=math.inf, peak_db=-1.0)
 """What training.corpus makes of every clip."""
-PUBLISHED = Level(target_db=-20.0, most_db=3.0)
+PUBLISHED = Level(target_db=-20.0, most_db=3.0, peak_db=math.inf)
 """What the published models' processor does to reference audio."""
-PEAK = 0.95
+
+
+def check_prompt(prompt: PromptAudio) -> None:
+    """AudioError for what is wrong with a prompt whatever the model, before one is loaded."""
+    load_prompt(prompt, 24_000, PLAIN, math.inf)
 
 
 def load_prompt(
@@ -52,12 +61,19 @@ def load_prompt(
     if level_db < SILENCE_DB:
         raise AudioError(f"{name}: is silent ({level_db:.0f} dBFS); record the voice again, louder")
     gain_db = min(max(level.target_db - level_db, -level.most_db), level.most_db)
-    gain = min(10 ** (gain_db / 20), PEAK / float(audio.abs().max()))
+    gain = min(10 ** (gain_db / 20), 10 ** (level.peak_db / 20) / float(audio.abs().max()))
     return audio * gain
 
 
 def _from_samples(samples: np.ndarray, rate: int, sample_rate: int) -> Float[Tensor, " s"]:
-    samples = np.asarray(samples, dtype=np.float32)
-    if samples.ndim != 1 or not np.isfinite(samples).all():
-        raise AudioError(f"prompt: samples of shape {samples.shape}; give finite mono samples [s] in [-1, 1]")
-    return torch.from_numpy(soxr.resample(samples, rate, sample_rate, quality="HQ")).clamp(-1, 1)
+    samples = np.asarray(samples)
+    if samples.ndim != 1 or samples.dtype.kind != "f":
+        raise AudioError(
+            f"prompt: {samples.dtype} samples of shape {samples.shape}; give mono floats [s] in [-1, 1]"
+        )
+    if not np.isfinite(samples).all():
+        raise AudioError("prompt: holds NaN or infinite samples; check what produced them")
+    if not rate > 0:
+        raise AudioError(f"prompt: a rate of {rate} Hz; give the samples per second")
+    mono = soxr.resample(samples.astype(np.float32), rate, sample_rate, quality="HQ")
+    return torch.from_numpy(mono).clamp(-1, 1)

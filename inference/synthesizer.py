@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cat_tts import CatTTS, SamplingOptions, generate
 from cat_tts.published_prompt import continuation_rows, generation_rows, render_user
-from cat_tts.sequence import join_texts, prompt_rows
+from cat_tts.sequence import frames_per_token, join_texts, positions, prompt_rows
 from cat_tts.text import TextTokenizer
 from inference.prompt import PLAIN, PUBLISHED, PromptAudio, load_prompt
 from tokenizer import AudioTokenizer
@@ -24,7 +24,7 @@ DEFAULT_MODEL = Path(__file__).parent.parent / "cat_tts" / "pretrained" / "mini"
 PUBLISHED_TOKENIZER = "OpenMOSS-Team/MOSS-Audio-Tokenizer"
 """The tokenizer whose codes the published TTS speaks."""
 
-FRAMES_PER_CHARACTER, FRAMES_PER_IDEOGRAPH = 0.9, 3.1
+FRAMES_PER_CHARACTER, FRAMES_PER_EAST_ASIAN_CHARACTER = 0.9, 3.1
 """Usual length of speech at 12.5 frames a second."""
 LEAST, MOST, MARGIN = 0.3, 2.0, 25
 """A take lasts at least and at most this many times as long as usual; `MARGIN` frames more are granted."""
@@ -82,11 +82,12 @@ class Synthesizer:
         published MOSS-TTS-Local-Transformer. Then `tokenizer` names the audio tokenizer; by default it is
         the published one. `device` is cuda where there is one; there the TTS runs in bfloat16.
         """
+        device = usable_device(device)
         folder = local_folder(DEFAULT_MODEL if model is None else model)
         bundle = (folder / "tts").is_dir()
         if tokenizer is None:
             tokenizer = folder / "tokenizer" if bundle else PUBLISHED_TOKENIZER
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        tokenizer = local_folder(tokenizer)
         tts, text = CatTTS.from_pretrained(folder / "tts" if bundle else folder)
         dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
         return cls(tts.to(device, dtype), text, AudioTokenizer.from_pretrained(tokenizer).to(device))
@@ -118,13 +119,12 @@ class Synthesizer:
         prompt_text: str,
         depth: int | None = None,
         seed: int = 0,
-        **options: float,
+        sampling: SamplingOptions | None = None,
     ) -> tuple[Float[np.ndarray, " s"], int]:
         """Speak `text` in the voice of a prompt that says `prompt_text`: float32 samples and their rate.
 
-        `options` are those of SamplingOptions. Raises ValueError (AudioError for the prompt) in one line.
+        Raises ValueError (AudioError for the prompt) in one line. `take` has more to set and to tell.
         """
-        sampling = SamplingOptions(**options)  # pyright: ignore[reportArgumentType]
         take = self.take(text, prompt_audio, prompt_text, depth=depth, seed=seed, sampling=sampling)
         return take.audio, take.sample_rate
 
@@ -147,13 +147,15 @@ class Synthesizer:
         turn; its transcript is not needed then. `max_seconds` replaces the length limit drawn from the
         text. `on_frame` is called with the number of frames so far.
         """
-        depth = self.check(text, depth)
-        codes = self._prompt_codes(prompt_audio)
-        rows = self._rows(text, codes, prompt_text, mode)
-        if mode == "reference":
-            codes = codes[:0]
+        check_texts(text, prompt_text, mode)
+        depth = self._check(depth, seed, mode)
         usual = usual_frames(text)
         limit = MARGIN + math.ceil(MOST * usual) if max_seconds is None else self._frames(max_seconds)
+        codes = self._prompt_codes(prompt_audio)
+        rows = self._rows(text, codes, prompt_text, mode)
+        pace = frames_per_token(len(codes), len(self.text.encode(prompt_text)))
+        if mode == "reference":
+            codes = codes[:0]
         limit = min(limit, self.tts.config.max_positions - len(rows))
         if limit < 1:
             raise ValueError(
@@ -168,6 +170,7 @@ class Synthesizer:
             seeds=torch.tensor([seed], device=self.device),
             max_frames=limit,
             options=sampling or SamplingOptions(),
+            positions=positions(self.tts.config, rows, pace)[None].to(self.device),
             min_frames=max(1, int(LEAST * usual)),
         ):
             if int(row[0, 0]) == self.tts.config.tokens.audio_end:
@@ -187,21 +190,21 @@ class Synthesizer:
             stop_reason=stop_reason,
         )
 
-    def check(self, text: str, depth: int | None) -> int:
-        """The depth to use; ValueError when depth or text cannot be served."""
+    def _check(self, depth: int | None, seed: int, mode: Mode) -> int:
+        """The depth to use; ValueError for what this model cannot serve."""
         depth = self.max_depth if depth is None else depth
         if not 1 <= depth <= self.max_depth:
             raise ValueError(
                 f"depth {depth}: this model has {self.max_depth} codebooks, choose 1 to {self.max_depth}"
             )
-        if not text.strip():
-            raise ValueError("the text is empty: write what shall be spoken")
-        if not any(character.isalnum() for character in text):
-            raise ValueError(f"the text {text!r} has no letter or digit: there is nothing to speak")
+        if not -(2**63) <= seed < 2**63:
+            raise ValueError(f"seed {seed}: choose a whole number that fits in 64 bits")
+        if mode == "reference" and self.tts.config.chat is None:
+            raise ValueError("this model only continues prompts: leave the mode at continuation")
         return depth
 
     def _frames(self, seconds: float) -> int:
-        if not seconds > 0:
+        if not 0 < seconds < math.inf:
             raise ValueError(f"a length limit of {seconds} s: give a positive number of seconds")
         return math.ceil(seconds * self.tokenizer.config.frame_rate)
 
@@ -213,11 +216,7 @@ class Synthesizer:
     def _rows(self, text: str, codes: Int[Tensor, "t k"], prompt_text: str, mode: Mode) -> Int[Tensor, "n c"]:
         config = self.tts.config
         if mode == "reference":
-            if config.chat is None:
-                raise ValueError("this model only continues prompts: leave the mode at continuation")
             return generation_rows(config, self.text, render_user(text, [codes]), [codes])
-        if not prompt_text.strip():
-            raise ValueError("the prompt text is empty: write what the prompt says")
         whole = join_texts(prompt_text, text)
         if config.chat is None:
             return prompt_rows(config, self.text, whole, codes)
@@ -229,7 +228,29 @@ class Synthesizer:
         return audio.float().clamp(-1, 1).cpu().numpy()
 
 
+def check_texts(text: str, prompt_text: str, mode: Mode = "continuation") -> None:
+    """ValueError for texts that no model can serve."""
+    if not text.strip():
+        raise ValueError("the text is empty: write what shall be spoken")
+    if not any(character.isalnum() for character in text):
+        raise ValueError(f"the text {text!r} has no letter or digit: there is nothing to speak")
+    if mode == "continuation" and not prompt_text.strip():
+        raise ValueError("the prompt text is empty: write what the prompt says")
+
+
+def usable_device(name: str | None) -> str:
+    """`name`, or by default cuda where there is one; ValueError for a device that this machine lacks."""
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (AssertionError, RuntimeError):
+        raise ValueError(f"device {name!r}: not on this machine; choose cpu, or cuda with a GPU") from None
+    return name
+
+
 def usual_frames(text: str) -> float:
-    """About how many frames it takes to speak `text`."""
-    ideographs = sum("\u3040" <= character <= "\u9fff" for character in text)
-    return ideographs * FRAMES_PER_IDEOGRAPH + (len(text) - ideographs) * FRAMES_PER_CHARACTER
+    """About how many frames it takes to speak `text`; East Asian characters take longer than letters."""
+    text = text.strip()
+    east_asian = sum("\u3040" <= c <= "\u9fff" or "\uac00" <= c <= "\ud7a3" for c in text)
+    return east_asian * FRAMES_PER_EAST_ASIAN_CHARACTER + (len(text) - east_asian) * FRAMES_PER_CHARACTER

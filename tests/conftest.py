@@ -1,8 +1,31 @@
-"""What every test shares: two threads, a fixed seed, and no GPU tests where there is no GPU."""
+"""What every test shares: two threads, a fixed seed, no GPU tests without a GPU, model folders, a corpus."""
 
+import os
+import random
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import pytest
+import soundfile
 import torch
+from corpus import write_corpus
 
+import cat_tts.config
+import tokenizer.config
+from cat_tts import CatTTS
+from cat_tts.text import train_sentencepiece
+from tokenizer import AudioTokenizer
+
+GOLDEN = Path(__file__).parent / "golden"
+WORDS = """
+the a red blue old young quick lazy fox dog bird cat jumps runs sings sleeps over under near river house
+garden tree stone softly loudly today tomorrow good morning evening what recording says
+"""
+
+os.environ["ACCELERATE_USE_CPU"] = "true"
 torch.set_num_threads(min(2, torch.get_num_threads()))
 
 
@@ -17,3 +40,94 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this project's layout: tiny random models, with weights large enough that all they read
+    matters; to go on or to stop is the toss of a coin."""
+    torch.manual_seed(0)
+    folder, chance = tmp_path_factory.mktemp("bundle"), random.Random(0)
+    sentences = [" ".join(chance.choices(WORDS.split(), k=chance.randrange(4, 9))) for _ in range(400)]
+    model = CatTTS(cat_tts.config.tiny())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.25)
+        model.depth.decision_head.weight.zero_()
+    text = train_sentencepiece(sentences, folder / "text.model", model.config.text_vocab_size)
+    model.save_pretrained(folder / "tts", text)
+    codec = AudioTokenizer(replace(tokenizer.config.tiny(), layer_scale=0.5))
+    for name, weight in codec.state_dict().items():
+        if name.startswith("quantizer.") and name.endswith("bias"):
+            weight.mul_(0.1)
+        elif name == "encoder.0.project_in.weight":
+            weight.mul_(8)
+    codec.save_pretrained(folder / "tokenizer")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A TTS model and an audio tokenizer in the published layouts, with small random weights."""
+    folder = tmp_path_factory.mktemp("published")
+    shutil.copytree(GOLDEN / "tts_local_small", folder, dirs_exist_ok=True)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(GOLDEN / "prompt" / name, folder)
+    return folder, GOLDEN / "tok_small"
+
+
+@pytest.fixture(scope="session")
+def voice() -> np.ndarray:
+    """1.2 s of something that rises, falls and is rough like a voice, float32 samples at 24 kHz."""
+    time = np.arange(28_800) / 24_000
+    buzz = sum(np.sin(2 * np.pi * 140 * n * time + 3 * np.sin(9 * time)) / n for n in range(1, 9))
+    return (0.1 * buzz * (1 + 0.6 * np.sin(2 * np.pi * 4 * time))).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def prompt_file(voice: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`voice` in a file."""
+    path = tmp_path_factory.mktemp("prompt") / "prompt.wav"
+    soundfile.write(path, voice, 24_000)
+    return path
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The manifest of a small synthetic corpus."""
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="session")
+def datasets_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What `datasets` makes of Parquet files goes where all other temporary files go."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
+        yield
+
+
+@pytest.fixture(scope="session")
+def codec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random tokenizer, such that the audio decides its codes and not the biases."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("codec")
+    model = AudioTokenizer(tokenizer.config.tiny())
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.startswith("quantizer.") and name.endswith(".bias"):
+                parameter.zero_()
+            elif name.startswith("encoder.") and parameter.dim() > 1:
+                parameter.normal_(std=0.25)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def codes(corpus: Path, codec: Path, datasets_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The codes of `corpus` by `codec`."""
+    from training.codes import CodesOptions, encode_corpus  # slow to import, and few tests need it
+
+    folder = tmp_path_factory.mktemp("codes")
+    encode_corpus(CodesOptions(out=folder, manifest=corpus, tokenizer=codec))
+    return folder

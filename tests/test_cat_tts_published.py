@@ -21,7 +21,7 @@ TEXT = GOLDEN.parent / "prompt"
 INPUTS, EXPECTED = load_file(GOLDEN / "inputs.safetensors"), load_file(GOLDEN / "expected.safetensors")
 RAW = json.loads((GOLDEN / "config.json").read_text())
 MASK = INPUTS["attention_mask"].bool()
-GREEDY = SamplingOptions(temperature=0, decision_temperature=0)
+GREEDY = SamplingOptions(temperature=0.0, decision_temperature=0.0)
 UNREAD = "model.language_model.embed_tokens.weight"
 
 

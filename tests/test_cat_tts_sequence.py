@@ -8,9 +8,11 @@ import torch
 from cat_tts.config import tiny
 from cat_tts.sequence import (
     frame_rows,
+    frames_per_token,
     join_texts,
     last_position,
     left_pad,
+    positions,
     prompt_rows,
     shifted_targets,
     training_rows,
@@ -112,6 +114,21 @@ def test_last_position_by_hand() -> None:
 )
 def test_texts_are_joined_by_one_space(prompt: str, text: str, joined: str) -> None:
     assert join_texts(prompt, text) == joined
+
+
+def test_positions_by_hand() -> None:
+    """Two letters at 2.5 frames each, audio start, two frames."""
+    rows = prompt_rows(CONFIG, Letters(), "ab", CODES)
+    assert positions(CONFIG, rows, 2.5).tolist() == [0.0, 2.5, 0.0, 1.0, 2.0]
+    counted = replace(CONFIG, shared_time=False)
+    assert positions(counted, rows, 2.5).tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("frames", "tokens", "pace"), [(30, 10, 3.0), (5, 10, 1.0), (500, 10, 12.0), (7, 0, 7.0)]
+)
+def test_pace_is_that_of_speech(frames: int, tokens: int, pace: float) -> None:
+    assert frames_per_token(frames, tokens) == pace
 
 
 @pytest.mark.parametrize("prompt_frames", [0, 4, 11])

@@ -119,7 +119,12 @@ def test_unequal_folding_is_refused() -> None:
         with_stage(config, "decoder", 3, patch_size=120, output_dim=120)
 
 
-@pytest.mark.parametrize("heads", [3, 16])
+def test_context_shorter_than_a_frame_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"context_seconds=0\.07 is shorter than a frame"):
+        replace(tiny(), context_seconds=0.07)
+
+
+@pytest.mark.parametrize("heads", [0, 3, 16])
 def test_heads_of_a_broken_or_odd_width_are_refused(heads: int) -> None:
     with pytest.raises(ValueError, match=rf"dim=16 with num_heads={heads}: "):
         with_stage(tiny(), "encoder", 0, num_heads=heads)

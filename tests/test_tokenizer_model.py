@@ -176,6 +176,8 @@ def test_audio_that_cannot_be() -> None:
     for cache in (None, model.encoder_cache()):
         with pytest.raises(ValueError, match="no samples"):
             model.encode(torch.zeros(1, 0), cache=cache)
+    with pytest.raises(ValueError, match=r"audio of shape \(2000,\): give \[batch, samples\]"):
+        model.encode(torch.zeros(2000))
     with pytest.raises(ValueError, match="2000 samples in a stream: give whole frames of 1920"):
         model.encode(torch.zeros(1, 2000), cache=model.encoder_cache())
 
@@ -218,6 +220,12 @@ def cut_weights(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
 
 
+def other_shape(folder: Path) -> None:
+    raw = json.loads((folder / "config.json").read_text())
+    raw["quantizer"]["codebook_size"] = 64
+    (folder / "config.json").write_text(json.dumps(raw))
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
@@ -228,6 +236,7 @@ def cut_weights(folder: Path) -> None:
         (misfit_config, "config.json: .*joint 4: 24 features meet 25"),
         (without_weights, "model.safetensors: weights are missing"),
         (pickled_weights, "model.safetensors: not a safetensors file"),
+        (other_shape, "the weights do not fit config.json: size mismatch for quantizer.layers.0.codebook"),
         (cut_weights, "model.safetensors: not a safetensors file"),
     ],
 )

@@ -213,6 +213,7 @@ def test_paper_preset_has_the_published_tensors() -> None:
         (("encoder_kwargs", 1, "positional_embedding"), "sin", "positional_embedding='sin' is not supported"),
         (("encoder_kwargs", 2, "module_type"), "Transformer", "must alternate"),
         (("encoder_kwargs", 2, "patch_size"), 3, "joint 1: 48 features meet 32"),
+        (("decoder_kwargs", 0, "max_period"), 5000, "the stages differ in max_period"),
     ],
 )
 def test_unsupported_configs_are_refused(place: tuple[str | int, ...], value: Any, message: str) -> None:
@@ -222,4 +223,10 @@ def test_unsupported_configs_are_refused(place: tuple[str | int, ...], value: An
         inner = inner[key]
     inner[place[-1]] = value
     with pytest.raises(ValueError, match=message):
+        config_from_published(raw)
+
+
+def test_missing_field_is_named() -> None:
+    raw = {name: value for name, value in RAW.items() if name != "code_dim"}
+    with pytest.raises(ValueError, match=r"lacks 'code_dim'"):
         config_from_published(raw)

@@ -21,13 +21,13 @@ def stage(window: int, config: StageConfig = CONFIG) -> Stage:
 
 def test_fold_by_hand() -> None:
     """Feature c of step i of a patch goes to c * patch + i."""
-    x = torch.arange(8).view(1, 4, 2)  # steps (0 1), (2 3), (4 5), (6 7)
+    x = torch.arange(8.0).view(1, 4, 2)  # steps (0 1), (2 3), (4 5), (6 7)
     assert fold(x, 2).tolist() == [[[0, 2, 1, 3], [4, 6, 5, 7]]]
     assert fold(x, 4).tolist() == [[[0, 2, 4, 6, 1, 3, 5, 7]]]
 
 
 def test_unfold_by_hand() -> None:
-    x = torch.tensor([[[0, 2, 1, 3], [4, 6, 5, 7]]])
+    x = torch.tensor([[[0.0, 2.0, 1.0, 3.0], [4.0, 6.0, 5.0, 7.0]]])
     assert unfold(x, 2).tolist() == [[[0, 1], [2, 3], [4, 5], [6, 7]]]
 
 

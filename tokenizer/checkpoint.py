@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from huggingface_hub import snapshot_download
 from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 Config = TypeVar("Config")
 
@@ -77,6 +77,15 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         except Exception as error:
             raise CheckpointError(f"{folder / name}: not a safetensors file ({error})") from error
     return state
+
+
+def load_weights(module: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
+    """Make `state` the weights of `module`; all must be there, of the right shape, and no others."""
+    try:
+        module.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
+        raise CheckpointError(f"{folder}: the weights do not fit {CONFIG}: {first}") from None
 
 
 def save(folder: str | Path, config: Any, state: Mapping[str, Tensor]) -> None:

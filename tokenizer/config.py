@@ -24,7 +24,7 @@ class StageConfig:
     ffn_dim: int
 
     def __post_init__(self) -> None:
-        if self.dim % self.num_heads or (self.dim // self.num_heads) % 2:
+        if self.num_heads < 1 or self.dim % self.num_heads or (self.dim // self.num_heads) % 2:
             raise ValueError(
                 f"dim={self.dim} with num_heads={self.num_heads}: a head must have a whole, even width"
             )
@@ -72,6 +72,8 @@ class TokenizerConfig:
                 raise ValueError(f"widths do not fit at joint {position}: {given} features meet {wanted}")
         if math.prod(s.patch_size for s in self.decoder) != self.frame_size:
             raise ValueError("encoder and decoder fold different numbers of samples into a frame")
+        if self.context_seconds * self.frame_rate < 1:
+            raise ValueError(f"context_seconds={self.context_seconds} is shorter than a frame: give more")
 
     @property
     def frame_size(self) -> int:

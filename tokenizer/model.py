@@ -91,6 +91,8 @@ class AudioTokenizer(nn.Module):
         whole frames. Raises ValueError on a depth or a length that cannot be.
         """
         depth = self._depth(self.config.num_codebooks if depth is None else depth)
+        if audio.ndim != 2:
+            raise ValueError(f"audio of shape {tuple(audio.shape)}: give [batch, samples]")
         missing = -audio.shape[-1] % self.config.frame_size
         if cache is not None and missing:
             raise ValueError(
@@ -139,5 +141,5 @@ class AudioTokenizer(nn.Module):
             state = checkpoint.read_weights(folder)
         with torch.device("meta"):
             tokenizer = cls(config)
-        tokenizer.load_state_dict(state, assign=True)
+        checkpoint.load_weights(tokenizer, state, folder)
         return tokenizer.eval()

@@ -39,16 +39,28 @@ def is_published(raw: Mapping[str, Any]) -> bool:
 
 def config_from_published(raw: Mapping[str, Any]) -> TokenizerConfig:
     """This project's config from a published config.json; what it cannot express is refused by name."""
+    try:
+        return _config(raw)
+    except KeyError as error:
+        raise CheckpointError(f"config.json of a published tokenizer lacks {error}") from None
+
+
+def _config(raw: Mapping[str, Any]) -> TokenizerConfig:
     quantizer = raw["quantizer_kwargs"]
     kind = quantizer.get("quantizer_type", raw.get("quantizer_type"))
     if kind != "rlfq":
         raise CheckpointError(f"quantizer_type={kind!r} is not supported; the published models use 'rlfq'")
     if quantizer["input_dim"] != raw["code_dim"] or quantizer["output_dim"] != raw["code_dim"]:
         raise CheckpointError(f"quantizer input_dim and output_dim must be code_dim={raw['code_dim']}")
-    transformers = [m for m in raw["encoder_kwargs"] if m["module_type"] == "Transformer"]
+    encoder = _stages(raw["encoder_kwargs"], patch_first=True)
+    decoder = _stages(raw["decoder_kwargs"], patch_first=False)
+    modules = raw["encoder_kwargs"] + raw["decoder_kwargs"]
+    transformers = [module for module in modules if module["module_type"] == "Transformer"]
+    if len({module["max_period"] for module in transformers}) != 1:
+        raise CheckpointError("the stages differ in max_period: only one for all is supported")
     return TokenizerConfig(
-        encoder=_stages(raw["encoder_kwargs"], patch_first=True),
-        decoder=_stages(raw["decoder_kwargs"], patch_first=False),
+        encoder=encoder,
+        decoder=decoder,
         quantizer=QuantizerConfig(
             num_codebooks=quantizer["num_quantizers"],
             codebook_size=quantizer["codebook_size"],
@@ -64,9 +76,10 @@ def config_from_published(raw: Mapping[str, Any]) -> TokenizerConfig:
 
 
 def _stages(modules: list[dict[str, Any]], *, patch_first: bool) -> tuple[StageConfig, ...]:
-    pairs = list(zip(modules[::2], modules[1::2], strict=True))
+    if len(modules) % 2:
+        raise CheckpointError(f"{len(modules)} modules: every Transformer needs a PatchedPretransform")
     stages = []
-    for one, other in pairs:
+    for one, other in zip(modules[::2], modules[1::2], strict=True):
         patch, block = (one, other) if patch_first else (other, one)
         if patch["module_type"] != "PatchedPretransform" or block["module_type"] != "Transformer":
             raise CheckpointError("encoder and decoder must alternate PatchedPretransform and Transformer")

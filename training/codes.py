@@ -8,17 +8,19 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, cast
 
-import torch
 import tyro
 from datasets import Dataset, Features, Sequence, Value
+from pydantic import TypeAdapter
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from tokenizer import AudioTokenizer, load_audio
-from tokenizer.checkpoint import write_text
+from tokenizer.checkpoint import WEIGHTS, write_text
 from training.manifest import Clip, read_manifest
 
 logger = logging.getLogger(__name__)
@@ -43,8 +45,15 @@ class CodesInfo:
     codebook_size: int
     tokenizer_sha256: str
     """Of the tokenizer's `model.safetensors`."""
-    clips_per_shard: int
+    clips_sha256: str
+    """Of the clips' names, durations, texts and speakers, in order."""
     clips: int
+    clips_per_shard: int
+
+    @property
+    def shards(self) -> list[str]:
+        """File names."""
+        return [f"codes-{i:05d}.parquet" for i in range(-(-self.clips // self.clips_per_shard))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +68,7 @@ class CodesOptions:
     """Longer clips are left out, and counted."""
     clips_per_shard: int = 1000
     batch_seconds: float = 120.0
-    """Audio encoded at once, padding included."""
+    """Most audio encoded at once, padding included."""
     device: str = "cpu"
 
 
@@ -68,22 +77,26 @@ def encode_corpus(options: CodesOptions) -> CodesInfo:
     clips = [clip for clip in read_manifest(options.manifest) if clip.text]
     kept = [clip for clip in clips if clip.duration <= options.max_seconds]
     logger.info("%d clips with text, %d of them too long", len(clips), len(clips) - len(kept))
-    weights = options.tokenizer / "model.safetensors"
+    if not kept:
+        raise ValueError(f"{options.manifest}: no clip has a text and at most {options.max_seconds} s")
     tokenizer = AudioTokenizer.from_pretrained(options.tokenizer).to(options.device)
     info = CodesInfo(
         num_codebooks=tokenizer.config.num_codebooks,
         codebook_size=tokenizer.config.codebook_size,
-        tokenizer_sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
-        clips_per_shard=options.clips_per_shard,
+        tokenizer_sha256=hashlib.sha256((options.tokenizer / WEIGHTS).read_bytes()).hexdigest(),
+        clips_sha256=_digest(kept),
         clips=len(kept),
+        clips_per_shard=options.clips_per_shard,
     )
     options.out.mkdir(parents=True, exist_ok=True)
-    if (options.out / INFO).exists() and read_info(options.out) != info:
+    if not (options.out / INFO).exists():
+        write_text(options.out / INFO, json.dumps(asdict(info), indent=2) + "\n")
+    elif read_info(options.out) != info:
         raise ValueError(f"{options.out} holds codes of another tokenizer or corpus: choose an empty folder")
-    write_text(options.out / INFO, json.dumps(asdict(info), indent=2) + "\n")
-    for shard, first in enumerate(tqdm(range(0, len(kept), options.clips_per_shard), desc="shards")):
-        path = options.out / f"codes-{shard:05d}.parquet"
+    for i, name in enumerate(tqdm(info.shards, desc="shards")):
+        path = options.out / name
         if not path.exists():
+            first = i * options.clips_per_shard
             rows = _encode(tokenizer, kept[first : first + options.clips_per_shard], options)
             temporary = path.with_suffix(".tmp")
             Dataset.from_list(rows, features=FEATURES).to_parquet(temporary)
@@ -96,42 +109,52 @@ def read_info(folder: Path) -> CodesInfo:
     path = folder / INFO
     if not path.exists():
         raise ValueError(f"{folder} holds no {INFO}: make codes with `python -m training.codes`")
-    return CodesInfo(**json.loads(path.read_text()))
+    return TypeAdapter(CodesInfo).validate_json(path.read_text())
 
 
 def read_codes(folder: Path) -> Dataset:
     """All rows of a folder of shards, memory-mapped."""
-    shards = sorted(str(path) for path in folder.glob("codes-*.parquet"))
-    dataset = Dataset.from_parquet(cast("list", shards))
-    if not isinstance(dataset, Dataset) or len(dataset) != read_info(folder).clips:
-        raise ValueError(f"{folder}: shards are missing; run `python -m training.codes` again to complete it")
-    return dataset
+    paths = [folder / name for name in read_info(folder).shards]
+    if missing := [path.name for path in paths if not path.exists()]:
+        raise ValueError(
+            f"{folder} lacks {', '.join(missing)}: run `python -m training.codes` again to complete it"
+        )
+    return cast(Dataset, Dataset.from_parquet([str(path) for path in paths]))
+
+
+def _digest(clips: list[Clip]) -> str:
+    """Changes with any clip, but not when the whole corpus moves to another folder."""
+    described = [(clip.audio.name, clip.duration, clip.text, clip.speaker) for clip in clips]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
 
 def _encode(tokenizer: AudioTokenizer, clips: list[Clip], options: CodesOptions) -> list[dict[str, object]]:
     """Rows in the clips' order; clips of like length are encoded together, padded on the right."""
     config, rows = tokenizer.config, {}
-    batch: list[tuple[int, torch.Tensor]] = []
-    by_length = sorted(range(len(clips)), key=lambda i: clips[i].duration)
-    for position, index in enumerate(by_length):
-        batch.append((index, load_audio(clips[index].audio, config.sample_rate)))
-        padded = len(batch) * len(batch[-1][1]) / config.sample_rate
-        if padded < options.batch_seconds and position + 1 < len(clips):
-            continue
-        audio = torch.nn.utils.rnn.pad_sequence([samples for _, samples in batch], batch_first=True)
-        codes = tokenizer.encode(audio.to(options.device)).cpu()
-        for (i, samples), encoded in zip(batch, codes, strict=True):
+    for group in _groups(clips, options.batch_seconds):
+        audio = [load_audio(clips[i].audio, config.sample_rate) for i in group]
+        codes = tokenizer.encode(pad_sequence(audio, batch_first=True).to(options.device)).cpu()
+        for i, samples, encoded in zip(group, audio, codes, strict=True):
             frames = -(-len(samples) // config.frame_size)
-            clip = clips[i]
             rows[i] = {
-                "text": clip.text,
-                "speaker": clip.speaker,
-                "language": clip.language,
+                "text": clips[i].text,
+                "speaker": clips[i].speaker,
+                "language": clips[i].language,
                 "frames": frames,
                 "codes": encoded[:frames].tolist(),
             }
-        batch = []
     return [rows[i] for i in range(len(clips))]
+
+
+def _groups(clips: list[Clip], batch_seconds: float) -> Iterator[list[int]]:
+    """Indices of clips, shortest first, so many at once as `batch_seconds` hold, but at least one."""
+    group: list[int] = []
+    for i in sorted(range(len(clips)), key=lambda i: clips[i].duration):
+        if group and (len(group) + 1) * clips[i].duration > batch_seconds:
+            yield group
+            group = []
+        group.append(i)
+    yield group
 
 
 def main(argv: list[str] | None = None) -> None:

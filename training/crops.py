@@ -45,6 +45,6 @@ def _read(path: Path, first: int, samples: int, sample_rate: int) -> Float[Tenso
     """A part of a file: by seeking where the file has the wanted format, else out of the whole."""
     with soundfile.SoundFile(path) as file:
         if file.samplerate == sample_rate and file.channels == 1:
-            file.seek(min(first, max(0, file.frames - 1)))
-            return torch.from_numpy(file.read(samples, dtype="float32"))
+            file.seek(min(first, file.frames))
+            return torch.from_numpy(file.read(samples, dtype="float32")).clamp(-1, 1)
     return load_audio(path, sample_rate)[first : first + samples]

@@ -5,12 +5,19 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from datasets import Dataset
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from cat_tts.config import TTSConfig
-from cat_tts.sequence import IGNORED, join_texts, shifted_targets, training_rows
+from cat_tts.sequence import (
+    IGNORED,
+    frames_per_token,
+    join_texts,
+    positions,
+    shifted_targets,
+    training_rows,
+)
 from cat_tts.text import TextTokenizer
 
 
@@ -20,17 +27,19 @@ class Batch:
 
     rows: Int[Tensor, "b t c"]
     targets: Int[Tensor, "b t c"]
+    positions: Float[Tensor, "b t"]
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(self.rows.to(device), self.targets.to(device))
+        return Batch(self.rows.to(device), self.targets.to(device), self.positions.to(device))
 
 
 class Batches(torch.utils.data.Dataset):
     """Item i is batch i of an endless run over `codes`, in an order drawn anew for every epoch.
 
-    Half of the sequences (`pair`) are two utterances of one speaker: the text of both, then the codes of
-    both. That is what inference looks like, where the first is the prompt. A batch holds sequences of
-    like length, `rows_per_batch` rows with padding; utterances beyond `max_frames` are left out.
+    A part `pair` of the sequences are two utterances of one speaker: the text of both, then the codes of
+    both, at the pace of the first. That is what inference looks like, where the first is the prompt. A
+    batch holds sequences of like length, at most `rows_per_batch` rows with padding unless one sequence
+    alone is longer. Utterances beyond `max_frames` are left out, and pairs beyond it not made.
     """
 
     def __init__(
@@ -48,13 +57,13 @@ class Batches(torch.utils.data.Dataset):
         self.codes, self.config, self.tokenizer = codes, config, tokenizer
         self.rows_per_batch, self.max_frames = rows_per_batch, max_frames
         self.pair, self.seed, self.items = pair, seed, items
-        self.frames = np.array(codes["frames"])
-        self.characters = np.array([len(text) for text in codes["text"]])
+        self.frames = np.array(codes["frames"][:])
+        self.tokens = np.array([len(tokenizer.encode(text)) for text in codes["text"][:]])
         self.usable = np.flatnonzero(self.frames <= max_frames)
         if not len(self.usable):
             raise ValueError(f"no utterance has at most {max_frames} frames: nothing to train on")
         by_speaker: dict[str, list[int]] = {}
-        speakers = codes["speaker"]
+        speakers = codes["speaker"][:]
         for index in self.usable.tolist():
             by_speaker.setdefault(speakers[index], []).append(index)
         self.same_speaker = {index: group for group in by_speaker.values() for index in group}
@@ -93,12 +102,12 @@ class Batches(torch.utils.data.Dataset):
         return [batches[i] for i in draw.permutation(len(batches))]
 
     def _rows(self, group: tuple[int, ...]) -> int:
-        """Length of a sequence, taking three characters for a text token."""
-        return sum(int(self.frames[i]) + int(self.characters[i]) // 3 for i in group)
+        """Most rows of a sequence: audio_start, its texts and what joins two of them, its frames."""
+        return len(group) + sum(int(self.tokens[i] + self.frames[i]) for i in group)
 
     def collate(self, groups: list[tuple[int, ...]]) -> Batch:
         """The sequences of some groups of utterances as one batch."""
-        rows, targets = [], []
+        rows, targets, places = [], [], []
         for group in groups:
             found = [self.codes[i] for i in group]
             text = found[0]["text"] if len(found) == 1 else join_texts(found[0]["text"], found[1]["text"])
@@ -106,5 +115,9 @@ class Batches(torch.utils.data.Dataset):
             sequence = training_rows(self.config, self.tokenizer, text, codes)
             rows.append(sequence[:-1])
             targets.append(shifted_targets(self.config, sequence[None])[0])
-        pad = self.config.tokens.pad  # what pads are made of does not matter: nothing attends to them
-        return Batch(pad_sequence(rows, True, pad), pad_sequence(targets, True, IGNORED))
+            pace = frames_per_token(int(self.frames[group[0]]), int(self.tokens[group[0]]))
+            places.append(positions(self.config, rows[-1], pace))
+        # Rows are padded with zeros, which are valid in every column: nothing attends to them.
+        return Batch(
+            pad_sequence(rows, True), pad_sequence(targets, True, IGNORED), pad_sequence(places, True)
+        )

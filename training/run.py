@@ -31,10 +31,11 @@ def save_state(accelerator: Accelerator, run: Path, step: int) -> None:
     """Save everything that a resume needs as RUN/state, whole or not at all."""
     temporary, final, previous = run / "state.tmp", run / "state", run / "state.old"
     accelerator.save_state(str(temporary))
+    accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         (temporary / STEP).write_text(json.dumps({"step": step}))
-        shutil.rmtree(previous, ignore_errors=True)
-        if final.exists():
+        if final.exists():  # without it, `previous` is all that a killed save has left
+            shutil.rmtree(previous, ignore_errors=True)
             os.replace(final, previous)
         os.replace(temporary, final)
         shutil.rmtree(previous, ignore_errors=True)
@@ -53,11 +54,17 @@ def resume_state(accelerator: Accelerator, run: Path) -> int:
 
 
 class StopRequest:
-    """Becomes true once the process is asked to end (SIGTERM), so that a loop can save and leave."""
+    """True once the process was asked to end (SIGTERM) within its `with`: a loop can then save and leave."""
 
     def __init__(self) -> None:
         self.asked = False
-        signal.signal(signal.SIGTERM, self._ask)
+
+    def __enter__(self) -> "StopRequest":
+        self.before = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self.before)
 
     def _ask(self, *_: object) -> None:
         self.asked = True

@@ -70,11 +70,11 @@ def train(options: TokenizerTraining) -> AudioTokenizer:
     """Run or resume the training; return the averaged model."""
     accelerator = Accelerator()
     set_seed(options.seed)
-    options.run.mkdir(parents=True, exist_ok=True)
     model = AudioTokenizer.from_pretrained(options.init) if options.init else AudioTokenizer(_config(options))
     config = model.config
-    model.encoder.requires_grad_(not options.decoder_only)
-    model.quantizer.requires_grad_(not options.decoder_only)
+    options.run.mkdir(parents=True, exist_ok=True)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith("decoder.") or not options.decoder_only)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema))
     result = cast(AudioTokenizer, averaged.module)
     optimizer = torch.optim.AdamW(
@@ -90,45 +90,42 @@ def train(options: TokenizerTraining) -> AudioTokenizer:
     first = resume_state(accelerator, options.run)
     loader = _crops(options, config, first, accelerator)
 
-    stop, progress = (
-        StopRequest(),
-        tqdm(total=options.steps, initial=first, disable=not accelerator.is_main_process),
-    )
-    for step, audio in enumerate(loader, first):
-        draw = torch.Generator().manual_seed(hash((options.seed, step, accelerator.process_index)))
-        depth = torch.randint(1, config.num_codebooks + 1, (len(audio),), generator=draw)
-        rebuilt = model(audio, depth.to(audio.device))
-        losses = {
-            "mel": mel_loss(rebuilt.audio, audio),
-            "commitment": rebuilt.commitment_loss,
-            "codebook": rebuilt.codebook_loss,
-        }
-        total = torch.stack([LOSS_WEIGHTS[name] * loss for name, loss in losses.items()]).sum()
-        if not total.isfinite():
-            raise FloatingPointError(f"step {step}: the loss is {total.item()}; lower the learning rate")
-        factor = trapezoid(step, steps=options.steps, warmup=options.warmup, decay=options.decay)
-        for group in optimizer.param_groups:
-            group["lr"] = options.learning_rate * factor
-        accelerator.backward(total)
-        norm = accelerator.clip_grad_norm_(model.parameters(), options.clip)
-        optimizer.step()
-        optimizer.zero_grad()
-        averaged.update_parameters(accelerator.unwrap_model(model))
+    progress = tqdm(total=options.steps, initial=first, disable=not accelerator.is_main_process)
+    with StopRequest() as stop, progress:
+        for step, audio in enumerate(loader, first):
+            draw = torch.Generator().manual_seed(hash((options.seed, step, accelerator.process_index)))
+            depth = torch.randint(1, config.num_codebooks + 1, (len(audio),), generator=draw)
+            rebuilt = model(audio, depth.to(audio.device))
+            losses = {
+                "mel": mel_loss(rebuilt.audio, audio),
+                "commitment": rebuilt.commitment_loss,
+                "codebook": rebuilt.codebook_loss,
+            }
+            total = torch.stack([LOSS_WEIGHTS[name] * loss for name, loss in losses.items()]).sum()
+            if not total.isfinite():
+                raise FloatingPointError(f"step {step}: the loss is {total.item()}; lower the learning rate")
+            factor = trapezoid(step, steps=options.steps, warmup=options.warmup, decay=options.decay)
+            for group in optimizer.param_groups:
+                group["lr"] = options.learning_rate * factor
+            accelerator.backward(total)
+            norm = accelerator.clip_grad_norm_(model.parameters(), options.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            averaged.update_parameters(accelerator.unwrap_model(model))
 
-        progress.update()
-        progress.set_postfix(mel=f"{losses['mel'].item():.3f}")
-        done = step + 1
-        if done % 25 == 0 and accelerator.is_main_process:
-            logged = {f"train/loss/{name}": loss.item() for name, loss in losses.items()}
-            log_metrics(options.run, {"step": done, **logged, "train/grad_norm": float(norm or 0.0)})
-        if done % options.save_every == 0 or done == options.steps or stop:
-            save_state(accelerator, options.run, done)
-            if accelerator.is_main_process:
-                result.save_pretrained(options.run / "model")
-        if stop:
-            logger.warning("asked to stop: saved at step %d", done)
-            break
-    progress.close()
+            progress.update()
+            progress.set_postfix(mel=f"{losses['mel'].item():.3f}")
+            done = step + 1
+            if done % 25 == 0 and accelerator.is_main_process:
+                logged = {f"train/loss/{name}": loss.item() for name, loss in losses.items()}
+                log_metrics(options.run, {"step": done, **logged, "train/grad_norm": float(norm or 0.0)})
+            if done % options.save_every == 0 or done == options.steps or stop:
+                if accelerator.is_main_process:
+                    result.save_pretrained(options.run / "model")
+                save_state(accelerator, options.run, done)
+            if stop:
+                logger.warning("asked to stop: saved at step %d", done)
+                break
     return result.eval()
 
 

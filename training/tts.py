@@ -6,6 +6,8 @@ step depend on (seed, step) alone.
 """
 
 import logging
+import math
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, cast
@@ -43,6 +45,8 @@ class TTSTraining:
     """Folder of shards, see training.codes."""
     preset: str = "mini"
     """Shape of the model: mini or tiny."""
+    init: Path | None = None
+    """Folder of a model of the same shape to start from, in place of random weights."""
     steps: int = 5000
     rows_per_batch: int = 1024
     """Text tokens and frames of a batch, padding included."""
@@ -72,17 +76,26 @@ def train(options: TTSTraining) -> CatTTS:
     """Run or resume the training; return the averaged model."""
     accelerator = Accelerator()
     set_seed(options.seed)
+    if options.preset not in PRESETS:
+        raise ValueError(f"preset {options.preset!r}: choose one of {', '.join(PRESETS)}")
+    codes, info, shape = read_codes(options.codes), read_info(options.codes), PRESETS[options.preset]()
+    deepest = info.num_codebooks if options.max_depth is None else options.max_depth
+    if not 1 <= deepest <= info.num_codebooks:
+        raise ValueError(f"max_depth={deepest} but the codes have {info.num_codebooks} codebooks")
+    if not 0 < options.validation < len(codes):
+        raise ValueError(
+            f"validation={options.validation} of {len(codes)} utterances: keep some, train on some"
+        )
     options.run.mkdir(parents=True, exist_ok=True)
-    codes, info = read_codes(options.codes), read_info(options.codes)
-    text = _text_tokenizer(options, codes)
+    text = _text_tokenizer(options.run, codes, shape.text_vocab_size)
     config = replace(
-        PRESETS[options.preset](),
+        shape,
         num_codebooks=info.num_codebooks,
         codebook_size=info.codebook_size,
         text_vocab_size=text.vocab_size,
     )
     training, validation = _batches(options, config, text, codes, accelerator.num_processes)
-    model = CatTTS(config)
+    model = CatTTS(config) if options.init is None else _initial(options.init, config)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema)).to(accelerator.device)
     result = cast(CatTTS, averaged.module)
     decayed = [p for p in model.parameters() if p.ndim > 1]
@@ -102,46 +115,45 @@ def train(options: TTSTraining) -> CatTTS:
     )
     loader = DataLoader(Subset(training, mine), batch_size=None)
 
-    stop, progress = (
-        StopRequest(),
-        tqdm(total=options.steps, initial=first, disable=not accelerator.is_main_process),
-    )
-    for step, batch in enumerate(loader, first):
-        batch = batch.to(accelerator.device)
-        draw = torch.Generator().manual_seed(hash((options.seed, step, accelerator.process_index)))
-        deepest = min(options.max_depth or config.num_codebooks, config.num_codebooks)
-        depth = sample_depths(len(batch.rows), deepest, options.dropout, draw, reach_last=options.reach_last)
-        loss = model(batch.rows, None, batch.targets, depth.to(accelerator.device))
-        total = loss.codes + loss.decision
-        if not total.isfinite():
-            raise FloatingPointError(f"step {step}: the loss is {total.item()}; lower the learning rate")
-        factor = trapezoid(step, steps=options.steps, warmup=options.warmup, decay=options.decay)
-        for group in optimizer.param_groups:
-            group["lr"] = options.learning_rate * factor
-        accelerator.backward(total)
-        norm = accelerator.clip_grad_norm_(model.parameters(), options.clip)
-        optimizer.step()
-        optimizer.zero_grad()
-        averaged.update_parameters(accelerator.unwrap_model(model))
-
-        progress.update()
-        progress.set_postfix(codes=f"{loss.codes.item():.3f}", decision=f"{loss.decision.item():.3f}")
-        done = step + 1
-        if done % 25 == 0 and accelerator.is_main_process:
-            losses = {"train/loss/codes": loss.codes.item(), "train/loss/decision": loss.decision.item()}
-            layers = {f"train/layer/{k}": value for k, value in enumerate(loss.layers.tolist())}
-            log_metrics(
-                options.run, {"step": done, **losses, **layers, "train/grad_norm": float(norm or 0.0)}
+    progress = tqdm(total=options.steps, initial=first, disable=not accelerator.is_main_process)
+    with StopRequest() as stop, progress:
+        for step, batch in enumerate(loader, first):
+            batch = batch.to(accelerator.device)
+            draw = torch.Generator().manual_seed(hash((options.seed, step, accelerator.process_index)))
+            depth = sample_depths(
+                len(batch.rows), deepest, options.dropout, draw, reach_last=options.reach_last
             )
-        if done % options.save_every == 0 or done == options.steps or stop:
-            save_state(accelerator, options.run, done)
-            if accelerator.is_main_process:
-                result.save_pretrained(options.run / "model", text)
-                log_metrics(options.run, {"step": done, **validate(result, validation)})
-        if stop:
-            logger.warning("asked to stop: saved at step %d", done)
-            break
-    progress.close()
+            loss = model(batch.rows, None, batch.targets, depth.to(accelerator.device), batch.positions)
+            total = loss.codes + loss.decision
+            if not total.isfinite():
+                raise FloatingPointError(f"step {step}: the loss is {total.item()}; lower the learning rate")
+            factor = trapezoid(step, steps=options.steps, warmup=options.warmup, decay=options.decay)
+            for group in optimizer.param_groups:
+                group["lr"] = options.learning_rate * factor
+            accelerator.backward(total)
+            norm = accelerator.clip_grad_norm_(model.parameters(), options.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            averaged.update_parameters(accelerator.unwrap_model(model))
+
+            progress.update()
+            progress.set_postfix(codes=f"{loss.codes.item():.3f}", decision=f"{loss.decision.item():.3f}")
+            done = step + 1
+            if done % 25 == 0 and accelerator.is_main_process:
+                losses = {"train/loss/codes": loss.codes.item(), "train/loss/decision": loss.decision.item()}
+                means = enumerate(loss.layers.tolist())
+                layers = {f"train/layer/{k}": mean for k, mean in means if not math.isnan(mean)}
+                log_metrics(
+                    options.run, {"step": done, **losses, **layers, "train/grad_norm": float(norm or 0.0)}
+                )
+            if done % options.save_every == 0 or done == options.steps or stop:
+                if accelerator.is_main_process:
+                    result.save_pretrained(options.run / "model", text)
+                    log_metrics(options.run, {"step": done, **validate(result, validation)})
+                save_state(accelerator, options.run, done)
+            if stop:
+                logger.warning("asked to stop: saved at step %d", done)
+                break
     return result.eval()
 
 
@@ -151,19 +163,29 @@ def validate(model: CatTTS, batches: list[Batch]) -> dict[str, float]:
     device, losses = next(model.parameters()).device, []
     for batch in (one.to(device) for one in batches):
         depth = torch.full((len(batch.rows),), model.config.num_codebooks, device=device)
-        loss = model(batch.rows, None, batch.targets, depth)
+        loss = model(batch.rows, None, batch.targets, depth, batch.positions)
         losses.append(torch.stack([loss.codes, loss.decision, *loss.layers]))
     codes, decision, *layers = torch.stack(losses).mean(0).tolist()
     named = {f"validation/layer/{k}": value for k, value in enumerate(layers)}
     return {"validation/loss/codes": codes, "validation/loss/decision": decision, **named}
 
 
-def _text_tokenizer(options: TTSTraining, codes: Dataset) -> SentencePieceText:
-    """The run's own SentencePiece model, trained on the corpus by the first call."""
-    path = options.run / SENTENCEPIECE_FILE
-    if path.exists():
-        return SentencePieceText(path)
-    return train_sentencepiece(codes["text"], path, PRESETS[options.preset]().text_vocab_size)
+def _initial(folder: Path, config: TTSConfig) -> CatTTS:
+    """The model in `folder`; its text tokenizer must have been copied into the run."""
+    model, _ = CatTTS.from_pretrained(folder)
+    if model.config != config:
+        raise ValueError(f"{folder} holds a model of another shape: {model.config} in place of {config}")
+    return model.train()
+
+
+def _text_tokenizer(run: Path, codes: Dataset, vocab_size: int) -> SentencePieceText:
+    """The run's own SentencePiece model, trained on all texts of the corpus by the first call."""
+    path = run / SENTENCEPIECE_FILE
+    if not path.exists():
+        temporary = run / f"{SENTENCEPIECE_FILE}.tmp"
+        train_sentencepiece(codes["text"][:], temporary, vocab_size)
+        os.replace(temporary, path)
+    return SentencePieceText(path)
 
 
 def _batches(

@@ -1,0 +1,287 @@
+"""A take is what its parts say: the prompt's rows, the keyed codes, and their audio without the prompt."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import tokenizer.config
+from cat_tts import SamplingOptions, generate
+from cat_tts.published_prompt import continuation_rows, generation_rows, render_user
+from cat_tts.sampling import gumbel_noise
+from cat_tts.sequence import frame_rows, text_rows
+from inference import Synthesizer, Take
+from inference.prompt import PLAIN, PUBLISHED, load_prompt
+from inference.synthesizer import usual_frames
+from tokenizer import AudioError, AudioTokenizer
+
+WORDS, TEXT = "What the recording says.", "Good morning, old fox."
+NEVER_STOP = SamplingOptions(decision_temperature=0)
+"""Of equal odds the arg-max takes the first: go on."""
+SAMPLED = SamplingOptions(temperature=0.8, top_k=20, top_p=0.9, repetition_penalty=1.2)
+
+
+@pytest.fixture
+def synthesizer(bundle: Path) -> Synthesizer:
+    return Synthesizer.from_pretrained(bundle, device="cpu")
+
+
+@pytest.fixture
+def published_synthesizer(published: tuple[Path, Path]) -> Synthesizer:
+    return Synthesizer.from_pretrained(*published, device="cpu")
+
+
+def speak(synthesizer: Synthesizer, prompt: Any, **options: Any) -> Take:
+    return synthesizer.take(
+        **{"text": TEXT, "prompt_audio": prompt, "prompt_text": WORDS, "max_seconds": 0.6, **options}
+    )
+
+
+def generated(
+    synthesizer: Synthesizer, rows: Tensor, depth: int, frames: int, positions: Tensor | None = None
+) -> Tensor:
+    """The codes of a direct call, which may not stop before `frames`."""
+    new = generate(
+        synthesizer.tts,
+        rows[None],
+        None,
+        depth=depth,
+        seeds=torch.tensor([2]),
+        max_frames=frames,
+        options=SAMPLED,
+        positions=positions,
+        min_frames=frames,
+    )
+    return torch.cat([row[:, 1:] for row in new])
+
+
+def test_what_it_says_of_itself(synthesizer: Synthesizer) -> None:
+    assert (synthesizer.sample_rate, synthesizer.max_depth, synthesizer.max_prompt_seconds) == (
+        24_000,
+        6,
+        8.0,
+    )
+    assert (synthesizer.device, synthesizer.dtype) == (torch.device("cpu"), torch.float32)
+
+
+@pytest.mark.parametrize("depth", [1, 3, 6, None])
+def test_parts_of_a_take(synthesizer: Synthesizer, prompt_file: Path, depth: int | None) -> None:
+    """Codes are those of the frame loop after prompt text, text and prompt codes, the text at the prompt's
+    pace; audio is theirs alone, but decoded with the prompt before them."""
+    take = speak(synthesizer, prompt_file, prompt_text="A dog.", depth=depth, seed=2, sampling=SAMPLED)
+    columns, tokenizer, tts = depth or 6, synthesizer.tokenizer, synthesizer.tts
+    prompt = tokenizer.encode(load_prompt(prompt_file, 24_000, PLAIN, 8.0)[None])[0]
+    assert all(len(column.unique()) > 2 for column in prompt.T), "a prompt of one frame over and over"
+    ids = [*synthesizer.text.encode(f"A dog. {TEXT}"), tts.config.tokens.audio_start]
+    rows = torch.cat([text_rows(tts.config, ids), frame_rows(tts.config, prompt, tts.config.tokens.slot)])
+    assert len(prompt) == 15 and take.codes.shape == (len(take.codes), columns)
+    pace = 15 / len(synthesizer.text.encode("A dog."))
+    positions = torch.cat([torch.arange(len(ids) - 1) * pace, torch.arange(16)])[None]
+    assert torch.equal(take.codes, generated(synthesizer, rows, columns, len(take.codes), positions))
+
+    whole = tokenizer.decode(torch.cat([prompt[:, :columns], take.codes])[None])[0].clamp(-1, 1)
+    torch.testing.assert_close(torch.from_numpy(take.audio), whole[15 * 1920 :], atol=0, rtol=0)
+    assert len(take.audio) == 1920 * len(take.codes) and take.audio.dtype == np.float32
+    assert not np.array_equal(take.audio, tokenizer.decode(take.codes[None])[0].clamp(-1, 1).numpy())
+    assert (take.depth, take.seed, take.sample_rate) == (columns, 2, 24_000)
+    assert take.bitrate == columns * 12.5 * 5
+    assert take.seconds == len(take.codes) / 12.5
+
+
+def test_the_seed_is_the_take(synthesizer: Synthesizer, prompt_file: Path) -> None:
+    first, again, other = (speak(synthesizer, prompt_file, seed=seed) for seed in (3, 3, 4))
+    assert first.audio.tobytes() == again.audio.tobytes() and torch.equal(first.codes, again.codes)
+    assert first.audio.tobytes() != other.audio.tobytes()
+    for seed in (-(2**63), 2**63 - 1):
+        assert speak(synthesizer, prompt_file, seed=seed).seed == seed
+
+
+def test_text_prompt_and_words_matter(synthesizer: Synthesizer, prompt_file: Path, voice: np.ndarray) -> None:
+    other = (voice[::-1], 24_000)
+    changes = [{}, {"text": "Tomorrow."}, {"prompt_text": "A dog."}, {"prompt": other}]
+    takes = [speak(synthesizer, **{"prompt": prompt_file, "sampling": NEVER_STOP, **c}) for c in changes]
+    assert len({take.codes.numpy().tobytes() for take in takes}) == len(changes)
+
+
+def test_clone_is_the_audio_of_a_take(synthesizer: Synthesizer, voice: np.ndarray) -> None:
+    prompt = (voice, 24_000)
+    wav, rate = synthesizer.clone(TEXT, prompt, WORDS, depth=2, seed=1, sampling=SAMPLED)
+    take = synthesizer.take(TEXT, prompt, WORDS, depth=2, seed=1, sampling=SAMPLED)
+    assert rate == 24_000 and np.array_equal(wav, take.audio)
+    assert not np.array_equal(wav, synthesizer.clone(TEXT, prompt, WORDS, depth=2, seed=1)[0])
+
+
+@pytest.mark.parametrize("text", ["Hi.", "The lazy fox sleeps under the old tree."])
+def test_ends_when_the_coin_falls_but_not_too_soon(
+    synthesizer: Synthesizer, voice: np.ndarray, text: str
+) -> None:
+    """Where a take ends follows from the noise of its seed, after 0.3 of the usual length of the text."""
+    least = max(1, int(0.3 * 0.9 * len(text)))
+    lengths = []
+    for seed in range(6):
+        noise = [gumbel_noise(torch.tensor([seed]), frame, 1, 2)[0, 0] for frame in range(60)]
+        expected = next(f for f in range(least, 60) if noise[f][1] > noise[f][0])
+        take = speak(synthesizer, (voice, 24_000), text=text, depth=1, seed=seed, max_seconds=None)
+        assert (len(take.codes), take.stop_reason) == (expected, "end")
+        lengths.append(expected)
+    assert len(set(lengths)) > 1 and min(lengths) < least + 2
+
+
+@pytest.mark.parametrize(("certain", "frames", "reason"), [(1, 5, "end"), (0, 25 + 40, "limit")])
+def test_a_model_sure_of_itself(
+    synthesizer: Synthesizer, voice: np.ndarray, certain: int, frames: int, reason: str
+) -> None:
+    """One that would always stop speaks for 0.3 of the usual length, one that never would for all it may."""
+    weights = synthesizer.tts.state_dict()
+    weights["text_embedding.weight"][:, 0] = 1000.0  # large and positive in every state, whatever was read
+    weights["depth.adapter_in.weight"][0] = 1000.0 * torch.eye(32)[0]
+    weights["depth.decision_head.weight"][certain, 0] = 10.0
+    for seed in range(3):
+        take = speak(synthesizer, (voice, 24_000), depth=1, seed=seed, max_seconds=None)
+        assert (len(take.codes), take.stop_reason) == (frames, reason)
+
+
+@pytest.mark.parametrize(("seconds", "frames"), [(0.01, 1), (0.08, 1), (0.09, 2), (0.8, 10)])
+def test_max_seconds_is_the_limit(
+    synthesizer: Synthesizer, prompt_file: Path, seconds: float, frames: int
+) -> None:
+    take = speak(synthesizer, prompt_file, depth=1, sampling=NEVER_STOP, max_seconds=seconds)
+    assert (len(take.codes), take.stop_reason) == (frames, "limit")
+
+
+def test_the_usual_limit(synthesizer: Synthesizer, prompt_file: Path) -> None:
+    """Twice the usual length and two seconds."""
+    take = speak(synthesizer, prompt_file, text="Hi fox.", depth=1, sampling=NEVER_STOP, max_seconds=None)
+    assert (len(take.codes), take.stop_reason) == (25 + math.ceil(2 * 0.9 * 7), "limit")
+
+
+def test_positions_are_a_limit(synthesizer: Synthesizer, prompt_file: Path) -> None:
+    tts = synthesizer.tts
+    rows = len(synthesizer.text.encode(f"{WORDS} {TEXT}")) + 1 + 15
+    tts.config = replace(tts.config, max_positions=rows + 2)
+    take = speak(synthesizer, prompt_file, sampling=NEVER_STOP)
+    assert (len(take.codes), take.stop_reason) == (2, "limit")
+    tts.config = replace(tts.config, max_positions=rows)
+    with pytest.raises(ValueError, match=f"text and prompt take all {rows} positions: shorten them"):
+        speak(synthesizer, prompt_file)
+
+
+@pytest.mark.parametrize(
+    ("text", "frames"),
+    [("abc", 2.7), (" a b\n", 2.7), ("你好", 6.2), ("こんにちは", 15.5), ("안녕", 6.2), ("ok 好", 2.7 + 3.1)],
+)
+def test_usual_frames(text: str, frames: float) -> None:
+    assert usual_frames(text) == pytest.approx(frames)
+
+
+def test_frames_are_reported_as_they_come(synthesizer: Synthesizer, prompt_file: Path) -> None:
+    counts: list[int] = []
+    take = speak(synthesizer, prompt_file, depth=1, max_seconds=None, on_frame=counts.append)
+    assert take.stop_reason == "end"
+    assert counts == list(range(1, len(take.codes) + 1))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"depth": 0}, "depth 0: this model has 6 codebooks, choose 1 to 6"),
+        ({"depth": 7}, "depth 7: this model has 6 codebooks, choose 1 to 6"),
+        ({"text": " \n"}, "the text is empty"),
+        ({"text": "?! ..."}, r"the text '\?! \.\.\.' has no letter or digit"),
+        ({"prompt_text": " "}, "the prompt text is empty"),
+        ({"mode": "reference"}, "this model only continues prompts"),
+        ({"max_seconds": 0.0}, r"a length limit of 0\.0 s"),
+        ({"max_seconds": math.inf}, "a length limit of inf s"),
+        ({"max_seconds": math.nan}, "a length limit of nan s"),
+        ({"seed": 2**63}, f"seed {2**63}: choose"),
+        ({"seed": -(2**63) - 1}, f"seed {-(2**63) - 1}: choose"),
+    ],
+)
+def test_options_are_checked_before_the_prompt_is_read(
+    synthesizer: Synthesizer, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        speak(synthesizer, tmp_path / "no such prompt.wav", **options)
+
+
+def test_prompt_longer_than_the_model_was_trained_on(synthesizer: Synthesizer, voice: np.ndarray) -> None:
+    longest = np.tile(voice, 7)[: 8 * 24_000]
+    assert len(speak(synthesizer, (longest, 24_000), depth=1).codes) > 0
+    with pytest.raises(AudioError, match=r"^prompt: lasts 8\.1 s; this model takes prompts of up to 8 s"):
+        speak(synthesizer, (np.append(longest, voice[:1920]), 24_000))
+
+
+@pytest.mark.parametrize("depth", [1, 32])
+def test_published_continuation(published_synthesizer: Synthesizer, prompt_file: Path, depth: int) -> None:
+    """The prompt's transcript and the text are one turn of the user, the prompt begins the answer."""
+    model = published_synthesizer
+    take = speak(model, prompt_file, depth=depth, seed=2, sampling=SAMPLED, max_seconds=0.24)
+    prompt = model.tokenizer.encode(load_prompt(prompt_file, 24_000, PUBLISHED, 60.0)[None])[0]
+    rows = continuation_rows(model.tts.config, model.text, render_user(f"{WORDS} {TEXT}"), prompt)
+    assert model.max_prompt_seconds == 60.0
+    assert torch.equal(take.codes, generated(model, rows, depth, 3))
+    whole = model.tokenizer.decode(torch.cat([prompt[:, :depth], take.codes])[None])[0].clamp(-1, 1)
+    assert np.array_equal(take.audio, whole[15 * 1920 :].numpy())
+
+
+def test_published_reference(published_synthesizer: Synthesizer, prompt_file: Path) -> None:
+    """The prompt is part of the user's turn, without transcript, and nothing of it is decoded."""
+    model = published_synthesizer
+    options = {"mode": "reference", "depth": 4, "seed": 2, "max_seconds": 0.24, "sampling": SAMPLED}
+    take = speak(model, prompt_file, **options)
+    prompt = model.tokenizer.encode(load_prompt(prompt_file, 24_000, PUBLISHED, 60.0)[None])[0]
+    rows = generation_rows(model.tts.config, model.text, render_user(TEXT, [prompt]), [prompt])
+    assert torch.equal(take.codes, generated(model, rows, 4, 3))
+    assert torch.equal(take.codes, speak(model, prompt_file, prompt_text="", **options).codes)
+    assert np.array_equal(take.audio, model.tokenizer.decode(take.codes[None])[0].clamp(-1, 1).numpy())
+    with pytest.raises(ValueError, match=r"^the prompt text is empty"):
+        speak(model, prompt_file, prompt_text="")
+
+
+def test_models_that_do_not_fit(bundle: Path, published: tuple[Path, Path]) -> None:
+    with pytest.raises(
+        ValueError, match=r"speaks 32 codebooks of 64 codes, the tokenizer 6 of 32: they do not"
+    ):
+        Synthesizer.from_pretrained(published[0], bundle / "tokenizer", "cpu")
+    with pytest.raises(
+        ValueError, match=r"speaks 6 codebooks of 32 codes, the tokenizer 32 of 64: they do not"
+    ):
+        Synthesizer.from_pretrained(bundle, published[1], "cpu")
+
+
+def test_a_tokenizer_may_be_deeper_but_not_shallower(synthesizer: Synthesizer, prompt_file: Path) -> None:
+    tiny = tokenizer.config.tiny()
+    shallower, deeper = (
+        AudioTokenizer(replace(tiny, quantizer=replace(tiny.quantizer, num_codebooks=k))) for k in (5, 7)
+    )
+    with pytest.raises(ValueError, match="speaks 6 codebooks of 32 codes, the tokenizer 5 of 32"):
+        Synthesizer(synthesizer.tts, synthesizer.text, shallower)
+    take = speak(Synthesizer(synthesizer.tts, synthesizer.text, deeper), prompt_file)
+    assert take.depth == take.codes.shape[1] == 6
+
+
+def test_a_bundle_in_the_published_layouts(published: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "tts").symlink_to(published[0])
+    (tmp_path / "tokenizer").symlink_to(published[1])
+    assert Synthesizer.from_pretrained(tmp_path, device="cpu").max_depth == 32
+
+
+@pytest.mark.parametrize("device", ["cuda:4096", "abacus"])
+def test_device_that_is_not_there(device: str) -> None:
+    """Said before anything is loaded."""
+    with pytest.raises(ValueError, match=f"^device '{device}': not on this machine; choose cpu"):
+        Synthesizer.from_pretrained("no such folder", device=device)
+
+
+def test_folders_that_hold_no_model(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such model folder"):
+        Synthesizer.from_pretrained(tmp_path / "nothing")
+    with pytest.raises(ValueError, match="this folder does not hold a model"):
+        Synthesizer.from_pretrained(tmp_path, bundle / "tokenizer")
+    with pytest.raises(ValueError, match="no such model folder"):
+        Synthesizer.from_pretrained(bundle, tmp_path / "nothing")

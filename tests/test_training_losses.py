@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+import torch
+
+from training.losses import WINDOWS, MultiScaleMelLoss
+
+RATE = 24_000
+LOSS = MultiScaleMelLoss(RATE)
+
+
+def noise(batch: int = 2, samples: int = 6000, seed: int = 0) -> torch.Tensor:
+    return torch.randn(batch, samples, generator=torch.Generator().manual_seed(seed))
+
+
+def test_equal_audio_costs_nothing() -> None:
+    assert LOSS(noise(), noise()).item() == 0.0
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_ten_times_the_amplitude_is_one_more_in_every_bin(window: int) -> None:
+    quiet, loud = LOSS.log_mel(noise(), window), LOSS.log_mel(10 * noise(), window)
+    assert quiet.min() > -5  # above the floor
+    torch.testing.assert_close(loud - quiet, torch.ones_like(quiet), rtol=0, atol=1e-4)
+
+
+def test_ten_times_the_amplitude_costs_the_number_of_scales() -> None:
+    torch.testing.assert_close(LOSS(10 * noise(), noise()), torch.tensor(7.0), rtol=0, atol=1e-4)
+
+
+def test_below_the_floor_all_is_silence() -> None:
+    silence = torch.zeros(1, 4096)
+    for window in WINDOWS:
+        floor = LOSS.log_mel(silence, window)
+        torch.testing.assert_close(floor, torch.full_like(floor, -5.0))
+    assert LOSS(1e-8 * noise(1, 4096), silence).item() == 0.0
+
+
+def test_batch_is_the_mean_of_its_samples() -> None:
+    one, other = noise(2, seed=1), noise(2, seed=2)
+    alone = torch.stack([LOSS(one[i : i + 1], other[i : i + 1]) for i in range(2)])
+    torch.testing.assert_close(LOSS(one, other), alone.mean())
+
+
+def test_gradient_reaches_every_sample_and_is_finite_in_silence() -> None:
+    audio = noise(1).requires_grad_()
+    LOSS(audio, noise(1, seed=1)).backward()
+    assert audio.grad is not None and audio.grad.isfinite().all()
+    assert (audio.grad != 0).float().mean() > 0.99
+    silence = torch.zeros(1, 6000, requires_grad=True)
+    LOSS(silence, noise(1)).backward()
+    assert silence.grad is not None and silence.grad.isfinite().all()
+
+
+def test_autocast_changes_nothing() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        under = LOSS(noise(seed=1), noise())
+    torch.testing.assert_close(under, LOSS(noise(seed=1), noise()), rtol=0, atol=0)
+
+
+def test_no_filter_is_empty_at_24_khz() -> None:
+    filters = {name: buffer for name, buffer in LOSS.named_buffers() if name.startswith("filters")}
+    assert [bank.shape[1] for bank in filters.values()] == [5, 10, 20, 40, 80, 160, 320]
+    for bank in filters.values():
+        assert (bank.max(0).values > 0).all()
+
+
+@pytest.mark.parametrize("window", [64, 512])
+def test_one_scale_equals_the_definition(window: int) -> None:
+    one, other = noise(1, seed=1)[0].numpy(), noise(1, seed=2)[0].numpy()
+    one_mel, other_mel = log_mel(one, window), log_mel(other, window)
+    ours = LOSS.log_mel(torch.from_numpy(one)[None], window)[0]
+    np.testing.assert_allclose(ours.numpy(), one_mel, atol=1e-4)
+    loss = MultiScaleMelLoss(RATE, (window,))(torch.from_numpy(one)[None], torch.from_numpy(other)[None])
+    assert loss.item() == pytest.approx(np.abs(one_mel - other_mel).mean(), rel=1e-5)
+
+
+def log_mel(audio: np.ndarray, window: int) -> np.ndarray:
+    """Centred periodic-Hann spectrogram of magnitudes through Slaney's mel filters, written out."""
+    hop, mels = window // 4, window * 5 // 32
+    padded = np.pad(audio.astype(np.float64), window // 2, mode="reflect")
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+    frames = np.stack([padded[i : i + window] for i in range(0, len(padded) - window + 1, hop)])
+    magnitude = np.abs(np.fft.rfft(frames * hann))
+
+    top = 15 + np.log(RATE / 2 / 1000) / (np.log(6.4) / 27)  # linear to 1 kHz = mel 15, then logarithmic
+    points = np.linspace(0, top, mels + 2)
+    hertz = np.where(points < 15, points * 200 / 3, 1000 * np.exp((points - 15) * np.log(6.4) / 27))
+    bins = np.arange(window // 2 + 1) * RATE / window
+    bank = np.zeros((len(bins), mels))
+    for m in range(mels):
+        left, centre, right = hertz[m : m + 3]
+        triangle = np.minimum((bins - left) / (centre - left), (right - bins) / (right - centre))
+        bank[:, m] = np.maximum(triangle, 0) * 2 / (right - left)
+    return np.log10(np.maximum(magnitude @ bank, 1e-5))
