@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenizer import AudioError, load_audio
+from tokenizer.audio import AudioError, load_audio, trim_silence
 
 PromptAudio = str | Path | tuple[np.ndarray, int]
 """A file, or mono samples [s] as floats in [-1, 1] with their rate in Hz."""
@@ -20,9 +20,11 @@ SILENCE_DB = -60.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Level:
-    """How loud a model expects its prompts."""
+class Preparation:
+    """What a model expects of its prompts."""
 
+    trim: bool
+    """Without more than a breath of silence at both ends."""
     target_db: float
     """RMS in dBFS."""
     most_db: float
@@ -31,9 +33,9 @@ class Level:
     """What the loudest sample, in dBFS, stays below, even where the target is missed for it."""
 
 
-PLAIN = Level(target_db=-23.0, most_db=math.inf, peak_db=-1.0)
+PLAIN = Preparation(trim=True, target_db=-23.0, most_db=math.inf, peak_db=-1.0)
 """What training.corpus makes of every clip."""
-PUBLISHED = Level(target_db=-20.0, most_db=3.0, peak_db=math.inf)
+PUBLISHED = Preparation(trim=False, target_db=-20.0, most_db=3.0, peak_db=math.inf)
 """What the published models' processor does to reference audio."""
 
 
@@ -43,13 +45,18 @@ def check_prompt(prompt: PromptAudio) -> None:
 
 
 def load_prompt(
-    prompt: PromptAudio, sample_rate: int, level: Level, max_seconds: float
+    prompt: PromptAudio, sample_rate: int, preparation: Preparation, max_seconds: float
 ) -> Float[Tensor, " s"]:
-    """The prompt at `sample_rate`, levelled; AudioError when it is no audio, silent, too short or long."""
+    """The prompt at `sample_rate`, prepared; AudioError when it is no audio, silent, too short or long."""
     if isinstance(prompt, tuple):
         name, audio = "prompt", _from_samples(*prompt, sample_rate)
     else:
         name, audio = str(prompt), load_audio(prompt, sample_rate)
+    level_db = _level_db(audio)
+    if level_db < SILENCE_DB:
+        raise AudioError(f"{name}: is silent ({level_db:.0f} dBFS); record the voice again, louder")
+    if preparation.trim:
+        audio = trim_silence(audio, sample_rate)
     seconds = len(audio) / sample_rate
     if seconds < MIN_SECONDS:
         raise AudioError(f"{name}: lasts {seconds:.2f} s; a prompt needs at least {MIN_SECONDS} s of speech")
@@ -57,12 +64,15 @@ def load_prompt(
         raise AudioError(
             f"{name}: lasts {seconds:.1f} s; this model takes prompts of up to {max_seconds:.0f} s, so cut it"
         )
-    level_db = 20 * float(audio.square().mean().sqrt().clamp(min=1e-9).log10())
-    if level_db < SILENCE_DB:
-        raise AudioError(f"{name}: is silent ({level_db:.0f} dBFS); record the voice again, louder")
-    gain_db = min(max(level.target_db - level_db, -level.most_db), level.most_db)
-    gain = min(10 ** (gain_db / 20), 10 ** (level.peak_db / 20) / float(audio.abs().max()))
+    wanted_db = preparation.target_db - _level_db(audio)
+    gain_db = min(max(wanted_db, -preparation.most_db), preparation.most_db)
+    gain = min(10 ** (gain_db / 20), 10 ** (preparation.peak_db / 20) / float(audio.abs().max()))
     return audio * gain
+
+
+def _level_db(audio: Float[Tensor, " s"]) -> float:
+    """RMS in dBFS."""
+    return 20 * float(audio.square().mean().sqrt().clamp(min=1e-9).log10())
 
 
 def _from_samples(samples: np.ndarray, rate: int, sample_rate: int) -> Float[Tensor, " s"]:

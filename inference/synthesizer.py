@@ -209,8 +209,8 @@ class Synthesizer:
         return math.ceil(seconds * self.tokenizer.config.frame_rate)
 
     def _prompt_codes(self, prompt: PromptAudio) -> Int[Tensor, "t k"]:
-        level = PLAIN if self.tts.config.chat is None else PUBLISHED
-        audio = load_prompt(prompt, self.sample_rate, level, self.max_prompt_seconds)
+        preparation = PLAIN if self.tts.config.chat is None else PUBLISHED
+        audio = load_prompt(prompt, self.sample_rate, preparation, self.max_prompt_seconds)
         return self.tokenizer.encode(audio[None].to(self.device), self.max_depth)[0].cpu()
 
     def _rows(self, text: str, codes: Int[Tensor, "t k"], prompt_text: str, mode: Mode) -> Int[Tensor, "n c"]:

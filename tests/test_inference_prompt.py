@@ -9,7 +9,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from inference.prompt import PLAIN, PUBLISHED, Level, check_prompt, load_prompt
+from inference.prompt import PLAIN, PUBLISHED, Preparation, check_prompt, load_prompt
 from tokenizer import AudioError
 from training.corpus import normalise
 
@@ -32,7 +32,7 @@ def decibels(audio: Tensor) -> float:
     return float(20 * audio.double().square().mean().sqrt().log10())
 
 
-def load(samples: np.ndarray, level: Level = PLAIN, max_seconds: float = 8.0) -> Tensor:
+def load(samples: np.ndarray, level: Preparation = PLAIN, max_seconds: float = 8.0) -> Tensor:
     return load_prompt((samples, RATE), RATE, level, max_seconds)
 
 
@@ -48,7 +48,7 @@ def load(samples: np.ndarray, level: Level = PLAIN, max_seconds: float = 8.0) ->
         (PUBLISHED, -6.0, -9.0),
     ],
 )
-def test_level(level: Level, rms_db: float, expected: float) -> None:
+def test_level(level: Preparation, rms_db: float, expected: float) -> None:
     """Plain models hear every prompt at -23 dBFS; published ones at -20, but moved by 3 dB at most."""
     samples = sine(rms_db)
     audio = load(samples, level)
@@ -102,7 +102,7 @@ def test_seconds_are_counted_whatever_the_rate(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("level", [PLAIN, PUBLISHED])
-def test_silence(level: Level) -> None:
+def test_silence(level: Preparation) -> None:
     for samples in (np.zeros(RATE, np.float32), sine(-61.0)):
         with pytest.raises(AudioError, match=r"^prompt: is silent \(-\d+ dBFS\); record the voice again"):
             load(samples, level)
@@ -143,3 +143,11 @@ def test_check_leaves_only_the_longest_to_the_model(tmp_path: Path) -> None:
             check_prompt((samples, RATE))
     with pytest.raises(AudioError, match="no such file"):
         check_prompt(tmp_path / "nothing.wav")
+
+
+def test_only_the_plain_preparation_cuts_silence() -> None:
+    """A breath of it stays: 0.15 s on both sides of a second of tone."""
+    tone = (0.1 * np.sin(np.arange(RATE) * 0.05)).astype(np.float32)
+    samples = np.concatenate([np.zeros(RATE, np.float32), tone, np.zeros(RATE, np.float32)])
+    assert len(load_prompt((samples, RATE), RATE, PLAIN, 8.0)) == round(1.3 * RATE)
+    assert len(load_prompt((samples, RATE), RATE, PUBLISHED, 8.0)) == 3 * RATE

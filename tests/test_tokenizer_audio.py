@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 
-from tokenizer.audio import FORMATS, AudioError, check_output, load_audio, save_audio
+from tokenizer.audio import FORMATS, AudioError, check_output, load_audio, save_audio, trim_silence
 
 
 def sine(hertz: float, rate: int, seconds: float = 1.0, level: float = 0.5) -> np.ndarray:
@@ -190,3 +190,10 @@ def test_a_saved_file_replaces_the_old_one_and_has_ordinary_permissions(tmp_path
         save_audio(path, torch.full((10,), value), 24_000)
         assert load_audio(path).tolist() == [value] * 10
     assert path.stat().st_mode == ordinary.stat().st_mode
+
+
+def test_trim_keeps_a_margin_on_both_sides() -> None:
+    tone, silence = torch.sin(torch.arange(24_000) * 0.05), torch.zeros(24_000)
+    assert len(trim_silence(torch.cat([silence, tone, silence]), 24_000)) == round(1.3 * 24_000)
+    assert torch.equal(trim_silence(tone, 24_000), tone)
+    assert len(trim_silence(silence[:7], 24_000)) == 7

@@ -11,7 +11,6 @@ from training.corpus import (
     normalise,
     pseudo_speakers,
     synthetic_jobs,
-    trim,
 )
 from training.manifest import Clip, read_manifest, write_manifest
 
@@ -71,13 +70,6 @@ def test_normalise_reaches_the_level_or_stops_at_the_peak() -> None:
     spiky[100] = 0.5
     assert np.abs(normalise(spiky)).max() == pytest.approx(10 ** (-1 / 20))
     np.testing.assert_array_equal(normalise(np.zeros(5, np.float32)), np.zeros(5))
-
-
-def test_trim_keeps_a_margin_on_both_sides() -> None:
-    silence = np.zeros(SAMPLE_RATE, np.float32)
-    assert len(trim(np.concatenate([silence, tone(1.0, SAMPLE_RATE), silence]))) == round(1.3 * SAMPLE_RATE)
-    assert len(trim(tone(1.0, SAMPLE_RATE))) == SAMPLE_RATE
-    assert len(trim(silence[:7])) == 7
 
 
 def test_plan_depends_on_the_seed_and_deals_to_all_speakers(texts: Path, tmp_path: Path) -> None:

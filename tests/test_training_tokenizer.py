@@ -111,7 +111,7 @@ def test_the_learning_rate_follows_the_trapezoid(corpus: Path, tmp_path: Path) -
     for step in (1, 2, 3, 4):
         with terminated_at(step - len(rates)):
             train(options(tmp_path, corpus, steps=4, warmup=2, decay=0.5, learning_rate=1e-3))
-        rates.append(torch.load(tmp_path / "state" / "optimizer.bin")["param_groups"][0]["lr"])
+        rates.append(saved_state(tmp_path)["optimizer"]["param_groups"][0]["lr"])
     assert rates == pytest.approx([5e-4, 1e-3, 1e-3, 5e-4])
 
 

@@ -98,6 +98,27 @@ def test_the_saved_model_is_the_returned_one(codes: Path, tmp_path: Path) -> Non
     assert text.decode(text.encode("Amber brook.")) == "amber brook."
 
 
+def test_the_model_is_the_average_of_the_weights(codes: Path, tmp_path: Path) -> None:
+    with terminated_at(1):
+        first = train(options(tmp_path, codes, steps=2, ema=0.75)).state_dict()
+    result = train(options(tmp_path, codes, steps=2, ema=0.75)).state_dict()
+    state = saved_state(tmp_path)
+    average = {name: 0.75 * first[name] + 0.25 * weight for name, weight in state["weights"].items()}
+    torch.testing.assert_close(result, average)
+    assert_equal(CatTTS.from_pretrained(tmp_path / "model")[0].state_dict(), result)
+
+
+def test_the_learning_rate_follows_the_trapezoid_and_gains_do_not_decay(codes: Path, tmp_path: Path) -> None:
+    rates = []
+    for step in (1, 2, 3, 4):
+        with terminated_at(step - len(rates)):
+            train(options(tmp_path, codes, steps=4, warmup=2, decay=0.5, learning_rate=1e-3))
+        groups = saved_state(tmp_path)["optimizer"]["param_groups"]
+        assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
+        rates.append(groups[1]["lr"])
+    assert rates == pytest.approx([5e-4, 1e-3, 1e-3, 5e-4])
+
+
 @pytest.mark.parametrize(
     ("dropout", "reach_last", "max_depth", "heads"),
     [

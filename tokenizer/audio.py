@@ -49,6 +49,22 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int = 24_000) -> Float
     return torch.from_numpy(mono).clamp(-1, 1)
 
 
+def trim_silence(
+    audio: Float[Tensor, " s"], sample_rate: int, *, floor_db: float = 35.0, margin: float = 0.15
+) -> Float[Tensor, " s"]:
+    """The audio without what lies over `margin` seconds outside its sound.
+
+    Sound is every 20 ms that are less than `floor_db` under the loudest.
+    """
+    frame = sample_rate // 50
+    power = audio[: len(audio) // frame * frame].unflatten(0, (-1, frame)).square().mean(1)
+    if not len(power):
+        return audio
+    loud = (power >= power.max() * 10 ** (-floor_db / 10)).nonzero()[:, 0]
+    keep = round(margin * sample_rate)
+    return audio[max(0, int(loud[0]) * frame - keep) : (int(loud[-1]) + 1) * frame + keep]
+
+
 def save_audio(path: str | os.PathLike[str], audio: Float[Tensor, " s"], sample_rate: int) -> None:
     """Write mono `audio` at `sample_rate` Hz, in the format the suffix names (one of `FORMATS`).
 

@@ -84,7 +84,7 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], folder: Path) -
     try:
         module.load_state_dict(state, assign=True)
     except RuntimeError as error:
-        first = str(error).splitlines()[1].strip()
+        first = str(error).splitlines()[1].strip()[:200]
         raise CheckpointError(f"{folder}: the weights do not fit {CONFIG}: {first}") from None
 
 

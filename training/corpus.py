@@ -29,7 +29,7 @@ import soundfile
 import soxr
 import torch
 
-from tokenizer.audio import load_audio, save_audio
+from tokenizer.audio import load_audio, save_audio, trim_silence
 from training.manifest import Clip, read_manifest, write_manifest
 from training.texts import WORDNET, utterances
 
@@ -86,21 +86,6 @@ def normalise(audio: np.ndarray, rms: float = -23.0, peak: float = -1.0) -> np.n
         return audio
     gain = min(10 ** (rms / 20) / power, 10 ** (peak / 20) / float(np.abs(audio).max()))
     return (audio * gain).astype(np.float32)
-
-
-def trim(audio: np.ndarray, floor: float = 35.0, margin: float = 0.15) -> np.ndarray:
-    """Audio [s] at 24 kHz without what lies over `margin` seconds outside its sound.
-
-    Sound is every 20 ms less than `floor` dB under the loudest.
-    """
-    frame = SAMPLE_RATE // 50
-    whole = audio[: len(audio) // frame * frame].reshape(-1, frame)
-    if not len(whole):
-        return audio
-    power = np.square(whole, dtype=np.float64).mean(1)
-    loud = np.flatnonzero(power >= power.max() * 10 ** (-floor / 10))
-    keep = round(margin * SAMPLE_RATE)
-    return audio[max(0, loud[0] * frame - keep) : (loud[-1] + 1) * frame + keep]
 
 
 def real_jobs(folders: Iterable[Path], out: Path) -> Iterator[RealJob]:
@@ -211,7 +196,8 @@ def _teacher():
 
 def _save(target: Path, audio: np.ndarray) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    save_audio(target, torch.from_numpy(normalise(trim(audio))), SAMPLE_RATE)
+    trimmed = trim_silence(torch.from_numpy(audio), SAMPLE_RATE).numpy()
+    save_audio(target, torch.from_numpy(normalise(trimmed)), SAMPLE_RATE)
 
 
 def _duration(path: Path) -> float:
