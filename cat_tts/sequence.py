@@ -16,13 +16,20 @@ from cat_tts.text import TextTokenizer
 
 IGNORED = -100
 """Target value that cross-entropy leaves out."""
+FIRST_EAST_ASIAN = "\u2e80"
+"""From here on, characters (and their punctuation) are set without spaces."""
 MIN_PACE, MAX_PACE = 1.0, 12.0
 """Frames that a text token may take."""
 
 
 def join_texts(prompt_text: str, text: str) -> str:
-    """The transcript of the prompt followed by the text to speak, as one text."""
-    return f"{prompt_text.strip()} {text.strip()}".strip()
+    """The transcript of the prompt followed by the text to speak, as one text.
+
+    A space stands between them, but for scripts that are written without.
+    """
+    first, second = prompt_text.strip(), text.strip()
+    unspaced = first[-1:] >= FIRST_EAST_ASIAN or second[:1] >= FIRST_EAST_ASIAN
+    return first + second if unspaced else f"{first} {second}".strip()
 
 
 def prompt_rows(

@@ -110,9 +110,10 @@ def test_last_position_by_hand() -> None:
         ("One two.", "Three.", "One two. Three."),
         (" One two.\n", "  Three. ", "One two. Three."),
         ("", "Three.", "Three."),
+        ("\u4f60\u597d\u3002", "\u5929\u6c14", "\u4f60\u597d\u3002\u5929\u6c14"),
     ],
 )
-def test_texts_are_joined_by_one_space(prompt: str, text: str, joined: str) -> None:
+def test_texts_are_joined_as_their_script_is_written(prompt: str, text: str, joined: str) -> None:
     assert join_texts(prompt, text) == joined
 
 

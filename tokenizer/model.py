@@ -130,7 +130,10 @@ class AudioTokenizer(nn.Module):
 
     @classmethod
     def from_pretrained(cls, model: str | Path) -> "AudioTokenizer":
-        """Load a folder or hub id in this project's layout or the published MOSS-Audio-Tokenizer layout."""
+        """Load a folder or hub id in this project's layout or the published MOSS-Audio-Tokenizer layout.
+
+        However they are stored, weights are float32: the quantizer's decisions need it.
+        """
         folder = checkpoint.local_folder(model)
         raw = checkpoint.read_json(folder / "config.json")
         if published.is_published(raw):
@@ -142,4 +145,4 @@ class AudioTokenizer(nn.Module):
         with torch.device("meta"):
             tokenizer = cls(config)
         checkpoint.load_weights(tokenizer, state, folder)
-        return tokenizer.eval()
+        return tokenizer.float().eval()

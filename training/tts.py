@@ -45,8 +45,6 @@ class TTSTraining:
     """Folder of shards, see training.codes."""
     preset: str = "mini"
     """Shape of the model: mini or tiny."""
-    init: Path | None = None
-    """Folder of a model of the same shape to start from, in place of random weights."""
     steps: int = 5000
     rows_per_batch: int = 1024
     """Text tokens and frames of a batch, padding included."""
@@ -95,7 +93,7 @@ def train(options: TTSTraining) -> CatTTS:
         text_vocab_size=text.vocab_size,
     )
     training, validation = _batches(options, config, text, codes, accelerator.num_processes)
-    model = CatTTS(config) if options.init is None else _initial(options.init, config)
+    model = CatTTS(config)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema)).to(accelerator.device)
     result = cast(CatTTS, averaged.module)
     decayed = [p for p in model.parameters() if p.ndim > 1]
@@ -168,14 +166,6 @@ def validate(model: CatTTS, batches: list[Batch]) -> dict[str, float]:
     codes, decision, *layers = torch.stack(losses).mean(0).tolist()
     named = {f"validation/layer/{k}": value for k, value in enumerate(layers)}
     return {"validation/loss/codes": codes, "validation/loss/decision": decision, **named}
-
-
-def _initial(folder: Path, config: TTSConfig) -> CatTTS:
-    """The model in `folder`; its text tokenizer must have been copied into the run."""
-    model, _ = CatTTS.from_pretrained(folder)
-    if model.config != config:
-        raise ValueError(f"{folder} holds a model of another shape: {model.config} in place of {config}")
-    return model.train()
 
 
 def _text_tokenizer(run: Path, codes: Dataset, vocab_size: int) -> SentencePieceText:
