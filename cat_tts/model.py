@@ -148,7 +148,7 @@ class CatTTS(nn.Module):
         if published.is_published(raw):
             config, state = published.config_from_published(raw), published.state_from_published(state)
         else:
-            config = checkpoint.parse_config(TTSConfig, raw, folder)
+            config = checkpoint.read_config(TTSConfig, folder / checkpoint.CONFIG)
         with torch.device("meta"):
             tts = cls(config)
         checkpoint.load_weights(tts, state, folder)

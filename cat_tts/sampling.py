@@ -11,9 +11,11 @@ codebooks see the same noise at every depth of k or more. CPU and CUDA agree to 
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import ConfigDict
 from torch import Tensor
 
 _WORD = 0xFFFFFFFF
@@ -22,6 +24,8 @@ _WORD = 0xFFFFFFFF
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
     """How far from the arg-max codes, and the decision to speak on or stop, are drawn."""
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
     temperature: float = 1.0
     """0 takes the likeliest code and ignores the other options."""

@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -20,11 +20,19 @@ STOPPED = {"end": "end decided", "limit": "length limit"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling(SamplingOptions):
-    """How far from the likeliest codes, and the decision to speak on or stop, are drawn."""
+class Sampling:
+    """How codes, and the decision to speak on or stop, are drawn; what is not given is the model's own."""
 
-    def __post_init__(self) -> None:
-        """Leave the checks to `clone`: what the parser refuses fills a box instead of a line."""
+    temperature: float | None = None
+    """0 takes the likeliest code and ignores the other options."""
+    top_k: int | None = None
+    """Draw among this many likeliest codes; 0 among all."""
+    top_p: float | None = None
+    """Draw among the fewest likeliest codes that together have this probability."""
+    repetition_penalty: float | None = None
+    """Above 1, codes already spoken become less likely."""
+    decision_temperature: float | None = None
+    """The temperature of the decision."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +66,8 @@ class Clone:
 
 def clone(options: Clone) -> None:
     """Run the command; ValueError for what the user can cure, where possible before a model is loaded."""
-    sampling = SamplingOptions(**asdict(options.sampling))
+    given = {name: value for name, value in asdict(options.sampling).items() if value is not None}
+    SamplingOptions(**given)  # refuses what cannot be
     check_output(options.output)
     check_texts(options.text, options.prompt_text, options.mode)
     check_prompt(options.prompt)
@@ -71,7 +80,7 @@ def clone(options: Clone) -> None:
             options.prompt_text,
             depth=options.depth,
             seed=options.seed,
-            sampling=sampling,
+            sampling=replace(synthesizer.sampling, **given),
             mode=options.mode,
             max_seconds=options.max_seconds,
             on_frame=lambda _: progress.update(),

@@ -17,10 +17,14 @@ from cat_tts.sequence import frames_per_token, join_texts, positions, prompt_row
 from cat_tts.text import TextTokenizer
 from inference.prompt import PLAIN, PUBLISHED, PromptAudio, load_prompt
 from tokenizer import AudioTokenizer
-from tokenizer.checkpoint import local_folder
+from tokenizer.checkpoint import local_folder, read_config
 
 DEFAULT_MODEL = Path(__file__).parent.parent / "cat_tts" / "pretrained" / "mini"
 """The embedded model."""
+SAMPLING = "sampling.json"
+"""SamplingOptions of a bundle, where the defaults are not the best for it."""
+PUBLISHED_SAMPLING = SamplingOptions(repetition_penalty=1.1)
+"""As the published models recommend, but for the decision to stop, which they draw at temperature 1.5."""
 PUBLISHED_TOKENIZER = "OpenMOSS-Team/MOSS-Audio-Tokenizer"
 """The tokenizer whose codes the published TTS speaks."""
 
@@ -58,7 +62,13 @@ class Synthesizer:
     wav, sample_rate = synthesizer.clone("Good morning.", "prompt.wav", "What the prompt says.")
     """
 
-    def __init__(self, tts: CatTTS, text: TextTokenizer, tokenizer: AudioTokenizer) -> None:
+    def __init__(
+        self,
+        tts: CatTTS,
+        text: TextTokenizer,
+        tokenizer: AudioTokenizer,
+        sampling: SamplingOptions | None = None,
+    ) -> None:
         if tts.config.num_codebooks > tokenizer.config.num_codebooks or (
             tts.config.codebook_size != tokenizer.config.codebook_size
         ):
@@ -68,6 +78,7 @@ class Synthesizer:
                 "they do not fit"
             )
         self.tts, self.text, self.tokenizer = tts, text, tokenizer
+        self.sampling = sampling or SamplingOptions()
 
     @classmethod
     def from_pretrained(
@@ -78,9 +89,10 @@ class Synthesizer:
     ) -> "Synthesizer":
         """Load the embedded model, or a folder or hub id.
 
-        `model` holds `tts/` and `tokenizer/`, or is a TTS model alone: one of this project's layout, or the
-        published MOSS-TTS-Local-Transformer. Then `tokenizer` names the audio tokenizer; by default it is
-        the published one. `device` is cuda where there is one; there the TTS runs in bfloat16.
+        `model` holds `tts/`, `tokenizer/` and perhaps `sampling.json` (as training.bundle writes them), or is
+        a TTS model alone: one of this project's layout, or the published MOSS-TTS-Local-Transformer. Then
+        `tokenizer` names the audio tokenizer; by default it is the published one. `device` is cuda where
+        there is one; there the TTS runs in bfloat16.
         """
         device = usable_device(device)
         folder = local_folder(DEFAULT_MODEL if model is None else model)
@@ -89,8 +101,12 @@ class Synthesizer:
             tokenizer = folder / "tokenizer" if bundle else PUBLISHED_TOKENIZER
         tokenizer = local_folder(tokenizer)
         tts, text = CatTTS.from_pretrained(folder / "tts" if bundle else folder)
+        sampling = SamplingOptions() if tts.config.chat is None else PUBLISHED_SAMPLING
+        if (folder / SAMPLING).exists():
+            sampling = read_config(SamplingOptions, folder / SAMPLING)
         dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
-        return cls(tts.to(device, dtype), text, AudioTokenizer.from_pretrained(tokenizer).to(device))
+        codec = AudioTokenizer.from_pretrained(tokenizer).to(device)
+        return cls(tts.to(device, dtype), text, codec, sampling)
 
     @property
     def sample_rate(self) -> int:
@@ -145,7 +161,8 @@ class Synthesizer:
 
         `mode` is for the published models, which can also take the prompt as a reference in the user's
         turn; its transcript is not needed then. `max_seconds` replaces the length limit drawn from the
-        text. `on_frame` is called with the number of frames so far.
+        text, `sampling` the options that suit the model. `on_frame` is called with the number of frames so
+        far.
         """
         check_texts(text, prompt_text, mode)
         depth = self._check(depth, seed, mode)
@@ -169,7 +186,7 @@ class Synthesizer:
             depth=depth,
             seeds=torch.tensor([seed], device=self.device),
             max_frames=limit,
-            options=sampling or SamplingOptions(),
+            options=sampling or self.sampling,
             positions=positions(self.tts.config, rows, pace)[None].to(self.device),
             min_frames=max(1, int(LEAST * usual)),
         ):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cat_tts import CatTTS
+from cat_tts import CatTTS, SamplingOptions
 from cat_tts import config as tts_presets
 from cat_tts.text import SentencePieceText
 from inference import Synthesizer
@@ -15,13 +15,24 @@ from training.bundle import bundle as write
 
 
 def test_halves_are_stored_and_speak(bundle: Path, tmp_path: Path) -> None:
-    main([str(tmp_path), "--tokenizer", str(bundle / "tokenizer"), "--tts", str(bundle / "tts")])
+    main(
+        [
+            str(tmp_path),
+            "--tokenizer",
+            str(bundle / "tokenizer"),
+            "--tts",
+            str(bundle / "tts"),
+            "--top-k",
+            "7",
+        ]
+    )
     for part in ("tokenizer", "tts"):
         stored = load_file(tmp_path / part / "model.safetensors")
         whole = load_file(bundle / part / "model.safetensors")
         assert all(stored[name].dtype == torch.float16 for name in stored)
         assert all(torch.equal(stored[name], whole[name].half()) for name in whole)
     synthesizer = Synthesizer.from_pretrained(tmp_path, device="cpu")
+    assert synthesizer.sampling == SamplingOptions(top_k=7)
     assert synthesizer.dtype == torch.float32
     assert {p.dtype for p in synthesizer.tokenizer.parameters()} == {torch.float32}
 

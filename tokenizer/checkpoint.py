@@ -52,14 +52,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def parse_config(kind: type[Config], raw: Mapping[str, Any], folder: Path) -> Config:
-    """`raw` as the dataclass `kind`; unknown or missing keys and wrong values are refused."""
+def read_config(kind: type[Config], path: Path) -> Config:
+    """A JSON file as the dataclass `kind`; unknown or missing keys and wrong values are refused."""
     try:
-        return TypeAdapter(kind).validate_python(raw)
+        return TypeAdapter(kind).validate_python(read_json(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or kind.__name__
-        raise CheckpointError(f"{folder / CONFIG}: {where}: {first['msg']}") from None
+        raise CheckpointError(f"{path}: {where}: {first['msg']}") from None
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -92,11 +92,15 @@ def save(folder: str | Path, config: Any, state: Mapping[str, Tensor]) -> None:
     """Write config and weights, each to a temporary file that is then renamed."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    text = TypeAdapter(type(config)).dump_json(config, indent=2).decode() + "\n"
-    write_text(folder / CONFIG, text)
+    write_config(folder / CONFIG, config)
     temporary = folder / f"{WEIGHTS}.tmp"
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary, {"format": "pt"})
     os.replace(temporary, folder / WEIGHTS)
+
+
+def write_config(path: Path, config: Any) -> None:
+    """Write a dataclass as JSON, to be read by `read_config`."""
+    write_text(path, TypeAdapter(type(config)).dump_json(config, indent=2).decode() + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -135,12 +135,12 @@ class AudioTokenizer(nn.Module):
         However they are stored, weights are float32: the quantizer's decisions need it.
         """
         folder = checkpoint.local_folder(model)
-        raw = checkpoint.read_json(folder / "config.json")
+        raw = checkpoint.read_json(folder / checkpoint.CONFIG)
         if published.is_published(raw):
             config = published.config_from_published(raw)
             state = published.state_from_published(checkpoint.read_weights(folder))
         else:
-            config = checkpoint.parse_config(TokenizerConfig, raw, folder)
+            config = checkpoint.read_config(TokenizerConfig, folder / checkpoint.CONFIG)
             state = checkpoint.read_weights(folder)
         with torch.device("meta"):
             tokenizer = cls(config)

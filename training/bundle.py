@@ -4,14 +4,15 @@ The folder is what `Synthesizer.from_pretrained` and `cat-tts clone --model` tak
 precision, which halves the download; models compute in the precision of their device.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from cat_tts import CatTTS
+from cat_tts import CatTTS, SamplingOptions
 from tokenizer import AudioTokenizer
+from tokenizer.checkpoint import write_config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +24,11 @@ class Bundle:
     """Folder of an AudioTokenizer, such as RUN/model of training.tokenizer."""
     tts: Path
     """Folder of a CatTTS, such as RUN/model of training.tts."""
+    sampling: tyro.conf.OmitArgPrefixes[SamplingOptions] = field(default_factory=SamplingOptions)
 
 
 def bundle(options: Bundle) -> None:
-    """Write OUT/tokenizer and OUT/tts; ValueError when one does not speak the codes of the other."""
+    """Write OUT/tokenizer, OUT/tts and OUT/sampling.json; ValueError when the models do not fit."""
     tokenizer = AudioTokenizer.from_pretrained(options.tokenizer)
     tts, text = CatTTS.from_pretrained(options.tts)
     spoken = (tts.config.num_codebooks, tts.config.codebook_size)
@@ -35,6 +37,7 @@ def bundle(options: Bundle) -> None:
         raise ValueError(f"the TTS speaks {spoken} codebooks and codes, the tokenizer has {coded}")
     tokenizer.half().save_pretrained(options.out / "tokenizer")
     tts.half().save_pretrained(options.out / "tts", text)
+    write_config(options.out / "sampling.json", options.sampling)
 
 
 def main(argv: list[str] | None = None) -> None:
