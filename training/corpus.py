@@ -188,7 +188,7 @@ def summary(clips: Iterable[Clip]) -> str:
 def _teacher():
     """The teacher of this process; loading it takes about a second."""
     try:
-        from hibari import Hibari
+        from hibari import Hibari  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError("synthetic speech needs its teacher: pip install hibari-tts==0.2.1") from error
     return Hibari()
