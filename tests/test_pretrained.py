@@ -1,0 +1,55 @@
+"""The embedded model: small enough to carry, and it speaks."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inference import Synthesizer
+from inference.synthesizer import DEFAULT_MODEL
+from tokenizer import load_audio
+from training.losses import MultiScaleMelLoss
+
+PROMPT = DEFAULT_MODEL / "prompt.flac"
+WORDS = (DEFAULT_MODEL / "prompt.txt").read_text()
+TEXT = "The weather is nice today."
+
+
+@cache
+def synthesizer() -> Synthesizer:
+    return Synthesizer.from_pretrained(device="cpu")
+
+
+def test_weights_fit_into_the_repository() -> None:
+    sizes = [path.stat().st_size for path in Path(DEFAULT_MODEL).rglob("*") if path.is_file()]
+    assert max(sizes) < 95e6 and sum(sizes) < 120e6
+
+
+def test_card_is_there() -> None:
+    card = (DEFAULT_MODEL / "README.md").read_text()
+    assert all(word in card for word in ("Licence", "WER", "STOI", "steps", "seed"))
+
+
+@pytest.mark.parametrize("depth", [1, 8, None])
+def test_it_speaks_at_any_depth(depth: int | None) -> None:
+    take = synthesizer().take(TEXT, PROMPT, WORDS, depth=depth)
+    assert take.stop_reason == "end", "it should know when the text is spoken"
+    assert 0.8 < take.seconds < 5
+    level = 20 * np.log10(np.sqrt(np.mean(np.square(take.audio))))
+    assert -35 < level < -12, "speech, about as loud as the corpus"
+    assert take.codes.unique().numel() > 10
+
+
+def test_longer_texts_take_longer() -> None:
+    long = synthesizer().take(f"{TEXT} She walked slowly along the river to the old house.", PROMPT, WORDS)
+    assert long.seconds > 1.5 * synthesizer().take(TEXT, PROMPT, WORDS).seconds
+
+
+def test_reconstruction_follows_the_prompt() -> None:
+    """More codebooks come closer, measured as the multi-scale mel distance."""
+    tokenizer, audio = synthesizer().tokenizer, load_audio(PROMPT)[None]
+    codes, distance = tokenizer.encode(audio), MultiScaleMelLoss(24_000)
+    near = [float(distance(tokenizer.decode(codes[..., :k])[:, : audio.shape[1]], audio)) for k in (1, 4, 12)]
+    assert near[0] > near[1] > near[2] * 0.99
+    assert near[2] < 3.0
