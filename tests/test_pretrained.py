@@ -28,7 +28,7 @@ def test_weights_fit_into_the_repository() -> None:
 
 def test_card_is_there() -> None:
     card = (DEFAULT_MODEL / "README.md").read_text()
-    assert all(word in card for word in ("Licence", "WER", "STOI", "steps", "seed"))
+    assert all(word in card for word in ("licence", "WER", "STOI", "steps", "seed"))
 
 
 @pytest.mark.parametrize("depth", [1, 8, None])
