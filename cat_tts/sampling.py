@@ -18,6 +18,9 @@ from jaxtyping import Float, Int
 from pydantic import ConfigDict
 from torch import Tensor
 
+SAMPLING_FILE = "sampling.json"
+"""Holds the SamplingOptions of a model, where the defaults are not the best for it."""
+
 _WORD = 0xFFFFFFFF
 
 

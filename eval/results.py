@@ -2,12 +2,12 @@
 
 import argparse
 import json
-import os
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from eval.assets import FOLDER_VARIABLE, AssetError, default_folder
+from tokenizer.checkpoint import write_text
 
 
 def comma_separated(text: str) -> tuple[int, ...]:
@@ -61,13 +61,7 @@ def require_place(path: Path | None) -> None:
 
 def write_json(path: Path, data: dict) -> None:
     """Write `data` beside `path`, then rename it: readers see the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def mean(values: Iterable[float | None]) -> float | None:

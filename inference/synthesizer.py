@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cat_tts import CatTTS, SamplingOptions, generate
 from cat_tts.published_prompt import continuation_rows, generation_rows, render_user
+from cat_tts.sampling import SAMPLING_FILE
 from cat_tts.sequence import frames_per_token, join_texts, positions, prompt_rows
 from cat_tts.text import TextTokenizer
 from inference.prompt import PLAIN, PUBLISHED, PromptAudio, load_prompt
@@ -21,8 +22,6 @@ from tokenizer.checkpoint import local_folder, read_config
 
 DEFAULT_MODEL = Path(__file__).parent.parent / "cat_tts" / "pretrained" / "mini"
 """The embedded model."""
-SAMPLING = "sampling.json"
-"""SamplingOptions of a bundle, where the defaults are not the best for it."""
 PUBLISHED_SAMPLING = SamplingOptions(repetition_penalty=1.1)
 """As the published models recommend, but for the decision to stop, which they draw at temperature 1.5."""
 PUBLISHED_TOKENIZER = "OpenMOSS-Team/MOSS-Audio-Tokenizer"
@@ -102,8 +101,8 @@ class Synthesizer:
         tokenizer = local_folder(tokenizer)
         tts, text = CatTTS.from_pretrained(folder / "tts" if bundle else folder)
         sampling = SamplingOptions() if tts.config.chat is None else PUBLISHED_SAMPLING
-        if (folder / SAMPLING).exists():
-            sampling = read_config(SamplingOptions, folder / SAMPLING)
+        if (folder / SAMPLING_FILE).exists():
+            sampling = read_config(SamplingOptions, folder / SAMPLING_FILE)
         dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
         codec = AudioTokenizer.from_pretrained(tokenizer).to(device)
         return cls(tts.to(device, dtype), text, codec, sampling)

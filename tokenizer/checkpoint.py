@@ -42,7 +42,7 @@ def local_folder(model: str | Path) -> Path:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object, or a CheckpointError that says what is wrong with the file."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: missing; this folder does not hold a model") from None
     except ValueError as error:
@@ -106,5 +106,5 @@ def write_config(path: Path, config: Any) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)

@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from cat_tts import CatTTS, SamplingOptions
+from cat_tts.sampling import SAMPLING_FILE
 from tokenizer import AudioTokenizer
 from tokenizer.checkpoint import write_config
 
@@ -37,7 +38,7 @@ def bundle(options: Bundle) -> None:
         raise ValueError(f"the TTS speaks {spoken} codebooks and codes, the tokenizer has {coded}")
     tokenizer.half().save_pretrained(options.out / "tokenizer")
     tts.half().save_pretrained(options.out / "tts", text)
-    write_config(options.out / "sampling.json", options.sampling)
+    write_config(options.out / SAMPLING_FILE, options.sampling)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -9,18 +9,17 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, cast
 
 import tyro
 from datasets import Dataset, Features, Sequence, Value
-from pydantic import TypeAdapter
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from tokenizer import AudioTokenizer, load_audio
-from tokenizer.checkpoint import WEIGHTS, write_text
+from tokenizer.checkpoint import WEIGHTS, read_config, write_config
 from training.manifest import Clip, read_manifest
 
 logger = logging.getLogger(__name__)
@@ -90,7 +89,7 @@ def encode_corpus(options: CodesOptions) -> CodesInfo:
     )
     options.out.mkdir(parents=True, exist_ok=True)
     if not (options.out / INFO).exists():
-        write_text(options.out / INFO, json.dumps(asdict(info), indent=2) + "\n")
+        write_config(options.out / INFO, info)
     elif read_info(options.out) != info:
         raise ValueError(f"{options.out} holds codes of another tokenizer or corpus: choose an empty folder")
     for i, name in enumerate(tqdm(info.shards, desc="shards")):
@@ -109,7 +108,7 @@ def read_info(folder: Path) -> CodesInfo:
     path = folder / INFO
     if not path.exists():
         raise ValueError(f"{folder} holds no {INFO}: make codes with `python -m training.codes`")
-    return TypeAdapter(CodesInfo).validate_json(path.read_text())
+    return read_config(CodesInfo, path)
 
 
 def read_codes(folder: Path) -> Dataset:
