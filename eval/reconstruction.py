@@ -1,11 +1,12 @@
-"""How much of speech survives the tokenizer, by depth.
+"""How much of speech survives the tokenizer, by depth, beside Opus.
 
-    python -m eval.reconstruction --tokenizer FOLDER --audio FOLDER-OR-MANIFEST --depths 1,2,4,8 --out O.json
+    python -m eval.reconstruction --tokenizer FOLDER --audio FOLDER-OR-MANIFEST --depths 1,2,4,8 --opus 6,12
 
 Each file is read at the tokenizer's rate, encoded once, decoded from its first k codebooks and cut to its
-length. The mel distance compares input and output at the tokenizer's rate. PESQ, STOI and similarity (of the
-original with the reconstruction) run at 16 kHz against the file itself, never passed through the tokenizer's
-rate. Numbers are means over the files for which a metric exists; the others are counted beside it.
+length; Opus gets the same samples. The mel distance compares input and output at that rate. PESQ, STOI and
+similarity (of the original with the reconstruction) run at 16 kHz against the file itself, never passed
+through the tokenizer's rate. Numbers are means over the files for which a metric exists; the others are
+counted beside it.
 """
 
 import argparse
@@ -14,10 +15,12 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from tqdm import tqdm
 
 from eval.assets import verify
@@ -31,6 +34,7 @@ from eval.metrics import (
     resample,
     stoi,
 )
+from eval.opus import HIGHEST, LOWEST, opus
 from eval.results import (
     add_assets_option,
     comma_separated,
@@ -72,35 +76,62 @@ def _manifest_audio(line: str, where: str) -> str:
         raise ValueError(f'{where} is no JSON object with "audio"; give a manifest or a folder') from error
 
 
+@dataclass(frozen=True)
+class Rebuilt:
+    """What one setting of one codec made of a file."""
+
+    setting: str
+    """Such as "depth 4" or "opus 6"."""
+    bitrate: float
+    """bit/s."""
+    audio: Float[np.ndarray, " s"]
+
+
 @torch.inference_mode()
 def reconstruct(
-    tokenizer: AudioTokenizer, audio: torch.Tensor, depths: tuple[int, ...]
-) -> dict[int, np.ndarray]:
-    """Audio [s] at the tokenizer's rate through each depth: float32 [s] each."""
+    tokenizer: AudioTokenizer, audio: Float[torch.Tensor, " s"], depths: tuple[int, ...]
+) -> list[Rebuilt]:
+    """Audio at the tokenizer's rate through each depth."""
     codes = tokenizer.encode(audio[None].to(next(tokenizer.parameters()).device), max(depths))
-    decoded = {depth: tokenizer.decode(codes[..., :depth])[0, : len(audio)] for depth in depths}
-    return {depth: output.float().cpu().numpy() for depth, output in decoded.items()}
+    outputs = []
+    for depth in depths:
+        decoded = tokenizer.decode(codes[..., :depth])[0, : len(audio)].float().cpu().numpy()
+        outputs.append(Rebuilt(f"depth {depth}", tokenizer.config.bitrate(depth), decoded))
+    return outputs
+
+
+def settings(depths: tuple[int, ...], opus_kbps: tuple[int, ...]) -> list[str]:
+    """The names of all that is measured, in order."""
+    return [*(f"depth {depth}" for depth in depths), *(f"opus {kbps}" for kbps in opus_kbps)]
 
 
 def measure_file(
-    tokenizer: AudioTokenizer, encoder: SpeakerEncoder, path: Path, depths: tuple[int, ...]
+    tokenizer: AudioTokenizer,
+    encoder: SpeakerEncoder,
+    path: Path,
+    depths: tuple[int, ...],
+    opus_kbps: tuple[int, ...] = (),
 ) -> list[dict]:
-    """One record a depth: metrics, None where undefined, and the reasons of those under `failures`."""
+    """One record a setting: metrics, None where undefined, and the reasons of those under `failures`."""
     try:
         audio = load_audio(path, tokenizer.config.sample_rate)
         reference = load_audio(path, METRIC_RATE).numpy()
     except AudioError as error:
         failed = {**dict.fromkeys(METRICS), "failures": dict.fromkeys(METRICS, str(error))}
-        return [{"depth": depth, **failed} for depth in depths]
+        return [{"setting": name, "bitrate": None, **failed} for name in settings(depths, opus_kbps)]
     rate, records = tokenizer.config.sample_rate, []
-    for depth, output in reconstruct(tokenizer, audio, depths).items():
-        degraded = resample(output, rate)
+    outputs = reconstruct(tokenizer, audio, depths)
+    for kbps in opus_kbps:
+        decoded, bitrate = opus(audio.numpy(), rate, kbps)
+        outputs.append(Rebuilt(f"opus {kbps}", bitrate, decoded))
+    for output in outputs:
+        degraded = resample(output.audio, rate)
         measures: dict[str, Callable[[], float]] = {
             "pesq_wb": lambda d=degraded: pesq_wb(reference, d, METRIC_RATE),
             "pesq_nb": lambda d=degraded: pesq_nb(reference, d, METRIC_RATE),
             "stoi": lambda d=degraded: stoi(reference, d, METRIC_RATE),
             "similarity": lambda d=degraded: encoder.similarity(reference, METRIC_RATE, d, METRIC_RATE),
-            "mel_distance": lambda o=output: mel_distance(audio.numpy(), o, rate),
+            "mel_distance": lambda o=output.audio: mel_distance(audio.numpy(), o, rate),
         }
         values, failures = {}, {}
         for name in METRICS:
@@ -108,16 +139,18 @@ def measure_file(
                 values[name] = measures[name]()
             except MetricError as error:
                 values[name], failures[name] = None, str(error)
-        records.append({"depth": depth, **values, "failures": failures})
+        found = {"setting": output.setting, "bitrate": output.bitrate}
+        records.append({**found, **values, "failures": failures})
     return records
 
 
-def summarise(records: list[dict], depth: int) -> dict:
-    """Means at one depth, and how many files lack each metric."""
-    chosen = [record for record in records if record["depth"] == depth]
+def summarise(records: list[dict], setting: str) -> dict:
+    """Means at one setting, and how many files lack each metric."""
+    chosen = [record for record in records if record["setting"] == setting]
     failures = {name: sum(record[name] is None for record in chosen) for name in METRICS}
     return {
-        "depth": depth,
+        "setting": setting,
+        "bitrate": mean(record["bitrate"] for record in chosen),
         "files": len(chosen),
         **{name: mean(record[name] for record in chosen) for name in METRICS},
         "failures": {name: count for name, count in failures.items() if count},
@@ -133,6 +166,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--tokenizer", required=True, help="folder or hub id of an audio tokenizer")
     parser.add_argument("--audio", type=Path, required=True, help="folder of audio files, or JSONL manifest")
     parser.add_argument("--depths", type=comma_separated, required=True, help="such as 1,2,4,8")
+    parser.add_argument(
+        "--opus", type=comma_separated, default=(), help="Opus beside it, kbit/s such as 6,12"
+    )
     parser.add_argument("--limit", type=positive, help="only the first so many files")
     parser.add_argument("--out", type=Path, help="JSON file for the results, file by file")
     add_assets_option(parser)
@@ -145,6 +181,8 @@ def main(argv: list[str] | None = None) -> int:
         deepest = tokenizer.config.num_codebooks
         if not all(1 <= depth <= deepest for depth in options.depths):
             raise ValueError(f"--depths {options.depths}: this tokenizer has depths 1 to {deepest}")
+        if not all(LOWEST <= kbps <= HIGHEST for kbps in options.opus):
+            raise ValueError(f"--opus {options.opus}: choose {LOWEST:.0f} to {HIGHEST:.0f} kbit/s")
         encoder = SpeakerEncoder(assets)
     except (ValueError, OSError) as error:
         print(f"eval.reconstruction: {error}", file=sys.stderr)
@@ -152,10 +190,10 @@ def main(argv: list[str] | None = None) -> int:
     records = []
     for path in tqdm(files, unit="file"):
         name = os.path.relpath(path, options.audio if options.audio.is_dir() else options.audio.parent)
-        found = measure_file(tokenizer, encoder, path, options.depths)
+        found = measure_file(tokenizer, encoder, path, options.depths, options.opus)
         records += [{"audio": name, **record} for record in found]
-    summary = [summarise(records, depth) for depth in options.depths]
-    head = ["depth", "files", *METRICS, "failures"]
+    summary = [summarise(records, setting) for setting in settings(options.depths, options.opus)]
+    head = ["setting", "bitrate", "files", *METRICS, "failures"]
     print(markdown_table(head, [[row[name] for name in head] for row in summary]))
     if options.out:
         results = {

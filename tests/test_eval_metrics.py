@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval import assets, metrics, reconstruction, results, scoring
+from eval import assets, metrics, opus, reconstruction, results, scoring
 from tokenizer import AudioTokenizer, save_audio
 from tokenizer.config import tiny
 
@@ -153,9 +153,9 @@ def test_failures_stay_in_the_means() -> None:
 
 
 def test_means_leave_out_undefined_values_but_count_them() -> None:
-    record = {"depth": 1, **dict.fromkeys(reconstruction.METRICS, 2.0)}
+    record = {"setting": "depth 1", "bitrate": 125.0, **dict.fromkeys(reconstruction.METRICS, 2.0)}
     row = reconstruction.summarise(
-        [record, {**record, "stoi": None}, {**record, "depth": 2, "stoi": None}], 1
+        [record, {**record, "stoi": None}, {**record, "setting": "depth 2", "stoi": None}], "depth 1"
     )
     assert (row["files"], row["stoi"], row["pesq_wb"], row["failures"]) == (2, 2.0, 2.0, {"stoi": 1})
 
@@ -165,9 +165,21 @@ def test_reconstruction_is_cut_to_its_input_at_each_depth() -> None:
     audio = torch.from_numpy(noise(0.5, tokenizer.config.sample_rate))
     outputs = reconstruction.reconstruct(tokenizer, audio, (1, 2))
     codes = tokenizer.encode(audio[None])
-    for depth, output in outputs.items():
+    assert [output.setting for output in outputs] == reconstruction.settings((1, 2), ())
+    for depth, output in enumerate(outputs, 1):
         expected = tokenizer.decode(codes[..., :depth])[0, : len(audio)]
-        torch.testing.assert_close(torch.from_numpy(output), expected.detach())
+        torch.testing.assert_close(torch.from_numpy(output.audio), expected.detach())
+
+
+def test_opus_keeps_length_and_place_and_takes_about_what_it_was_given() -> None:
+    audio = voiced(3, 24_000)
+    cheap, cheap_rate = opus.opus(audio, 24_000, 6)
+    dear, dear_rate = opus.opus(audio, 24_000, 64)
+    assert len(cheap) == len(dear) == len(audio)
+    assert 4_000 < cheap_rate < 12_000 < dear_rate
+    assert np.abs(dear - audio).mean() < np.abs(cheap - audio).mean() < np.abs(audio).mean()
+    with pytest.raises(ValueError, match=r"Opus at 3 kbit/s: choose 6 to 256"):
+        opus.opus(audio, 24_000, 3)
 
 
 def test_audio_files_of_a_folder_and_of_a_manifest(tmp_path: Path) -> None:
