@@ -1,8 +1,19 @@
+from dataclasses import asdict, replace
+
 import numpy as np
 import pytest
 import torch
 
-from training.losses import WINDOWS, MultiScaleMelLoss
+from training.discriminators import Judgement
+from training.losses import (
+    WINDOWS,
+    LossWeights,
+    MultiScaleMelLoss,
+    discriminator_loss,
+    feature_loss,
+    generator_loss,
+    weighted_sum,
+)
 
 RATE = 24_000
 LOSS = MultiScaleMelLoss(RATE)
@@ -72,6 +83,96 @@ def test_one_scale_equals_the_definition(window: int) -> None:
     np.testing.assert_allclose(ours.numpy(), one_mel, atol=1e-4)
     loss = MultiScaleMelLoss(RATE, (window,))(torch.from_numpy(one)[None], torch.from_numpy(other)[None])
     assert loss.item() == pytest.approx(np.abs(one_mel - other_mel).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_one_scale_is_librosa_s(window: int) -> None:
+    librosa = pytest.importorskip("librosa")
+    audio = noise(1)[0]
+    magnitude = abs(librosa.stft(audio.numpy(), n_fft=window, hop_length=window // 4, pad_mode="reflect"))
+    mel = librosa.filters.mel(sr=RATE, n_fft=window, n_mels=window * 5 // 32) @ magnitude
+    ours = LOSS.log_mel(audio[None], window)[0].mT
+    np.testing.assert_allclose(ours.numpy(), np.log10(np.maximum(mel, 1e-5)), atol=1e-4)
+
+
+def test_adversarial_losses_by_hand() -> None:
+    """Two sub-discriminators: means inside each, a sum over them."""
+    real = [judgement([], [0.5, 1.0]), judgement([], [2.0])]
+    fake = [judgement([], [0.5, 0.0]), judgement([], [3.0])]
+    # (0.5^2 + 0) / 2 + 1 for real, (0.5^2 + 0) / 2 + 9 for fake
+    assert discriminator_loss(real, fake).item() == pytest.approx(0.125 + 1 + 0.125 + 9)
+    assert generator_loss(fake).item() == pytest.approx((0.25 + 1) / 2 + 4)
+
+
+def test_feature_loss_by_hand() -> None:
+    """Summed over maps and sub-discriminators, mean inside a map, logits left out."""
+    real = [judgement([[1.0, 2.0], [0.0]], [7.0]), judgement([[1.0]], [7.0])]
+    fake = [judgement([[1.0, 4.0], [-3.0]], [0.0]), judgement([[0.5]], [0.0])]
+    assert feature_loss(real, fake).item() == pytest.approx(1 + 3 + 0.5)
+
+
+def test_losses_of_a_two_layer_discriminator_by_hand() -> None:
+    """h = 2x, logit = mean of h - 1: every loss and its gradient, worked out on paper."""
+    audio = torch.tensor([0.5, 1.0], requires_grad=True)
+
+    def judge(x: torch.Tensor) -> list[Judgement]:
+        hidden = 2 * x
+        return [Judgement([hidden], (hidden.mean() - 1).view(1))]
+
+    real, fake = judge(torch.tensor([1.0, 1.0])), judge(audio)
+    assert discriminator_loss(real, fake).item() == pytest.approx(0 + 0.25)
+    assert generator_loss(fake).item() == pytest.approx(0.25)
+    assert feature_loss(real, fake).item() == pytest.approx(0.5)  # |1 - 2| and |2 - 2|
+    (grad,) = torch.autograd.grad(generator_loss(fake), audio, retain_graph=True)
+    torch.testing.assert_close(grad, torch.tensor([-1.0, -1.0]))  # -2 (1 - 0.5) times 2 / 2
+    (grad,) = torch.autograd.grad(feature_loss(real, fake), audio)
+    torch.testing.assert_close(grad, torch.tensor([-1.0, 0.0]))  # -2 / 2
+
+
+def test_features_of_real_audio_get_no_gradient() -> None:
+    real, fake = torch.ones(3, requires_grad=True), torch.zeros(3, requires_grad=True)
+    feature_loss([Judgement([real], real)], [Judgement([fake], fake)]).backward()
+    assert real.grad is None
+    torch.testing.assert_close(fake.grad, torch.full((3,), -1 / 3))
+
+
+def test_weights_are_the_paper_s() -> None:
+    names = ("semantic", "mel", "commitment", "codebook", "adversarial", "feature")
+    assert tuple(asdict(LossWeights()).items()) == tuple(zip(names, (20, 15, 0.25, 1, 1, 2), strict=True))
+
+
+def test_weighted_sum_by_hand() -> None:
+    losses = {"mel": torch.tensor(2.0), "feature": torch.tensor(0.5, dtype=torch.bfloat16)}
+    total = weighted_sum(losses, LossWeights())
+    assert total.item() == 15 * 2 + 2 * 0.5 and total.dtype == torch.float32
+
+
+@pytest.mark.parametrize("off", list(asdict(LossWeights())))
+def test_weight_of_0_removes_exactly_its_gradient(off: str) -> None:
+    names = list(asdict(LossWeights()))
+    shared = torch.randn(4, requires_grad=True)
+    own = {name: torch.randn(4, requires_grad=True) for name in names}
+    losses = {name: (shared * own[name]).sin().sum() for name in names}
+    weighted_sum(losses, replace(LossWeights(), **{off: 0.0})).backward()
+    rest = {name: loss for name, loss in losses.items() if name != off}
+    losses = {name: (shared * own[name]).sin().sum() for name in rest}
+    (without,) = torch.autograd.grad(weighted_sum(losses, LossWeights()), shared)
+    assert shared.grad is not None and torch.equal(shared.grad, without)
+    for name, parameter in own.items():
+        assert parameter.grad is not None and bool((parameter.grad == 0).all()) == (name == off)
+
+
+def test_bad_weights_are_refused() -> None:
+    with pytest.raises(ValueError, match="mel=-1"):
+        LossWeights(mel=-1)
+    with pytest.raises(ValueError, match="feature=nan"):
+        LossWeights(feature=float("nan"))
+    with pytest.raises(ValueError, match="no weight for the loss 'stft'; the losses are semantic, mel"):
+        weighted_sum({"stft": torch.tensor(1.0)}, LossWeights())
+
+
+def judgement(features: list[list[float]], logits: list[float]) -> Judgement:
+    return Judgement([torch.tensor(x) for x in features], torch.tensor(logits))
 
 
 def log_mel(audio: np.ndarray, window: int) -> np.ndarray:

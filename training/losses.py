@@ -1,5 +1,8 @@
 """Losses of the tokenizer's training."""
 
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import cast
 
 import torch
@@ -7,8 +10,40 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.audio_utils import mel_filter_bank
 
+from training.discriminators import Judgement
+
 WINDOWS = (32, 64, 128, 256, 512, 1024, 2048)
 """The seven scales of paper eq. 4."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """How much each term counts (paper A.1). The names are those of the terms, in the sum and in the log."""
+
+    semantic: float = 20.0
+    mel: float = 15.0
+    commitment: float = 0.25
+    codebook: float = 1.0
+    adversarial: float = 1.0
+    feature: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name, weight in asdict(self).items():
+            if not 0 <= weight < math.inf:
+                raise ValueError(f"{name}={weight}: give 0, which turns the loss off, or a positive weight")
+
+
+def weighted_sum(losses: Mapping[str, Float[Tensor, ""]], weights: LossWeights) -> Float[Tensor, ""]:
+    """Sum of the terms that are there (paper eq. 5), in float32.
+
+    A weight of 0 leaves a term's parameters with gradients that are exactly 0 rather than absent, so that
+    all processes of a distributed run reduce the same ones.
+    """
+    known = asdict(weights)
+    for name in losses:
+        if name not in known:
+            raise ValueError(f"no weight for the loss {name!r}; the losses are {', '.join(known)}")
+    return torch.stack([known[name] * loss.float() for name, loss in losses.items()]).sum()
 
 
 class MultiScaleMelLoss(nn.Module):
@@ -48,3 +83,37 @@ class MultiScaleMelLoss(nn.Module):
             for window in self.windows:
                 loss = loss + (self.log_mel(audio, window) - self.log_mel(target, window)).abs().mean()
             return loss
+
+
+def discriminator_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> Float[Tensor, ""]:
+    """What discriminators minimise: 1 for real audio, 0 for rebuilt (LSGAN, reduced as in DAC).
+
+    Summed over sub-discriminators. Rebuilt audio must have been detached before it was judged.
+    """
+    pairs = zip(real, fake, strict=True)
+    return _sum([_mean_square(1 - r.logits.float()) + _mean_square(f.logits.float()) for r, f in pairs])
+
+
+def generator_loss(fake: Sequence[Judgement]) -> Float[Tensor, ""]:
+    """What rebuilt audio minimises to be taken for real (LSGAN), summed over sub-discriminators."""
+    return _sum([_mean_square(1 - judgement.logits.float()) for judgement in fake])
+
+
+def feature_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> Float[Tensor, ""]:
+    """Mean L1 distance to the feature maps of real audio, summed over maps and sub-discriminators.
+
+    As in DAC, whose weights the paper has, nothing is normalised and the logits are no feature.
+    """
+    distances = []
+    for r, f in zip(real, fake, strict=True):
+        for wanted, given in zip(r.features, f.features, strict=True):
+            distances.append((given.float() - wanted.detach().float()).abs().mean())
+    return _sum(distances)
+
+
+def _mean_square(x: Tensor) -> Float[Tensor, ""]:
+    return x.square().mean()
+
+
+def _sum(terms: list[Tensor]) -> Float[Tensor, ""]:
+    return torch.stack(terms).sum()
