@@ -9,6 +9,7 @@ from interruption import Crash, assert_equal, crashing_at, saved_state, terminat
 
 from tokenizer import AudioTokenizer
 from tokenizer.config import tiny as tiny_tokenizer
+from training.discriminators import DiscriminatorConfig
 from training.losses import MultiScaleMelLoss
 from training.manifest import read_manifest, write_manifest
 from training.recipes import TokenizerTraining, tiny
@@ -24,8 +25,9 @@ PARTS = ("weights", "optimizer", "average")
 
 def options(run: Path, data: Path, **changes) -> TokenizerTraining:
     """A short run; a dict of changes changes the fields of that part."""
-    quick = {"batches": {"batch_seconds": 0.32}}
-    made = replace(tiny(), run=run, data=data)
+    quick = {"batches": {"batch_seconds": 0.32}, "mel_windows": (128, 1024)}
+    small = DiscriminatorConfig(periods=(5,), period_channels=(4, 4), windows=(256,), band_channels=2)
+    made = replace(tiny(), run=run, data=data, shape=replace(tiny().shape, discriminators=small))
     for name, value in {**quick, **changes}.items():
         value = replace(getattr(made, name), **value) if isinstance(value, dict) else value
         made = replace(made, **{name: value})

@@ -1,5 +1,6 @@
 """The set-up of a tokenizer's training: everything is checked and built here, before the first step."""
 
+import os
 import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import cast
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, set_seed
 from pydantic import TypeAdapter
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -75,6 +76,13 @@ def build(options: TokenizerTraining) -> Parts:
         mixed_precision="bf16" if options.hardware.precision == "bf16" else "no",
         kwargs_handlers=[ddp],
     )
+    if accelerator.num_processes == 1 and {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys():
+        raise ValueError(
+            "accelerate was asked for several processes and started one, as its --cpu does without MPI; "
+            "launch with --config_file training/accelerate/ddp.yaml, which works on CPUs too"
+        )
+    if accelerator.distributed_type == DistributedType.FSDP:
+        raise ValueError("FSDP is not supported by this loop: use training/accelerate/ddp.yaml or nodes.yaml")
     set_seed(options.seed)
     model, config = _tokenizer(options), options.shape.model
     judge = Discriminators(options.shape.discriminators)

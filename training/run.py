@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import Accelerator
 
 from tokenizer.checkpoint import write_text
@@ -24,6 +25,11 @@ def trapezoid(step: int, *, steps: int, warmup: int, decay: float) -> float:
     rise = (step + 1) / max(1, warmup)
     fall = (steps - step) / max(1.0, decay * steps)
     return min(1.0, rise, max(0.0, fall))
+
+
+def key(*parts: int) -> int:
+    """A seed that is a function of (seed, step, ...), the same in every process and version of Python."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])
 
 
 def log_metrics(run: Path, metrics: dict[str, float]) -> None:

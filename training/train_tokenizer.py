@@ -32,12 +32,8 @@ logger = logging.getLogger(__name__)
 def train(options: TokenizerTraining) -> AudioTokenizer:
     """Run or resume the training; return the averaged model."""
     parts = build(options)
-    accelerator, monitor, weights, rates = (
-        parts.accelerator,
-        parts.monitor,
-        options.weights,
-        options.optimizer,
-    )
+    accelerator, monitor = parts.accelerator, parts.monitor
+    weights, rates = options.weights, options.optimizer
     start = options.steps if options.adversarial_from is None else options.adversarial_from
     done = parts.first
     progress = tqdm(total=options.steps, initial=parts.first, disable=not accelerator.is_main_process)
@@ -91,14 +87,15 @@ def train(options: TokenizerTraining) -> AudioTokenizer:
             if done % options.monitor.samples_every == 0 and accelerator.is_main_process:
                 monitor.sample(done, parts.result.tokenizer, parts.samples, parts.mel)
             stopping = total_over_processes(accelerator, int(stop.asked)) > 0
-            if done % options.save_every == 0 or done == options.steps or stopping:
+            scheduled = done % options.save_every == 0 or done == options.steps
+            if scheduled or stopping:
                 parts.save_model()
-                if parts.validation and not stopping and accelerator.is_main_process:
+                if parts.validation and scheduled and accelerator.is_main_process:
                     monitor.write(done, validate(parts.result, parts.mel, parts.validation))
                 save_state(accelerator, options.run, done)
             if stopping:
                 break
-    if stop.asked and accelerator.is_main_process:
+    if stop and accelerator.is_main_process:
         logger.warning("asked to stop: saved at step %d", done)
     return parts.result.tokenizer.eval()
 
