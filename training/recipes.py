@@ -117,7 +117,7 @@ class TokenizerTraining:
             raise ValueError("trainable=partial freezes from adversarial_from on: give that step, or decoder")
 
 
-FIXED = ("shape", "seed", "batches", "mel_windows")
+FIXED = ("seed", "shape", "batches", "mel_windows")
 """What a run keeps to its end: a resume with other values would not continue it."""
 
 
