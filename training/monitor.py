@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -73,7 +73,7 @@ class Monitor:
         means = torch.tensor([self.sums[name][0] / self.sums[name][1] for name in names], dtype=torch.float64)
         sums = torch.tensor([self.seconds, float(self.skipped)], dtype=torch.float64)
         means, sums, used = (
-            accelerator.reduce(part.to(accelerator.device), how).cpu()
+            cast(Tensor, accelerator.reduce(part.to(accelerator.device), how)).cpu()
             for part, how in ((means, "mean"), (sums, "sum"), (self.used, "sum"))
         )
         now = time.perf_counter()
