@@ -52,15 +52,17 @@ def _at(step: int, act: Callable[[], None]) -> Iterator[None]:
 
 
 def saved_state(run: Path) -> dict[str, Any]:
-    """All tensors and numbers of RUN/state but the generators': weights, optimizer, average, step."""
-    optimizer = torch.load(run / "state" / "optimizer.bin", weights_only=True)
-    average = torch.load(run / "state" / "custom_checkpoint_0.pkl", weights_only=True)
-    return {
-        "weights": load_file(run / "state" / "model.safetensors"),
-        "optimizer": optimizer,
-        "average": average,
-        "step": (run / "state" / "step.json").read_text(),
-    }
+    """All tensors and numbers of RUN/state but the generators': weights, optimizer, average, step; of the
+    discriminators too, where there are any."""
+    folder, state = run / "state", {}
+    for name, file in {"weights": "model.safetensors", "discriminators": "model_1.safetensors"}.items():
+        if (folder / file).exists():
+            state[name] = load_file(folder / file)
+    optimizers = {"optimizer": "optimizer.bin", "discriminators' optimizer": "optimizer_1.bin"}
+    for name, file in {**optimizers, "average": "custom_checkpoint_0.pkl"}.items():
+        if (folder / file).exists():
+            state[name] = torch.load(folder / file, weights_only=True)
+    return {**state, "step": (folder / "step.json").read_text()}
 
 
 def assert_equal(actual: object, expected: object) -> None:

@@ -31,6 +31,17 @@ def test_moved_folder_still_reads(tmp_path: Path) -> None:
     assert read_manifest(tmp_path / "new" / "manifest.jsonl")[0].audio == tmp_path / "new" / "x.flac"
 
 
+def test_sound_needs_no_speaker_and_a_caption_says_that_it_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.jsonl"
+    rain = '{"audio": "x.wav", "duration": 2}\n'
+    path.write_text(rain + '{"audio": "y.wav", "duration": 2, "text": "A dog barks.", "task": "caption"}\n')
+    first, second = read_manifest(path)
+    assert (first.text, first.speaker) == (None, "")
+    assert (second.text, second.speaker, second.task) == ("A dog barks.", "", "caption")
+    write_manifest(tmp_path / "again.jsonl", [first, second])
+    assert read_manifest(tmp_path / "again.jsonl") == [first, second]
+
+
 def test_other_columns_are_ignored_and_unknown_text_is_none(tmp_path: Path) -> None:
     path = tmp_path / "manifest.jsonl"
     path.write_text('{"audio": "x.wav", "text": null, "speaker": "a", "duration": 2, "age": 30}\n\n')
@@ -51,8 +62,12 @@ def test_other_columns_are_ignored_and_unknown_text_is_none(tmp_path: Path) -> N
     ("line", "complaint"),
     [
         ("{nope", "manifest.jsonl:2 is not JSON"),
+        (
+            '{"audio": "x.wav", "text": "t", "duration": 1, "task": "guess"}',
+            "manifest.jsonl:2 has task 'guess'; choose one of asr, multi_speaker_asr, caption",
+        ),
         ("[1]", "manifest.jsonl:2 holds a JSON list"),
-        ('{"audio": "x.wav", "text": "t"}', "manifest.jsonl:2 lacks speaker, duration"),
+        ('{"audio": "x.wav", "text": "t"}', "manifest.jsonl:2 lacks duration, speaker"),
         ('{"audio": "x.wav", "speaker": "a", "duration": "long"}', "manifest.jsonl:2 has duration 'long'"),
         ('{"audio": "x.wav", "speaker": "a", "duration": 0}', "manifest.jsonl:2 has duration 0"),
     ],

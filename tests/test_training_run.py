@@ -8,7 +8,15 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from training.run import StopRequest, log_metrics, resume_state, save_state, trapezoid
+from training.run import (
+    StopRequest,
+    first_difference,
+    keep_settings,
+    log_metrics,
+    resume_state,
+    save_state,
+    trapezoid,
+)
 
 
 class Parts:
@@ -141,16 +149,52 @@ def test_saves_that_die_between_renames_leave_the_old_state(
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
 
 
-def test_sigterm_asks_to_stop_and_only_inside() -> None:
+def test_resume_forgets_what_was_logged_after_the_save(tmp_path: Path) -> None:
+    parts = Parts()
+    for step in (1, 2, 3):
+        log_metrics(tmp_path, {"step": step})
+        if step == 2:
+            save_state(parts.accelerator, tmp_path, step)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "train/lo')  # the crash
+    assert resume_state(parts.accelerator, tmp_path) == 2
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_settings_that_are_fixed_stay(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    keep_settings(run, {"seed": 1, "steps": 5, "shape": {"dims": [1, 2]}}, ("seed", "shape"))
+    keep_settings(run, {"seed": 1, "steps": 9, "shape": {"dims": [1, 2]}}, ("seed", "shape"))
+    assert json.loads((run / "run.json").read_text())["steps"] == 9
+    with pytest.raises(ValueError, match=r"shape\.dims\.1 is 2, not 3; continue it with its own, or begin"):
+        keep_settings(run, {"seed": 1, "steps": 9, "shape": {"dims": [1, 3]}}, ("seed", "shape"))
+    assert json.loads((run / "run.json").read_text())["shape"] == {"dims": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        ({"a": 1}, {"a": 1}, None),
+        ({"a": {"b": [1, "x"]}}, {"a": {"b": [1, "y"]}}, 'it.a.b.1 is "x", not "y"'),
+        ({"a": 1}, {"b": 1}, "it.a is 1, not null"),
+        ([1], [1, 2], "it is [1], not [1, 2]"),
+    ],
+)
+def test_the_first_difference_is_named(before: object, now: object, said: str | None) -> None:
+    assert first_difference(before, now, "it") == said
+
+
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+def test_signals_ask_to_stop_and_only_inside(asked: signal.Signals) -> None:
     outside: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: outside.append(number))
+    before = signal.signal(asked, lambda number, _: outside.append(number))
     try:
         with StopRequest() as stop:
             assert not stop
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(asked)
             assert stop
             assert not outside
-        signal.raise_signal(signal.SIGTERM)
-        assert outside == [signal.SIGTERM]
+        signal.raise_signal(asked)
+        assert outside == [asked]
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(asked, before)

@@ -22,7 +22,7 @@ class Bundle:
 
     out: Annotated[Path, tyro.conf.Positional]
     tokenizer: Path
-    """Folder of an AudioTokenizer, such as RUN/model of training.tokenizer."""
+    """Folder of an AudioTokenizer, such as RUN/model of training.train_tokenizer."""
     tts: Path
     """Folder of a CatTTS, such as RUN/model of training.tts."""
     sampling: tyro.conf.OmitArgPrefixes[SamplingOptions] = field(default_factory=SamplingOptions)

@@ -73,7 +73,7 @@ class CodesOptions:
 
 def encode_corpus(options: CodesOptions) -> CodesInfo:
     """Write the shards that are still missing; raise ValueError when OUT holds codes of something else."""
-    clips = [clip for clip in read_manifest(options.manifest) if clip.text]
+    clips = [clip for clip in read_manifest(options.manifest) if clip.text and clip.task == "asr"]
     kept = [clip for clip in clips if clip.duration <= options.max_seconds]
     logger.info("%d clips with text, %d of them too long", len(clips), len(clips) - len(kept))
     if not kept:

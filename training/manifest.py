@@ -1,4 +1,4 @@
-"""The corpus manifest: one JSON object a line, one line a clip."""
+"""The manifest of a corpus of any audio: one JSON object a line, one line a clip."""
 
 import json
 import os
@@ -6,23 +6,29 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-REQUIRED = ("audio", "speaker", "duration")
+REQUIRED = ("audio", "duration")
+TASKS = ("asr", "multi_speaker_asr", "caption")
+"""What a text is to its audio: the words of one speaker, those of several, or a description. The order is
+that of the semantic head's tags: it lasts as long as checkpoints."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """One recording of one speaker."""
+    """One recording: of a speaker, or of anything else that sounds."""
 
     audio: Path
     """Absolute once read; written relative to the manifest's folder where it lies inside it."""
     text: str | None
-    """What is said, or None where nobody knows."""
+    """What is said or described, or None where nobody knows."""
     speaker: str
+    """Required of speech; empty where several speak, or nobody does."""
     language: str
     duration: float
     """Seconds."""
     source: str
     license: str
+    task: str = "asr"
+    """One of `TASKS`; means nothing where there is no text."""
 
 
 def read_manifest(path: Path | str) -> list[Clip]:
@@ -61,17 +67,23 @@ def _clip(line: str, where: str, folder: Path) -> Clip:
         raise ValueError(f"{where} is not JSON ({error}); write one whole object a line") from error
     if not isinstance(row, dict):
         raise ValueError(f"{where} holds a JSON {type(row).__name__}; every line must hold one JSON object")
-    missing = [name for name in REQUIRED if row.get(name) is None]
+    text = row.get("text") or None
+    task = row.get("task") or "asr"
+    if task not in TASKS:
+        raise ValueError(f"{where} has task {task!r}; choose one of {', '.join(TASKS)}")
+    spoken = ("speaker",) if text and task == "asr" else ()
+    missing = [name for name in (*REQUIRED, *spoken) if row.get(name) is None]
     if missing:
         raise ValueError(f"{where} lacks {', '.join(missing)}; add the missing columns to this line")
     if not isinstance(row["duration"], int | float) or row["duration"] <= 0:
         raise ValueError(f"{where} has duration {row['duration']!r}; give a positive number of seconds")
     return Clip(
         audio=(folder / row["audio"]).resolve(),
-        text=row.get("text"),
-        speaker=str(row["speaker"]),
+        text=text,
+        speaker=str(row.get("speaker") or ""),
         language=row.get("language") or "en",
         duration=float(row["duration"]),
         source=row.get("source") or "unknown",
         license=row.get("license") or "unknown",
+        task=task,
     )

@@ -14,9 +14,7 @@ from transformers import AutoConfig, DynamicCache, Qwen2Config, Qwen2Model
 
 from cat_tts.text import HuggingFaceText, TextTokenizer
 from tokenizer import checkpoint
-
-TASKS = ("asr", "multi_speaker_asr", "caption")
-"""What text can be to audio. The order is that of the tags' embeddings: it lasts as long as checkpoints."""
+from training.manifest import TASKS
 
 BYTES_END = 256
 """Ends a text of bytes."""

@@ -28,7 +28,7 @@ from cat_tts.dropout import sample_depths
 from cat_tts.text import SENTENCEPIECE_FILE, SentencePieceText, train_sentencepiece
 from training.codes import read_codes, read_info
 from training.examples import Batch, Batches
-from training.run import StopRequest, log_metrics, resume_state, save_state, trapezoid
+from training.run import StopRequest, key, log_metrics, resume_state, save_state, trapezoid
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def train(options: TTSTraining) -> CatTTS:
     with StopRequest() as stop, progress:
         for step, batch in enumerate(loader, first):
             batch = batch.to(accelerator.device)
-            draw = torch.Generator().manual_seed(hash((options.seed, step, accelerator.process_index)))
+            draw = torch.Generator().manual_seed(key(options.seed, step, accelerator.process_index))
             depth = sample_depths(
                 len(batch.rows), deepest, options.dropout, draw, reach_last=options.reach_last
             )

@@ -1,0 +1,61 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import tyro
+
+from tokenizer import AudioTokenizer
+from training import recipes
+from training.recipes import PRESETS, TokenizerTraining
+
+
+def parsed(*arguments: str) -> TokenizerTraining:
+    presets = {name: (name, preset()) for name, preset in PRESETS.items()}
+    return tyro.extras.overridable_config_cli(presets, args=list(arguments))
+
+
+@pytest.mark.parametrize(("hidden", "millions"), [(256, 319), (384, 505), (512, 710), (768, 1169)])
+def test_the_scaling_family_has_the_sizes_of_figure_5(hidden: int, millions: int) -> None:
+    recipe = PRESETS[f"scaled-{hidden}"]()
+    with torch.device("meta"):
+        model = AudioTokenizer(recipe.shape.model)
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(millions * 1e6, rel=0.01)
+
+
+def test_the_parts_of_every_preset_fit_together() -> None:
+    for preset in PRESETS.values():
+        recipe = preset()
+        assert recipe.shape.semantic.latent_dim == recipe.shape.model.code_dim
+        assert recipe.adversarial_from is not None and 0 < recipe.adversarial_from < recipe.steps
+
+
+def test_the_paper_recipe_has_the_papers_numbers() -> None:
+    recipe = recipes.paper()
+    assert (recipe.steps, recipe.adversarial_from) == (1_020_000, 520_000)
+    assert (recipe.optimizer.learning_rate, recipe.optimizer.weight_decay) == (1e-4, 0.01)
+    weights = recipe.weights
+    assert (weights.semantic, weights.mel, weights.commitment) == (20, 15, 0.25)
+    assert (weights.codebook, weights.adversarial, weights.feature) == (1, 1, 2)
+
+
+def test_everything_but_the_shape_can_be_overridden() -> None:
+    changed = parsed("mini", "--data", "m.jsonl", "--weights.semantic", "0", "--adversarial-from", "None")
+    mini = recipes.mini()
+    weights = replace(mini.weights, semantic=0)
+    assert changed == replace(mini, data=Path("m.jsonl"), weights=weights, adversarial_from=None)
+    with pytest.raises(SystemExit):
+        parsed("mini", "--data", "m.jsonl", "--shape.model.code-dim", "3")
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"steps": 0}, "steps=0"),
+        ({"save_every": 0}, "save_every=0"),
+        ({"trainable": "partial", "adversarial_from": None}, "partial freezes from adversarial_from on"),
+    ],
+)
+def test_recipes_that_cannot_be_are_refused(changes: dict, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        replace(recipes.tiny(), **changes)

@@ -1,0 +1,92 @@
+"""The tokenizer and the semantic head as the one module that training runs, and how it is run."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from tokenizer import AudioTokenizer
+from tokenizer.transformer import Layer
+from training.discriminators import Discriminators, Judgement
+from training.semantic import SemanticHead
+
+
+class Rebuilt(NamedTuple):
+    """What a step's losses are made of; a tuple, so that wrappers of modules see its tensors."""
+
+    audio: Float[Tensor, "b s"]
+    latents: Float[Tensor, "b t d"]
+    """The quantizer's output, which decoder and semantic head read."""
+    codes: Int[Tensor, "b t k"]
+    commitment: Float[Tensor, ""]
+    codebook: Float[Tensor, ""]
+    semantic: Float[Tensor, ""] | None
+    """Cross-entropy summed over the texts of this process's items; None without a semantic head."""
+
+
+class Joint(nn.Module):
+    """One forward pass of all that is trained together, as data-parallel wrappers want it (paper 3.2)."""
+
+    def __init__(self, tokenizer: AudioTokenizer, head: SemanticHead | None) -> None:
+        super().__init__()
+        self.tokenizer, self.head = tokenizer, head
+
+    def forward(
+        self,
+        audio: Float[Tensor, "b s"],
+        frames: Int[Tensor, " b"],
+        depth: Int[Tensor, " b"],
+        tasks: Int[Tensor, " b"],
+        texts: Sequence[Sequence[int]],
+        frozen: bool = False,
+    ) -> Rebuilt:
+        """Rebuild the audio from the first `depth` codebooks and read the texts out of the same latents.
+
+        `frozen` keeps encoder and quantizer out of the graph, and so what codes mean (Figure 4, partial).
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            quantized = self.tokenizer.quantizer(self.tokenizer.latents(audio), depth)
+        rebuilt = self.tokenizer.synthesize(quantized.latents)
+        semantic = None
+        if self.head is not None:
+            semantic = self.head(quantized.latents, frames, tasks, texts).total
+        return Rebuilt(
+            rebuilt,
+            quantized.latents,
+            quantized.codes,
+            quantized.commitment_loss,
+            quantized.codebook_loss,
+            semantic,
+        )
+
+
+def judged(
+    discriminators: Discriminators, real: Float[Tensor, "b s"], rebuilt: Float[Tensor, "b s"]
+) -> tuple[list[Judgement], list[Judgement]]:
+    """What the discriminators make of both, for the tokenizer to learn from: only `rebuilt` has gradients."""
+    with torch.no_grad():
+        of_real = discriminators(real)
+    discriminators.requires_grad_(False)
+    of_rebuilt = discriminators(rebuilt)
+    discriminators.requires_grad_(True)
+    return of_real, of_rebuilt
+
+
+def checkpoint_layers(tokenizer: AudioTokenizer) -> None:
+    """Keep the layers' inputs for the backward pass and compute the rest twice: less memory, more time."""
+    for layer in _layers(tokenizer):
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+
+
+def compile_layers(tokenizer: AudioTokenizer) -> None:
+    """Compile the layers in place, each width once; the names of the weights stay."""
+    for layer in _layers(tokenizer):
+        layer.compile()
+
+
+def _layers(tokenizer: AudioTokenizer) -> list[Layer]:
+    return [module for module in tokenizer.modules() if isinstance(module, Layer)]

@@ -1,0 +1,204 @@
+"""The set-up of a tokenizer's training: everything is checked and built here, before the first step."""
+
+import os
+import signal
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, set_seed
+from pydantic import TypeAdapter
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from tokenizer import AudioTokenizer
+from training.discriminators import Discriminators
+from training.joint import Joint, checkpoint_layers, compile_layers
+from training.losses import MultiScaleMelLoss
+from training.manifest import Clip, read_manifest
+from training.monitor import VALIDATION_SECONDS, Monitor
+from training.recipes import FIXED, TokenizerTraining
+from training.run import first_difference, keep_settings, resume_state
+from training.segments import Segments
+from training.semantic import SemanticHead
+
+BETAS = (0.8, 0.99)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What the loop works with."""
+
+    run: Path
+    first: int
+    """The step at which the run begins or goes on."""
+    accelerator: Accelerator
+    joint: nn.Module
+    optimizer: AcceleratedOptimizer
+    averaged: AveragedModel
+    discriminators: nn.Module
+    discriminator_optimizer: AcceleratedOptimizer
+    judge: Discriminators
+    """The discriminators without data-parallel wrapper, which must not see the tokenizer's backward pass."""
+    mel: MultiScaleMelLoss
+    loader: DataLoader
+    monitor: Monitor
+    samples: list[Clip]
+    validation: list[Clip]
+
+    @property
+    def result(self) -> Joint:
+        """What the training is for: the average of the weights."""
+        return cast(Joint, self.averaged.module)
+
+    def save_model(self) -> None:
+        """Write RUN/model, and the semantic head as RUN/model/semantic."""
+        if self.accelerator.is_main_process:
+            self.result.tokenizer.save_pretrained(self.run / "model")
+            if self.result.head is not None:
+                self.result.head.save_pretrained(self.run / "model" / "semantic")
+
+
+def build(options: TokenizerTraining) -> Parts:
+    """Check the options, build everything, load RUN's state; raise ValueError before anything is written."""
+    clips, validation = read_manifest(options.data), _validation(options)
+    if options.weights.semantic > 0 and not any(clip.text for clip in clips):
+        raise ValueError(
+            f"{options.data}: no clip has a text to learn from; add texts, or --weights.semantic 0"
+        )
+    ddp = DistributedDataParallelKwargs(find_unused_parameters=options.trainable == "partial")
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),
+        mixed_precision="bf16" if options.hardware.precision == "bf16" else "no",
+        kwargs_handlers=[ddp],
+    )
+    if accelerator.num_processes == 1 and {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys():
+        raise ValueError(
+            "accelerate was asked for several processes and started one, as its --cpu does without MPI; "
+            "launch with --config_file training/accelerate/ddp.yaml, which works on CPUs too"
+        )
+    if accelerator.distributed_type == DistributedType.FSDP:
+        raise ValueError("FSDP is not supported by this loop: use training/accelerate/ddp.yaml or nodes.yaml")
+    set_seed(options.seed)
+    model, config = _tokenizer(options), options.shape.model
+    judge = Discriminators(options.shape.discriminators)
+    bare = Joint(model, _semantic_head(options))
+    data = Segments(
+        clips,
+        options.batches,
+        config,
+        bare.head.encode_text if bare.head else None,
+        seed=options.seed,
+        steps=options.steps,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+    )
+    monitor = Monitor(options.run, config)
+    settings = TypeAdapter(TokenizerTraining).dump_python(options, mode="json")
+    with accelerator.main_process_first():
+        keep_settings(options.run, settings, FIXED)
+
+    if options.trainable == "decoder":
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.startswith("decoder."))
+    averaged = AveragedModel(bare, multi_avg_fn=get_ema_multi_avg_fn(options.optimizer.ema))
+    averaged.to(accelerator.device)
+    if options.hardware.checkpointing:
+        checkpoint_layers(model)
+    if options.hardware.compile:
+        compile_layers(model)
+    rates = options.optimizer
+    trained = [parameter for parameter in bare.parameters() if parameter.requires_grad]
+    joint, optimizer = accelerator.prepare(
+        bare,
+        torch.optim.AdamW(
+            trained, rates.learning_rate, betas=BETAS, weight_decay=rates.weight_decay, fused=True
+        ),
+    )
+    discriminators, discriminator_optimizer = accelerator.prepare(
+        judge,
+        torch.optim.AdamW(
+            judge.parameters(), rates.discriminator_learning_rate, betas=BETAS, weight_decay=0.0, fused=True
+        ),
+    )
+    accelerator.register_for_checkpointing(averaged, monitor)
+    first = resume_state(accelerator, options.run)
+    if options.monitor.tensorboard and accelerator.is_main_process:
+        monitor.open_tensorboard(first)
+    return Parts(
+        run=options.run,
+        first=first,
+        accelerator=accelerator,
+        joint=joint,
+        optimizer=optimizer,
+        averaged=averaged,
+        discriminators=discriminators,
+        discriminator_optimizer=discriminator_optimizer,
+        judge=judge,
+        mel=MultiScaleMelLoss(config.sample_rate, options.mel_windows).to(accelerator.device),
+        loader=DataLoader(
+            data,
+            batch_size=None,
+            sampler=range(first, options.steps),
+            num_workers=options.hardware.workers,
+            worker_init_fn=_ignore_signals,
+        ),
+        monitor=monitor,
+        samples=(validation or clips)[:2],
+        validation=validation,
+    )
+
+
+def total_over_processes(accelerator: Accelerator, number: int) -> int:
+    """The sum of what the processes give."""
+    if accelerator.num_processes == 1:
+        return number
+    total = accelerator.reduce(torch.tensor(number, device=accelerator.device), "sum")
+    return int(cast(torch.Tensor, total))
+
+
+def _tokenizer(options: TokenizerTraining) -> AudioTokenizer:
+    if options.init is None:
+        return AudioTokenizer(options.shape.model)
+    model = AudioTokenizer.from_pretrained(options.init)
+    given, wanted = (
+        TypeAdapter(type(one)).dump_python(replace(one, layer_scale=0.0), mode="json")
+        for one in (model.config, options.shape.model)
+    )
+    difference = first_difference(given, wanted, "config")
+    if difference:
+        raise ValueError(
+            f"{options.init} is of another shape than the preset: {difference}; choose its preset"
+        )
+    return model.train()
+
+
+def _semantic_head(options: TokenizerTraining) -> SemanticHead | None:
+    """That of the folder to start from, or of an LLM, or a random one; None where its loss counts nothing."""
+    if options.weights.semantic == 0:
+        return None
+    if options.init is not None and (options.init / "semantic").is_dir():
+        return SemanticHead.from_pretrained(options.init / "semantic").train()
+    if options.llm is not None:
+        return SemanticHead.from_llm(options.llm, options.shape.model.code_dim)
+    return SemanticHead(options.shape.semantic)
+
+
+def _validation(options: TokenizerTraining) -> list[Clip]:
+    """Clips spread over the whole manifest, none of them long."""
+    if options.monitor.validation is None:
+        return []
+    clips = [c for c in read_manifest(options.monitor.validation) if c.duration <= VALIDATION_SECONDS]
+    if not clips:
+        raise ValueError(f"{options.monitor.validation}: no clip lasts at most {VALIDATION_SECONDS} s")
+    count = min(options.monitor.validation_clips, len(clips))
+    return [clips[i * len(clips) // count] for i in range(count)]
+
+
+def _ignore_signals(_: int) -> None:
+    """Ctrl-C reaches the readers too, and they must live until the loop has saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,129 @@
+"""Train a CAT tokenizer: `python -m training.train_tokenizer mini --data MANIFEST --run runs/codec`.
+
+Paper 3.2: encoder, quantizer, decoder and semantic head are trained together; stage 2 adds discriminators.
+The same command continues the run that it finds in RUN, exactly where it was; what a step hears depends on
+(seed, step) alone. Several processes share a step's batch:
+
+    accelerate launch --config_file training/accelerate/ddp.yaml -m training.train_tokenizer ...
+"""
+
+import logging
+import math
+import sys
+
+import torch
+import tyro
+from accelerate.optimizer import AcceleratedOptimizer
+from torch import Tensor
+from tqdm import tqdm
+
+from tokenizer import AudioTokenizer
+from training.discriminators import halves
+from training.joint import judged
+from training.losses import discriminator_loss, feature_loss, generator_loss, weighted_sum
+from training.monitor import gradient_norms, validate
+from training.parts import Parts, build, total_over_processes
+from training.recipes import PRESETS, TokenizerTraining
+from training.run import StopRequest, save_state, trapezoid
+
+logger = logging.getLogger(__name__)
+
+
+def train(options: TokenizerTraining) -> AudioTokenizer:
+    """Run or resume the training; return the averaged model."""
+    parts = build(options)
+    accelerator, monitor = parts.accelerator, parts.monitor
+    weights, rates = options.weights, options.optimizer
+    start = options.steps if options.adversarial_from is None else options.adversarial_from
+    done = parts.first
+    progress = tqdm(total=options.steps, initial=parts.first, disable=not accelerator.is_main_process)
+    with StopRequest() as stop, progress:
+        for step, batch in enumerate(parts.loader, parts.first):
+            batch, done = batch.to(accelerator.device), step + 1
+            adversarial = step >= start
+            frozen = options.trainable == "decoder" or (options.trainable == "partial" and adversarial)
+            factor = trapezoid(step, steps=options.steps, warmup=rates.warmup, decay=rates.decay)
+            values: dict[str, float | Tensor] = {}
+
+            rebuilt = parts.joint(batch.audio, batch.frames, batch.depth, batch.tasks, batch.texts, frozen)
+            losses = {
+                "mel": parts.mel(rebuilt.audio, batch.audio),
+                "commitment": rebuilt.commitment,
+                "codebook": rebuilt.codebook,
+            }
+            tokens = total_over_processes(accelerator, batch.tokens)
+            if rebuilt.semantic is not None:  # a mean over the tokens of all processes, whoever has how many
+                losses["semantic"] = rebuilt.semantic * accelerator.num_processes / max(1, tokens)
+            if adversarial:
+                verdicts = parts.discriminators(torch.cat([batch.audio, rebuilt.audio.detach()]))
+                loss = discriminator_loss(*halves(verdicts))
+                rise = min(1.0, (done - start) / max(1, rates.warmup))
+                rate = rates.discriminator_learning_rate * min(factor, rise)
+                norm = _update(parts, parts.discriminator_optimizer, loss, rate, rates.clip)
+                values |= {"train/loss/discriminator": loss, "train/discriminator_grad_norm": norm}
+                values["train/discriminator_lr"] = rate
+                real, fake = judged(parts.judge, batch.audio, rebuilt.audio)
+                losses |= {"adversarial": generator_loss(fake), "feature": feature_loss(real, fake)}
+            if done % options.monitor.gradients_every == 0 and not frozen:
+                values |= gradient_norms(losses, weights, rebuilt.latents)
+            total, rate = weighted_sum(losses, weights), rates.learning_rate * factor
+            values["train/lr"] = rate
+            values["train/grad_norm"] = _update(parts, parts.optimizer, total, rate, rates.clip)
+            parts.averaged.update_parameters(accelerator.unwrap_model(parts.joint))
+
+            values |= {f"train/loss/{name}": loss for name, loss in losses.items()}
+            logged = {
+                name: torch.as_tensor(value).item()
+                for name, value in values.items()
+                if tokens or "semantic" not in name
+            }
+            if not math.isfinite(float(total.detach())):
+                raise FloatingPointError(f"step {step}: the loss is {total.item()}; lower the learning rate")
+            monitor.add(logged, batch, rebuilt.codes)
+            progress.update()
+            progress.set_postfix(mel=f"{logged['train/loss/mel']:.3f}", refresh=False)
+            if done % options.monitor.every == 0:
+                monitor.log(accelerator, done)
+            if done % options.monitor.samples_every == 0 and accelerator.is_main_process:
+                monitor.sample(done, parts.result.tokenizer, parts.samples, parts.mel)
+            stopping = total_over_processes(accelerator, int(stop.asked)) > 0
+            scheduled = done % options.save_every == 0 or done == options.steps
+            if scheduled or stopping:
+                parts.save_model()
+                if parts.validation and scheduled and accelerator.is_main_process:
+                    monitor.write(done, validate(parts.result, parts.mel, parts.validation))
+                save_state(accelerator, options.run, done)
+            if stopping:
+                break
+    if stop and accelerator.is_main_process:
+        logger.warning("asked to stop: saved at step %d", done)
+    return parts.result.tokenizer.eval()
+
+
+def _update(parts: Parts, optimizer: AcceleratedOptimizer, loss: Tensor, rate: float, clip: float) -> Tensor:
+    """One step down the gradient of `loss`, which is no longer than `clip`; its norm before that."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    parts.accelerator.backward(loss)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    norm = parts.accelerator.clip_grad_norm_(parameters, clip)
+    optimizer.step()
+    optimizer.zero_grad()
+    return torch.as_tensor(0.0 if norm is None else norm)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point: a mistake of the user ends with one line on stderr and exit code 2."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name in ("accelerate", "torch.distributed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    presets = {name: (preset.__doc__ or "", preset()) for name, preset in PRESETS.items()}
+    try:
+        train(tyro.extras.overridable_config_cli(presets, args=argv, description=__doc__))
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
