@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -12,13 +11,17 @@ from torch import Tensor
 class Level(NamedTuple):
     """One codebook and its projections, weight norm folded in."""
 
-    in_weight: Float[Tensor, "l r"]
+    in_weight: Float[Tensor, "r l"]
     in_bias: Float[Tensor, " l"]
     directions: Float[Tensor, "l v"]
     """Normalised rows of the codebook, as columns."""
     rows: Float[Tensor, "v l"]
-    out_weight: Float[Tensor, "r l"]
+    out_weight: Float[Tensor, "l r"]
     out_bias: Float[Tensor, " r"]
+
+
+MANY_ROWS = 16
+"""From here on it pays to compare every score with the best one."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Lookup:
     It is made for each call, or once for a stream, and never kept beside the weights: nothing to be stale.
     """
 
-    project_in: Float[Tensor, "r d"]
+    project_in: Float[Tensor, "d r"]
     project_in_bias: Float[Tensor, " r"]
     levels: list[Level]
     rows: Float[Tensor, "k v l"]
@@ -40,14 +43,15 @@ class Lookup:
     def encode(self, x: Float[Tensor, "b t d"], depth: int) -> Int[Tensor, "b t k"]:
         """Codes of the first `depth` codebooks: exactly the first columns of the full encoding."""
         with torch.autocast(x.device.type, enabled=False):
-            residual, codes = F.linear(x.float(), self.project_in, self.project_in_bias), []
+            residual = torch.addmm(self.project_in_bias, x.float().flatten(0, 1), self.project_in)
+            codes = []
             for level in self.levels[:depth]:
-                low = F.linear(residual, level.in_weight, level.in_bias)
-                code = (low @ level.directions).argmax(-1)
-                row = F.embedding(code, level.rows)
-                residual = residual - F.linear(row, level.out_weight, level.out_bias)
+                low = torch.addmm(level.in_bias, residual, level.in_weight)
+                code = _best(low @ level.directions)
+                row = level.rows.index_select(0, code)
+                residual = residual - torch.addmm(level.out_bias, row, level.out_weight)
                 codes.append(code)
-            return torch.stack(codes, -1)
+            return torch.stack(codes, -1).unflatten(0, x.shape[:2])
 
     def decode(
         self, codes: Int[Tensor, "b t k"], depth: Int[Tensor, " b"] | None = None
@@ -63,3 +67,11 @@ class Lookup:
                 chosen = self.rows[level, codes.where(used, 0)] * used[..., None]
                 bias = self.sum_bias[depth][:, None]
             return chosen.flatten(-2) @ self.sum_rows[: columns * self.rows.shape[-1]] + bias
+
+
+def _best(scores: Float[Tensor, "n v"]) -> Int[Tensor, " n"]:
+    """argmax, the first where several are equal; for many rows on a CPU, whose argmax is slow, by amax."""
+    if scores.is_cuda or len(scores) < MANY_ROWS:
+        return scores.argmax(-1)
+    place = torch.arange(scores.shape[-1], dtype=torch.int32)
+    return torch.where(scores == scores.amax(-1, keepdim=True), place, len(place)).amin(-1).long()

@@ -95,10 +95,10 @@ class ResidualVQ(nn.Module):
             )
             in_weight, in_bias, out_weight, out_bias = (part.unflatten(0, (count, -1)) for part in folded)
             directions = F.normalize(rows, dim=-1).mT.contiguous()
-            levels = zip(in_weight, in_bias, directions, rows, out_weight, out_bias, strict=True)
+            levels = zip(in_weight.mT, in_bias, directions, rows, out_weight.mT, out_bias, strict=True)
             biases = F.pad(out_bias.cumsum(0), (0, 0, 1, 0))  # none, the first, the first two, ...
             return Lookup(
-                project_in=first_weight,
+                project_in=first_weight.T,
                 project_in_bias=first_bias,
                 levels=[Level(*parts) for parts in levels],
                 rows=rows,
@@ -113,4 +113,4 @@ def _folded(projections: list[nn.Module]) -> tuple[Float[Tensor, "rows columns"]
         torch.cat([projection.get_parameter(name) for projection in projections])
         for name in ("parametrizations.weight.original0", "parametrizations.weight.original1", "bias")
     )
-    return direction * (gain / direction.norm(dim=1, keepdim=True)), bias
+    return torch._weight_norm(direction, gain, 0), bias

@@ -1,7 +1,9 @@
 """What a stream remembers: the keys and values that its layers can still look back at."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Complex, Float
@@ -68,6 +70,7 @@ class StageCache:
     block: Float[Tensor, "l two b h c d"]
     window: int
     frequencies: Float[Tensor, " half"]
+    weights: Sequence[Any] = ()
 
     def __post_init__(self) -> None:
         self.stop, self.position = self.window - 1, 0
