@@ -10,7 +10,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from tokenizer.attention import Sight, rotate, sight, turns
-from tokenizer.lookup import Lookup
+from tokenizer.lookup import Lookup, Search
 
 SMALLEST_RESERVE = 16
 """Steps that fit behind the past before it has to be moved, when the window is very short."""
@@ -71,32 +71,54 @@ class StageCache:
     window: int
     frequencies: Float[Tensor, " half"]
     weights: Sequence[Any] = ()
+    """Of the layers, with which the streams began."""
 
     def __post_init__(self) -> None:
-        self.stop, self.position = self.window - 1, 0
         self.lived = [0] * self.block.shape[2]
         """Steps of each row's stream so far."""
         self._sight: tuple[int, int, Sight] | None = None
+        self._begin_block(0)
+
+    @property
+    def reserve(self) -> int:
+        """Steps that fit behind the past."""
+        return self.block.shape[-2] - self.window + 1
+
+    @property
+    def position(self) -> int:
+        """Of the next step, for all rows; only differences between positions matter."""
+        return self._position + self.stop - self.window + 1
 
     def extend(self, steps: int) -> Chunk:
         """Move on by `steps`; what each layer passes through the chunk fills them."""
         past, end = min(max(self.lived), self.window - 1), self.window - 1
-        if self.stop + steps > self.block.shape[-2] >= end + steps:
+        if self.stop + steps > self.block.shape[-2] and steps <= self.reserve:
             self.block[..., :end, :] = self.block[..., self.stop - end : self.stop, :].clone()
-            self.stop = end
-        first, stop = self.stop - past, self.stop + steps
-        turning, seen = _turns(self.position, steps, self.frequencies), self._seen(past, steps)
-        if stop <= self.block.shape[-2]:
-            write = self.block[..., self.stop : stop, :].unbind()
-            chunk = Chunk(turning, seen, write=write, read=self.block[..., first:stop, :].unbind())
+            self._begin_block(self.position)
+        first, stop, seen = self.stop - past, self.stop + steps, self._seen(past, steps)
+        if steps <= self.reserve:
+            chunk = Chunk(
+                self._turns[self.stop - end : stop - end],
+                seen,
+                write=self.block[..., self.stop : stop, :].unbind(),
+                read=self.block[..., first:stop, :].unbind(),
+            )
             self.stop = stop
         else:
-            write = self.block[..., max(0, end - past - steps) : end, :].unbind()
-            chunk = Chunk(turning, seen, write=write, past=self.block[..., first : self.stop, :].unbind())
-            self.stop = end
-        self.position += steps
+            chunk = Chunk(
+                _turns(self.position, steps, self.frequencies),
+                seen,
+                write=self.block[..., max(0, end - past - steps) : end, :].unbind(),
+                past=self.block[..., first : self.stop, :].unbind(),
+            )
+            self._begin_block(self.position + steps)
         self.lived = [count + steps for count in self.lived]
         return chunk
+
+    def _begin_block(self, position: int) -> None:
+        """The past stands at the beginning of the block, and the step at `position` comes next."""
+        self.stop, self._position = self.window - 1, position
+        self._turns = _turns(position, self.reserve, self.frequencies)
 
     def restart(self, row: int) -> None:
         """Let `row` begin anew: what was before stays where it is, but this row no longer sees it."""
@@ -136,8 +158,8 @@ class StreamCache:
     """Where a batch of streams of one direction stands; each row may begin and end when it likes."""
 
     stages: list[StageCache]
-    lookup: Lookup
-    """Of the weights with which the streams began."""
+    quantizer: Search | Lookup
+    """A Search encodes, a Lookup decodes, with the weights with which the streams began."""
 
     @property
     def batch(self) -> int:
@@ -152,9 +174,11 @@ class StreamCache:
         """Let `row` go on from where `other`, a stream alone, stands; `other` is left as it is."""
         if other.batch != 1:
             raise ValueError(f"a row can adopt one stream, not {other.batch}: give a cache of batch 1")
+        if type(self.quantizer) is not type(other.quantizer):
+            raise ValueError("a stream to decode cannot go on from one to encode, nor the other way round")
         for stage, theirs in zip(self.stages, other.stages, strict=True):
             stage.adopt(row, theirs)
 
     def copy(self) -> "StreamCache":
         """A second stream that goes on from here on its own."""
-        return StreamCache([stage.copy() for stage in self.stages], self.lookup)
+        return StreamCache([stage.copy() for stage in self.stages], self.quantizer)

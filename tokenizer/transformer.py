@@ -33,12 +33,14 @@ class LayerWeights(NamedTuple):
 def run_layer(w: LayerWeights, x: Float[Tensor, "n d"], chunk: Chunk, index: int) -> Float[Tensor, "n d"]:
     """Layer `index` of its stage, on all steps of all signals one below the other."""
     width = x.shape[-1:]
-    qkv = F.layer_norm(x, width, *w.attention_norm) @ w.qkv
+    qkv = torch.layer_norm(x, width, *w.attention_norm) @ w.qkv
     qkv = rotate(qkv.view(-1, chunk.steps, 3, w.num_heads, width[0] // w.num_heads), chunk.turns)
     q, k, v = chunk.extend(index, qkv.permute(2, 0, 3, 1, 4))
     heads = attend(q, k, v, w.window, chunk.seen).transpose(1, 2).reshape(x.shape)
     x = torch.addcmul(x, w.attention_scale, heads @ w.attention_out)
-    return torch.addcmul(x, w.ffn_scale, F.gelu(F.layer_norm(x, width, *w.ffn_norm) @ w.ffn_in) @ w.ffn_out)
+    return torch.addcmul(
+        x, w.ffn_scale, F.gelu(torch.layer_norm(x, width, *w.ffn_norm) @ w.ffn_in) @ w.ffn_out
+    )
 
 
 class Layer(nn.Module):
@@ -110,12 +112,14 @@ class Stage(nn.Module):
 
 def fold(x: Float[Tensor, "b t d"], patch: int) -> Float[Tensor, "b u e"]:
     """Patchify: `patch` neighbouring steps become one; feature c of step i goes to c * patch + i."""
-    return x.unflatten(1, (-1, patch)).transpose(-1, -2).flatten(-2)
+    batch, steps, width = x.shape
+    return x.reshape(batch, -1, patch, width).transpose(-1, -2).reshape(batch, steps // patch, -1)
 
 
 def unfold(x: Float[Tensor, "b u e"], patch: int) -> Float[Tensor, "b t d"]:
     """The exact inverse of `fold`."""
-    return x.unflatten(-1, (-1, patch)).transpose(-1, -2).flatten(1, 2)
+    batch, steps, _ = x.shape
+    return x.reshape(batch, steps, -1, patch).transpose(-1, -2).reshape(batch, steps * patch, -1)
 
 
 def _projection(input_dim: int, output_dim: int) -> nn.Module:
