@@ -12,24 +12,28 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cat_tts.depth import SwiGLU
-from cat_tts.fused import Layer, Norm, Product
+from cat_tts.fused import Layer, Norm
 from cat_tts.model import CatTTS
+from cat_tts.products import Weights, product
 from cat_tts.sampling import Knobs, choose, filtered_logits
 
 
 class Head:
     """Logits of one channel from the last hidden states, through its own adapter where the model has one."""
 
-    def __init__(self, model: CatTTS, channel: int, weight: Float[Tensor, "v d"], norm: Norm) -> None:
+    def __init__(self, model: CatTTS, channel: int, weight: Tensor, norm: Norm, weights: Weights) -> None:
         depth = model.depth
         self.adapter = None
         if len(depth.adapters):
             adapter = cast("SwiGLU", depth.adapters[channel])
             both = torch.cat([adapter.gate_proj.weight, adapter.up_proj.weight])
-            self.adapter = Product(norm.folded(both)), Product(adapter.down_proj.weight.detach())
+            self.adapter = (
+                product(norm.folded(both), weights),
+                product(adapter.down_proj.weight.detach(), weights),
+            )
             norm = Norm(cast("nn.RMSNorm", depth.head_norms[channel]).weight)
             self.norm = norm
-        self.product = Product(norm.folded(weight))
+        self.product = product(norm.folded(weight), weights)
 
     def __call__(self, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
         if self.adapter is not None:
@@ -59,10 +63,12 @@ class DepthStep:
     of embeddings once, here, and not in every frame.
     """
 
-    def __init__(self, model: CatTTS, rows: int, *, any_text: bool = False) -> None:
+    def __init__(
+        self, model: CatTTS, rows: int, weights: Weights = "float", *, any_text: bool = False
+    ) -> None:
         config, shape = model.config, model.config.depth
         self.model, self.any_text, self.tokens = model, any_text and config.full_text_head, config.tokens
-        self.layers = [Layer(layer, shape) for layer in model.depth.layers]
+        self.layers = [Layer(layer, shape, weights) for layer in model.depth.layers]
         self.norm, device = Norm(model.depth.norm.weight), model.depth.norm.weight.device
         self.adapter_in = model.depth.adapter_in
         self.text = torch.tensor([config.tokens.slot, config.tokens.audio_end], device=device)
@@ -73,7 +79,7 @@ class DepthStep:
         if config.full_text_head and not self.any_text:
             decision = decision[self.text]
         self.heads = [
-            Head(model, channel, weight, self.norm)
+            Head(model, channel, weight, self.norm, weights)
             for channel, weight in enumerate(
                 [decision, *(head.weight[:-1] for head in model.depth.code_heads)]
             )

@@ -14,24 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cat_tts.config import TransformerConfig
+from cat_tts.products import Weights, product
 
 EPS = 1e-6
-
-
-class Product:
-    """x -> x W, for a weight in nn.Linear's layout [out, in]."""
-
-    def __init__(self, weight: Float[Tensor, "o i"]) -> None:
-        out, inner = weight.shape
-        # Of the two layouts the one with the longer rows is read faster.
-        self.weight = weight.t().contiguous() if out > inner else weight.clone().t()
-
-    def __call__(self, x: Float[Tensor, "n i"], out: Float[Tensor, "n o"] | None = None) -> Tensor:
-        return torch.mm(x, self.weight, out=out)
-
-    def added_to(self, residual: Float[Tensor, "n o"], x: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
-        """residual + x W."""
-        return torch.addmm(residual, x, self.weight)
 
 
 class Norm:
@@ -61,24 +46,19 @@ class Layer:
     qkv(norm(x)) is a row of `heads` queries, `kv_heads` keys and `kv_heads` values.
     """
 
-    def __init__(self, layer: nn.Module, config: TransformerConfig) -> None:
+    def __init__(self, layer: nn.Module, config: TransformerConfig, weights: Weights) -> None:
         attention, mlp = cast("nn.Module", layer.self_attn), cast("nn.Module", layer.mlp)
         self.heads, self.kv_heads, self.head_dim = config.num_heads, config.num_kv_heads, config.head_dim
-        self.norm, ffn_norm = (
-            Norm(_weight(layer, "input_layernorm")),
-            Norm(_weight(layer, "post_attention_layernorm")),
-        )
-        self.ffn_norm = ffn_norm
+        self.norm = Norm(_weight(layer, "input_layernorm"))
+        self.ffn_norm = Norm(_weight(layer, "post_attention_layernorm"))
         self.q_gain, self.k_gain = _weight(attention, "q_norm"), _weight(attention, "k_norm")
         self.floor = self.q_gain.new_tensor([(config.head_dim * EPS) ** 0.5], dtype=torch.float32)
-        self.qkv = Product(
-            self.norm.folded(torch.cat([_weight(attention, f"{name}_proj") for name in "qkv"]))
-        )
-        self.output = Product(_weight(attention, "o_proj"))
-        self.gate_up = Product(
-            ffn_norm.folded(torch.cat([_weight(mlp, "gate_proj"), _weight(mlp, "up_proj")]))
-        )
-        self.down = Product(_weight(mlp, "down_proj"))
+        qkv = torch.cat([_weight(attention, f"{name}_proj") for name in "qkv"])
+        gate_up = torch.cat([_weight(mlp, "gate_proj"), _weight(mlp, "up_proj")])
+        self.qkv = product(self.norm.folded(qkv), weights)
+        self.output = product(_weight(attention, "o_proj"), weights)
+        self.gate_up = product(self.ffn_norm.folded(gate_up), weights)
+        self.down = product(_weight(mlp, "down_proj"), weights)
 
     def finish(self, x: Float[Tensor, "n d"], attended: Float[Tensor, "n g r h"]) -> Float[Tensor, "n d"]:
         """The rest of the layer, from what the groups of heads have read."""

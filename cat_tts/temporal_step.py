@@ -15,6 +15,7 @@ from transformers.cache_utils import DynamicLayer
 
 from cat_tts.fused import Layer, Norm
 from cat_tts.model import CatTTS
+from cat_tts.products import Weights
 
 BLOCK = 256
 """Positions by which the cache grows."""
@@ -23,10 +24,10 @@ BLOCK = 256
 class TemporalStep:
     """Takes lie in the rows of a cache, each as long as it is; a step adds one position to the first n."""
 
-    def __init__(self, model: CatTTS, rows: int) -> None:
+    def __init__(self, model: CatTTS, rows: int, weights: Weights = "float") -> None:
         config = model.config.temporal
         self.model = model
-        self.layers = [Layer(layer, config) for layer in model.temporal.layers]
+        self.layers = [Layer(layer, config, weights) for layer in model.temporal.layers]
         gain = model.temporal.norm.weight.detach()
         self.norm = Norm(gain)
         self.scale = self.norm.folded(gain.new_ones(1, config.dim))
