@@ -4,12 +4,12 @@ Every contender has random weights of the same shapes. They take turns, round by
 of the ratios of a round: neighbours on the machine slow all of a round, not one contender.
 """
 
-import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from cat_tts import CatTTS, Continuation, FrameDecoder, SamplingOptions, TTSConfig
@@ -68,8 +68,8 @@ def measure(
     """
     torch.manual_seed(0)
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
-    config = SIZES[size]()
-    model = CatTTS(config).eval().to(device, dtype)
+    with torch.device(device):
+        model = CatTTS(SIZES[size]()).eval().to(dtype)
     names = only or [name for name in CONTENDERS if name != "int8" or device == "cpu"]
     runs = {name: CONTENDERS[name](model, batch, depth) for name in names}
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -81,10 +81,7 @@ def measure(
             short, long = _seconds(run, 2, device), _seconds(run, frames, device)
             times[name].append((long - short) / (frames - 2))
         copied.append(copy_bandwidth(device))
-    read = frame_bytes(model, depth)
-    bandwidth = statistics.median(copied)
-    del model, runs
-    gc.collect()
+    read, bandwidth = frame_bytes(model, depth), statistics.median(copied)
     return {
         "size": size,
         "batch": batch,
@@ -111,12 +108,13 @@ def _ratios(times: Mapping[str, Sequence[float]], ours: str) -> dict[str, float]
     }
 
 
-def prompt_ids(batch: int, device: torch.device) -> Tensor:
+def prompt_ids(batch: int, device: torch.device) -> Int[Tensor, "b t"]:
     """The text before the frames, the same for all contenders."""
     return torch.randint(5, 500, (batch, PROMPT), generator=torch.Generator().manual_seed(0)).to(device)
 
 
-def prompt_rows(model: CatTTS, batch: int) -> Tensor:
+def prompt_rows(model: CatTTS, batch: int) -> Int[Tensor, "b t c"]:
+    """`prompt_ids` as rows of a model."""
     ids = prompt_ids(batch, model.text_embedding.weight.device)
     pads = ids.new_full((batch, PROMPT, model.config.num_codebooks), model.config.pad_code)
     return torch.cat([ids[..., None], pads], -1)
@@ -145,29 +143,15 @@ def _ours(weights: Weights = "float", options: SamplingOptions = GREEDY) -> Call
 
 def _products(model: CatTTS, batch: int, depth: int) -> Run:
     """The bare `nn.Linear` products of a frame, and nothing else."""
-    config, inner = model.config, model.depth
-    once = [module for module in model.temporal.modules() if isinstance(module, nn.Linear)]
-    each = [
-        module
-        for part in (inner.adapter_in, *inner.layers)
-        for module in part.modules()
-        if isinstance(module, nn.Linear)
-    ]
-    heads = [
-        [module for module in inner.adapters[k].modules() if isinstance(module, nn.Linear)]
-        if len(inner.adapters)
-        else []
-        for k in range(1 + depth)
-    ]
+    inner = model.depth
     stop = nn.Linear(inner.decision_head.in_features, 2, bias=False).to(inner.decision_head.weight)
-    modules = once + [
-        module
-        for k in range(1 + depth)
-        for module in [*each, *heads[k], stop if k == 0 else inner.code_heads[k - 1]]
-    ]
+    modules = _linear(model.temporal)
+    for k in range(1 + depth):
+        for part in (inner.adapter_in, *inner.layers, *inner.adapters[k : k + 1]):
+            modules += _linear(part)
+        modules.append(stop if k == 0 else inner.code_heads[k - 1])
     widths = {module.in_features for module in modules}
-    x = {width: torch.randn(batch, width).to(inner.decision_head.weight) for width in widths}
-    del config
+    x = {width: torch.randn(batch, width).to(stop.weight) for width in widths}
 
     def run(frames: int) -> None:
         for _ in range(frames):
@@ -177,9 +161,14 @@ def _products(model: CatTTS, batch: int, depth: int) -> Run:
     return run
 
 
+def _linear(part: nn.Module) -> list[nn.Linear]:
+    return [module for module in part.modules() if isinstance(module, nn.Linear)]
+
+
 def _csm(model: CatTTS, batch: int, depth: int) -> Run:
-    peer = csm(model.config, depth).to(model.text_embedding.weight)
-    ids = prompt_ids(batch, model.text_embedding.weight.device)
+    weight = model.text_embedding.weight
+    peer, ids = csm(model.config, depth), prompt_ids(batch, weight.device)
+    peer.to(device=weight.device, dtype=weight.dtype)
 
     def run(frames: int) -> None:
         made = peer.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=frames, do_sample=False)
