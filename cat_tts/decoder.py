@@ -51,7 +51,7 @@ class FrameDecoder:
         self._takes[slot] = None
 
     def step(self) -> dict[int, Int[Tensor, " e"]]:
-        return {slot: next(take) for slot, take in enumerate(self._takes) if take is not None}
+        return {slot: next(take).cpu() for slot, take in enumerate(self._takes) if take is not None}
 
 
 @torch.inference_mode()

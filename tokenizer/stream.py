@@ -42,33 +42,50 @@ class StageCache:
         keys = like.new_zeros(layers, batch, heads, window - 1 + reserve, head_dim)
         return cls(keys, torch.zeros_like(keys), window, rope_period, window - 1, lived=[0] * batch)
 
-    def extend(self, steps: int) -> "Chunk":
-        """Move on by `steps`; what `Chunk.append` gets from each layer fills them."""
-        past = min(max(self.lived), self.window - 1)
+    def extend(self, steps: int, rows: int | None = None) -> "Chunk":
+        """Move the first `rows`, or all, on by `steps`; what `Chunk.append` gets from each layer fills them.
+
+        The other rows lose their past: the clock moves on without them.
+        """
+        rows = len(self.lived) if rows is None else rows
+        living = self.lived[:rows]
+        past = min(max(living), self.window - 1)
         hidden = None
-        if min(self.lived) < past:
-            lived = torch.tensor(self.lived, device=self.keys.device)[:, None]
+        if min(living) < past:
+            lived = torch.tensor(living, device=self.keys.device)[:, None]
             hidden = torch.arange(past + steps, device=self.keys.device) < past - lived
         seen = sight(steps, past + steps, self.window, self.keys, hidden)
         turns = rotary_table(self.position, steps, self.keys.shape[-1], self.rope_period, self.keys.device)
         if self.stop + steps > self.keys.shape[3] and steps <= self.keys.shape[3] - (self.window - 1):
             for block in (self.keys, self.values):
-                block[:, :, :, : self.window - 1] = block[
-                    :, :, :, self.stop - self.window + 1 : self.stop
-                ].clone()
+                past_end = block[:, :rows, :, self.stop - self.window + 1 : self.stop]
+                block[:, :rows, :, : self.window - 1] = past_end.clone()
             self.stop = self.window - 1
-        chunk = Chunk(self, self.stop, past, steps, seen, turns)
+        chunk = Chunk(self, rows, self.stop, past, steps, seen, turns)
         self.stop = self.stop + steps if chunk.fits else self.window - 1
         self.position += steps
-        self.lived = [count + steps for count in self.lived]
+        self.lived = [count + steps for count in living] + [0] * (len(self.lived) - rows)
         return chunk
 
     def restart(self, row: int) -> None:
         """Let `row` begin anew: what was before stays where it is, but this row no longer sees it."""
         self.lived[row] = 0
 
+    def move(self, source: int, target: int) -> None:
+        """Let `target` be what `source` is, and `source` begin anew."""
+        if source != target:
+            for block in (self.keys, self.values):
+                block[:, target] = block[:, source]
+            self.lived[target] = self.lived[source]
+        self.lived[source] = 0
+
     def adopt(self, row: int, other: "StageCache") -> None:
-        """Give `row` the past of the only row of `other`, its keys turned to where this clock stands."""
+        """Give `row` the past of the only row of `other`, its keys turned to where this clock stands.
+
+        Where no row has a past, the clock is set as well, so that a stream alone is the same every time.
+        """
+        if not any(self.lived):
+            self.position, self.stop = other.position, self.window - 1
         kept = min(other.lived[0], self.window - 1)
         turn = rotary_table(
             self.position - other.position, 1, self.keys.shape[-1], self.rope_period, self.keys.device
@@ -77,6 +94,14 @@ class StageCache:
         self.keys[:, row, :, mine] = rotate(other.keys[:, 0, :, theirs], turn)
         self.values[:, row, :, mine] = other.values[:, 0, :, theirs]
         self.lived[row] = other.lived[0]
+
+    def past(self) -> "StageCache":
+        """What can still be seen, alone: no room to go on, but to be adopted."""
+        kept = slice(self.stop - min(max(self.lived), self.window - 1), self.stop)
+        twin = copy.copy(self)
+        twin.keys, twin.values = self.keys[:, :, :, kept].clone(), self.values[:, :, :, kept].clone()
+        twin.stop, twin.lived = twin.keys.shape[3], self.lived.copy()
+        return twin
 
     def copy(self) -> "StageCache":
         twin = copy.copy(self)
@@ -89,6 +114,7 @@ class Chunk:
     """The steps of one call: where they go, what they see, and their rotary turns."""
 
     cache: StageCache
+    rows: int
     start: int
     past: int
     steps: int
@@ -103,7 +129,9 @@ class Chunk:
         self, layer: int, keys: Float[Tensor, "b h t d"], values: Float[Tensor, "b h t d"]
     ) -> tuple[Float[Tensor, "b h m d"], Float[Tensor, "b h m d"]]:
         """Remember one layer's keys and values; return them behind the past that they may look back at."""
-        return self._append(self.cache.keys[layer], keys), self._append(self.cache.values[layer], values)
+        blocks = (block[layer, : self.rows] for block in (self.cache.keys, self.cache.values))
+        keys, values = (self._append(block, new) for block, new in zip(blocks, (keys, values), strict=True))
+        return keys, values
 
     def _append(self, block: Tensor, new: Tensor) -> Tensor:
         first, stop = self.start - self.past, self.start + self.steps
@@ -119,7 +147,10 @@ class Chunk:
 
 @dataclass
 class StreamCache:
-    """Where a batch of streams of one direction stands; each row may begin and end when it likes."""
+    """Where a batch of streams of one direction stands; each row may begin and end when it likes.
+
+    A call may bring fewer rows than there are: they are the first ones, and the others lose their past.
+    """
 
     stages: list[StageCache]
     lookup: Lookup
@@ -140,6 +171,20 @@ class StreamCache:
             raise ValueError(f"a row can adopt one stream, not {other.batch}: give a cache of batch 1")
         for stage, theirs in zip(self.stages, other.stages, strict=True):
             stage.adopt(row, theirs)
+
+    def move(self, source: int, target: int) -> None:
+        """Let row `target` go on as row `source`, and that begin anew."""
+        for stage in self.stages:
+            stage.move(source, target)
+
+    def past(self) -> "StreamCache":
+        """What a stream that goes on from here has to adopt; it takes no more memory than that."""
+        return StreamCache([stage.past() for stage in self.stages], self.lookup)
+
+    @property
+    def nbytes(self) -> int:
+        """Of the keys and values."""
+        return sum(stage.keys.nbytes + stage.values.nbytes for stage in self.stages)
 
     def copy(self) -> "StreamCache":
         """A second stream that goes on from here on its own."""

@@ -59,7 +59,7 @@ class Stage(nn.Module):
             turns = rotary_table(0, steps, self.head_dim, self.rope_period, x.device)
             seen = sight(steps, steps, self.window, x)
         else:
-            chunk = cache.extend(steps)
+            chunk = cache.extend(steps, len(x))
             turns, seen = chunk.turns, chunk.seen
         for index, layer in enumerate(self.layers):
             x = layer(x, turns, seen, chunk, index)
