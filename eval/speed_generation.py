@@ -182,9 +182,7 @@ def _csm(model: CatTTS, batch: int, depth: int) -> Run:
     ids = prompt_ids(batch, model.text_embedding.weight.device)
 
     def run(frames: int) -> None:
-        made = peer.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=frames, do_sample=False
-        )
+        made = peer.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=frames, do_sample=False)
         assert isinstance(made, Tensor) and made.shape[1:] == (frames, depth)
 
     return run

@@ -1,65 +1,114 @@
-"""The quantizer's weights in the form that inference wants: everything that is the same every time, done."""
+"""The quantizer as inference wants it: all that is the same for every frame is computed beforehand.
+
+A `Search` finds codes, a `Lookup` reads them. They are made from the weights of a ResidualVQ for one call,
+or once for a stream, and never kept beside the weights: there is nothing that could be stale.
+"""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+MANY_FRAMES, GROUP = 16, 32
+"""From so many frames on, a CPU finds the best of many scores faster in groups of so many."""
 
-class Level(NamedTuple):
-    """One codebook and its projections, weight norm folded in."""
 
-    in_weight: Float[Tensor, "l r"]
-    in_bias: Float[Tensor, " l"]
-    directions: Float[Tensor, "l v"]
-    """Normalised rows of the codebook, as columns."""
-    rows: Float[Tensor, "v l"]
-    out_weight: Float[Tensor, "r l"]
-    out_bias: Float[Tensor, " r"]
+@dataclass(frozen=True)
+class Projection:
+    """x -> x @ weight + bias, weight norm folded in."""
+
+    weight: Float[Tensor, "*k i o"]
+    bias: Float[Tensor, "*k o"]
+
+    def __call__(self, x: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
+        return torch.addmm(self.bias, x, self.weight)
+
+
+@dataclass(frozen=True)
+class Search:
+    """Residual quantisation that never forms a residual.
+
+    The residual is only ever looked at through the levels' projections to a few dimensions. So all of them
+    are applied to the input at once, and each chosen row is subtracted as the later levels would see it.
+    """
+
+    project_in: Projection
+    lows: Projection
+    """To what all levels would see, side by side, if no row were chosen before them."""
+    directions: list[Float[Tensor, "l v"]]
+    """By level: the normalised rows of the codebook, as columns."""
+    shades: list[Float[Tensor, "v rest"]]
+    rows: list[Float[Tensor, "v l"]]
+
+    @classmethod
+    def of(cls, project_in: Projection, ins: Projection, outs: Projection, rows: Tensor) -> "Search":
+        """From the projection to the residual's width, those of all levels, and all codebooks [k, v, l]."""
+        levels, width, low = ins.weight.shape
+        before = outs.bias.cumsum(0) - outs.bias  # what the earlier levels' biases take away
+        bias = ins.bias - (before[:, None] @ ins.weight).squeeze(1)
+        weight = ins.weight.transpose(0, 1).reshape(width, levels * low)
+        shades = outs.weight.flatten(0, 1) @ weight
+        return cls(
+            project_in=project_in,
+            lows=Projection(weight, bias.flatten()),
+            directions=list(F.normalize(rows, dim=-1).mT.contiguous()),
+            shades=[shade[:, (k + 1) * low :] for k, shade in enumerate(shades.split(low))],
+            rows=list(rows),
+        )
+
+    def __call__(self, x: Float[Tensor, "b t d"], depth: int) -> Int[Tensor, "b t k"]:
+        """Codes of the first `depth` codebooks: exactly the first columns of the full encoding."""
+        with torch.autocast(x.device.type, enabled=False):
+            lows, codes = self.lows(self.project_in(x.float().flatten(0, 1))), []
+            for directions, shade, rows in zip(self.directions, self.shades, self.rows, strict=True):
+                low, lows = lows[:, : len(directions)], lows[:, len(directions) :]
+                codes.append(_best(low @ directions))
+                if len(codes) == depth:
+                    break
+                lows.addmm_(rows.index_select(0, codes[-1]), shade, alpha=-1)
+            return torch.stack(codes, -1).unflatten(0, x.shape[:2])
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """A ResidualVQ as it was when this was made (by `ResidualVQ.lookup`); always float32.
+    """The sum of the projected rows that codes stand for, projected."""
 
-    It is made for each call, or once for a stream, and never kept beside the weights: nothing to be stale.
-    """
-
-    project_in: Float[Tensor, "r d"]
-    project_in_bias: Float[Tensor, " r"]
-    levels: list[Level]
     rows: Float[Tensor, "k v l"]
-    sum_rows: Float[Tensor, "kl d"]
-    """From the chosen rows of all codebooks, side by side, to latents: both output projections in one."""
-    sum_bias: Float[Tensor, "depths d"]
-    """What the biases of the first 0, 1, ... k codebooks add to the latents."""
+    project: Float[Tensor, "kl r"]
+    """The chosen rows of all levels, side by side, to the sum of their projections."""
+    biases: Float[Tensor, "depths r"]
+    """The sum of the biases of the first 0, 1, ... k levels."""
+    project_out: Projection
 
-    def encode(self, x: Float[Tensor, "b t d"], depth: int) -> Int[Tensor, "b t k"]:
-        """Codes of the first `depth` codebooks: exactly the first columns of the full encoding."""
-        with torch.autocast(x.device.type, enabled=False):
-            residual, codes = F.linear(x.float(), self.project_in, self.project_in_bias), []
-            for level in self.levels[:depth]:
-                low = F.linear(residual, level.in_weight, level.in_bias)
-                code = (low @ level.directions).argmax(-1)
-                row = F.embedding(code, level.rows)
-                residual = residual - F.linear(row, level.out_weight, level.out_bias)
-                codes.append(code)
-            return torch.stack(codes, -1)
+    @classmethod
+    def of(cls, outs: Projection, rows: Tensor, project_out: Projection) -> "Lookup":
+        """From the projections of all levels, all codebooks [k, v, l], and the projection to latents."""
+        biases = F.pad(outs.bias.cumsum(0), (0, 0, 1, 0))
+        return cls(rows, outs.weight.flatten(0, 1), biases, project_out)
 
-    def decode(
+    def __call__(
         self, codes: Int[Tensor, "b t k"], depth: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b t d"]:
         """Latents of the first k codebooks, or of row i's first `depth[i]`: nothing stands in for others."""
-        columns = codes.shape[-1]
-        level = torch.arange(columns, device=codes.device)
+        levels = torch.arange(codes.shape[-1], device=codes.device)
         with torch.autocast(codes.device.type, enabled=False):
             if depth is None:
-                chosen, bias = self.rows[level, codes], self.sum_bias[columns]
+                chosen, bias = self.rows[levels, codes], self.biases[len(levels)]
             else:
-                used = (level < depth[:, None])[:, None]  # [b, 1, k]
-                chosen = self.rows[level, codes.where(used, 0)] * used[..., None]
-                bias = self.sum_bias[depth][:, None]
-            return chosen.flatten(-2) @ self.sum_rows[: columns * self.rows.shape[-1]] + bias
+                used = (levels < depth[:, None])[:, None]  # [b, 1, k]
+                chosen = self.rows[levels, codes.where(used, 0)] * used[..., None]
+                bias = self.biases[depth][:, None]
+            chosen = chosen.flatten(-2)
+            total = chosen @ self.project[: chosen.shape[-1]] + bias
+            return self.project_out(total.flatten(0, 1)).unflatten(0, codes.shape[:2])
+
+
+def _best(scores: Float[Tensor, "n v"]) -> Int[Tensor, " n"]:
+    """argmax, and the first where several are equal."""
+    if scores.device.type != "cpu" or len(scores) < MANY_FRAMES or scores.shape[1] % GROUP:
+        return scores.argmax(-1)
+    groups = scores.unflatten(1, (-1, GROUP))
+    best = groups.amax(-1).argmax(-1)
+    return best * GROUP + groups[torch.arange(len(scores)), best].argmax(-1)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tokenizer import checkpoint, published
 from tokenizer.config import StageConfig, TokenizerConfig
+from tokenizer.lookup import Lookup, Search
 from tokenizer.quantizer import ResidualVQ
 from tokenizer.stream import StreamCache
 from tokenizer.transformer import Stage, fold, unfold
@@ -97,8 +98,10 @@ class AudioTokenizer(nn.Module):
             )
         if audio.shape[-1] == 0:
             raise ValueError("audio has no samples: nothing to encode")
-        lookup = cache.lookup if cache else self.quantizer.lookup()
-        return lookup.encode(self.latents(F.pad(audio, (0, missing)), cache), depth)
+        search = cache.quantizer if cache else self.quantizer.search()
+        if not isinstance(search, Search):
+            raise ValueError("this cache is of a stream to decode: give one of encoder_cache")
+        return search(self.latents(F.pad(audio, (0, missing)), cache), depth)
 
     @torch.no_grad()
     def decode(
@@ -114,12 +117,14 @@ class AudioTokenizer(nn.Module):
         self._depth(codes.shape[-1])
         if depth is not None:
             depth = self._depths(depth, codes)
-        lookup = cache.lookup if cache else self.quantizer.lookup()
-        return self.synthesize(lookup.decode(codes, depth), cache)
+        lookup = cache.quantizer if cache else self.quantizer.lookup()
+        if not isinstance(lookup, Lookup):
+            raise ValueError("this cache is of a stream to encode: give one of decoder_cache")
+        return self.synthesize(lookup(codes, depth), cache)
 
     def encoder_cache(self, batch: int = 1) -> StreamCache:
         """The state in which a stream of `batch` signals to encode begins."""
-        return StreamCache([stage.cache(batch) for stage in self.encoder], self.quantizer.lookup())
+        return StreamCache([stage.cache(batch) for stage in self.encoder], self.quantizer.search())
 
     def decoder_cache(self, batch: int = 1) -> StreamCache:
         """The state in which a stream of `batch` signals to decode begins."""
