@@ -60,15 +60,17 @@ class Search:
 
     def __call__(self, x: Float[Tensor, "b t d"], depth: int) -> Int[Tensor, "b t k"]:
         """Codes of the first `depth` codebooks: exactly the first columns of the full encoding."""
+        low, size = self.directions[0].shape
+        many = x.device.type == "cpu" and x.shape[0] * x.shape[1] >= MANY_FRAMES and size % GROUP == 0
         with torch.autocast(x.device.type, enabled=False):
             lows, codes = self.lows(self.project_in(x.float().flatten(0, 1))), []
-            for directions, shade, rows in zip(self.directions, self.shades, self.rows, strict=True):
-                low, lows = lows[:, : len(directions)], lows[:, len(directions) :]
-                codes.append(_best(low @ directions))
-                if len(codes) == depth:
-                    break
-                lows.addmm_(rows.index_select(0, codes[-1]), shade, alpha=-1)
-            return torch.stack(codes, -1).unflatten(0, x.shape[:2])
+            for k in range(depth):
+                own, later = lows[:, k * low : (k + 1) * low], lows[:, (k + 1) * low :]
+                scores = own @ self.directions[k]
+                code = _best_of_groups(scores) if many else scores.argmax(-1)
+                later.addmm_(self.rows[k].index_select(0, code), self.shades[k], alpha=-1)
+                codes.append(code)
+            return torch.stack(codes, -1).view(*x.shape[:2], depth)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Lookup:
     """The chosen rows of all levels, side by side, to the sum of their projections."""
     biases: Float[Tensor, "depths r"]
     """The sum of the biases of the first 0, 1, ... k levels."""
-    project_out: Projection
+    project_out: Projection | None
 
     @classmethod
     def of(cls, outs: Projection, rows: Tensor, project_out: Projection) -> "Lookup":
@@ -88,27 +90,36 @@ class Lookup:
         biases = F.pad(outs.bias.cumsum(0), (0, 0, 1, 0))
         return cls(rows, outs.weight.flatten(0, 1), biases, project_out)
 
+    def folded(self) -> "Lookup":
+        """The same with both projections in one: worth its price for a stream, not for one call."""
+        if self.project_out is None:
+            return self
+        with torch.autocast(self.rows.device.type, enabled=False):
+            project = self.project @ self.project_out.weight
+            return Lookup(self.rows, project, self.project_out(self.biases), None)
+
     def __call__(
         self, codes: Int[Tensor, "b t k"], depth: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b t d"]:
         """Latents of the first k codebooks, or of row i's first `depth[i]`: nothing stands in for others."""
-        levels = torch.arange(codes.shape[-1], device=codes.device)
+        batch, steps, columns = codes.shape
+        levels = torch.arange(columns, device=codes.device)
         with torch.autocast(codes.device.type, enabled=False):
             if depth is None:
-                chosen, bias = self.rows[levels, codes], self.biases[len(levels)]
+                chosen, bias = self.rows[levels, codes], self.biases[columns]
             else:
                 used = (levels < depth[:, None])[:, None]  # [b, 1, k]
                 chosen = self.rows[levels, codes.where(used, 0)] * used[..., None]
-                bias = self.biases[depth][:, None]
-            chosen = chosen.flatten(-2)
-            total = chosen @ self.project[: chosen.shape[-1]] + bias
-            return self.project_out(total.flatten(0, 1)).unflatten(0, codes.shape[:2])
+                bias = self.biases[depth].repeat_interleave(steps, 0)
+            chosen = chosen.reshape(batch * steps, -1)
+            latents = torch.addmm(bias, chosen, self.project[: chosen.shape[1]])
+            if self.project_out is not None:
+                latents = self.project_out(latents)
+            return latents.view(batch, steps, -1)
 
 
-def _best(scores: Float[Tensor, "n v"]) -> Int[Tensor, " n"]:
-    """argmax, and the first where several are equal."""
-    if scores.device.type != "cpu" or len(scores) < MANY_FRAMES or scores.shape[1] % GROUP:
-        return scores.argmax(-1)
+def _best_of_groups(scores: Float[Tensor, "n v"]) -> Int[Tensor, " n"]:
+    """argmax, the first where several are equal."""
     groups = scores.unflatten(1, (-1, GROUP))
     best = groups.amax(-1).argmax(-1)
     return best * GROUP + groups[torch.arange(len(scores)), best].argmax(-1)

@@ -109,7 +109,8 @@ def _folded(projections: list[nn.Module]) -> Projection:
         torch.stack([projection.get_parameter(name) for projection in projections])
         for name in ("parametrizations.weight.original0", "parametrizations.weight.original1", "bias")
     )
-    weight = torch._weight_norm(direction.flatten(0, 1), gain.flatten(0, 1), 0)
+    flat = direction.flatten(0, 1), gain.flatten(0, 1)
+    weight = torch._weight_norm(*flat, 0)  # pyright: ignore[reportPrivateImportUsage]
     return Projection(weight.view_as(direction).mT, bias)
 
 

@@ -36,15 +36,17 @@ class Chunk:
         self, layer: int, qkv: Float[Tensor, "three b h t d"]
     ) -> tuple[Float[Tensor, "b h t d"], Float[Tensor, "b h m d"], Float[Tensor, "b h m d"]]:
         """One layer's queries, and keys and values behind the past that the queries may look back at."""
+        q, k, v = qkv.unbind()
         if not self.write:
-            return qkv.unbind()
-        q, kv = qkv[0], qkv[1:].detach()
+            return q, k, v
+        kv = qkv[1:].detach()
         if self.past:
             kv = torch.cat([self.past[layer], kv], -2)
             self.write[layer].copy_(kv[..., kv.shape[-2] - self.write[layer].shape[-2] :, :])
-            return q, *kv.unbind()
-        self.write[layer].copy_(kv)
-        return q, *self.read[layer].unbind()
+        else:
+            self.write[layer].copy_(kv)
+            kv = self.read[layer]
+        return q, kv[0], kv[1]
 
 
 def alone(x: Float[Tensor, "b t d"], window: int, frequencies: Float[Tensor, " half"]) -> Chunk:
