@@ -1,9 +1,10 @@
 """The Depth Transformer position by position: the decision and the codes of one frame, for many takes.
 
-Nothing here has a shape that depends on the data, so that a whole frame can be one CUDA graph.
+No shape depends on the data, and nothing waits for a result: on CUDA a whole frame, noise and sampling
+included, is one graph for each number of takes and depth.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -13,9 +14,10 @@ from torch import Tensor, nn
 
 from cat_tts.depth import SwiGLU
 from cat_tts.fused import Layer, Norm
+from cat_tts.graphs import Replay
 from cat_tts.model import CatTTS
 from cat_tts.products import Weights, product
-from cat_tts.sampling import Knobs, choose, filtered_logits
+from cat_tts.sampling import Knobs, choose, filtered_logits, gumbel_noise
 
 
 class Head:
@@ -56,6 +58,27 @@ class Slot:
         self.gain = layer.q_gain * layer.k_gain * layer.head_dim
 
 
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """What the frames of a batch of takes are made from; the deepest take comes first."""
+
+    states: Float[Tensor, "n d"]
+    """Of the Temporal Transformer."""
+    counts: tuple[int, ...]
+    """Code k is made for the first `counts[k]` takes alone."""
+    codes: Knobs
+    decision: Knobs
+    seeds: Int[Tensor, " n"]
+    frames: Int[Tensor, " n"]
+    """Which frame of its take it is: the noise depends on it."""
+    going: Bool[Tensor, " n"]
+    """Takes that may not stop here."""
+    seen: Bool[Tensor, "n k v"]
+    """Codes that a take has had, for the repetition penalty."""
+    forced: Int[Tensor, "n k"] | None
+    """Codes that are taken as given; -1 where the model chooses."""
+
+
 class DepthStep:
     """Makes frames of up to `rows` takes at a time.
 
@@ -89,45 +112,50 @@ class DepthStep:
         cache = (1 + config.num_codebooks, rows, width, shape.head_dim)
         self.cache = [self.norm.gain.new_zeros(cache) for _ in self.layers]
         self._slots: dict[tuple[int, int], list[Slot]] = {}
+        self._graphs: dict[tuple, Replay] = {}
 
     @property
     def cache_bytes(self) -> int:
         return sum(layer.nbytes for layer in self.cache)
 
-    def __call__(
-        self,
-        states: Float[Tensor, "n d"],
-        counts: Sequence[int],
-        knobs: tuple[Knobs, Knobs],
-        noise: Float[Tensor, "n l v"] | None,
-        seen: Bool[Tensor, "n k v"] | None,
-        going: Bool[Tensor, " n"],
-        forced: Int[Tensor, "n k"] | None,
-    ) -> Int[Tensor, "n e"]:
+    def __call__(self, frame: Frame, *, static: bool = False) -> Int[Tensor, "n e"]:
         """Text id and codes of the next frame.
 
-        Code k is made for the first `counts[k]` takes alone, so the deepest come first. Of `knobs` the first
-        are those of the codes, the second those of the decision; `going` takes may not stop. Where `forced`
-        holds a code, it is taken.
+        Where few shapes occur (`static`), each is a graph on CUDA, and the result lives until the next call.
         """
-        hidden = self._position(self.adapter_in(states), 0)
-        text, fed = self._decide(hidden, knobs[1], None if noise is None else noise[:, 0], going)
-        row = states.new_zeros((len(states), 1 + len(counts)), dtype=torch.long)
+        if not (static and frame.states.is_cuda):
+            return self._make(frame)
+        key = (frame.counts, frame.codes.kind, frame.decision.kind, frame.forced is None)
+        if key not in self._graphs:
+            self._graphs[key] = Replay(self._make, frame)
+        return self._graphs[key](frame)
+
+    def _make(self, frame: Frame) -> Int[Tensor, "n e"]:
+        noise, takes = self._noise(frame), len(frame.states)
+        hidden = self._position(self.adapter_in(frame.states), 0)
+        text, fed = self._decide(hidden, frame, noise)
+        row = text.new_zeros((takes, 1 + len(frame.counts)))
         row[:, 0] = text
-        for k, count in enumerate(counts):
+        for k, count in enumerate(frame.counts):
             logits = self.heads[k + 1](self._position(fed[:count], k + 1))
-            code = self._draw(
-                logits,
-                knobs[0] if count == len(states) else knobs[0].first(count),
-                None if noise is None else noise[:count, k + 1],
-                None if seen is None else seen[:count, k],
-            )
-            if forced is not None:
-                code = torch.where(forced[:count, k] < 0, code, forced[:count, k])
+            knobs = frame.codes if count == takes else frame.codes.first(count)
+            code = self._draw(logits, knobs, noise, k + 1, frame.seen[:count, k])
+            if frame.forced is not None:
+                given = frame.forced[:count, k]
+                code = torch.where(given < 0, code, given)
             row[:count, k + 1] = code
-            if k + 1 < len(counts):
+            if k + 1 < len(frame.counts):
                 fed = F.embedding(code, self.tables[k])
         return row
+
+    def _noise(self, frame: Frame) -> Float[Tensor, "n l v"] | None:
+        if not (frame.codes.sampled or frame.decision.sampled):
+            return None
+        size = self.model.config.codebook_size
+        noise = gumbel_noise(frame.seeds, frame.frames, 1 + len(frame.counts), size)
+        noise[:, 0] *= frame.decision.chance
+        noise[:, 1:] *= frame.codes.chance[..., None]
+        return noise
 
     def _position(self, x: Float[Tensor, "n d"], position: int) -> Float[Tensor, "n d"]:
         place = (len(x), position)
@@ -144,20 +172,21 @@ class DepthStep:
         return self.norm(x)
 
     def _decide(
-        self, hidden: Tensor, knobs: Knobs, noise: Tensor | None, going: Bool[Tensor, " n"]
+        self, hidden: Tensor, frame: Frame, noise: Tensor | None
     ) -> tuple[Int[Tensor, " n"], Float[Tensor, "n d"]]:
         """The text id of the next row, slot to go on or audio_end to stop, and what code 1 reads of it."""
         logits = self.heads[0](hidden)
         if self.any_text:
             text = logits.argmax(-1)
             return text, self.adapter_in(self.model.text_embedding(text))
-        stop = self._draw(logits, knobs, noise, None).masked_fill(going, 0)
+        stop = self._draw(logits, frame.decision, noise, 0, None).masked_fill(frame.going, 0)
         return self.text[stop], self.text_table[stop]
 
     @staticmethod
     def _draw(
-        logits: Float[Tensor, "n v"], knobs: Knobs, noise: Tensor | None, seen: Tensor | None
+        logits: Float[Tensor, "n v"], knobs: Knobs, noise: Tensor | None, layer: int, seen: Tensor | None
     ) -> Int[Tensor, " n"]:
         if noise is None or not knobs.sampled:
             return logits.argmax(-1)
-        return choose(filtered_logits(logits, knobs, seen), noise[:, : logits.shape[1]])
+        rows, size = logits.shape
+        return choose(filtered_logits(logits, knobs, seen), noise[:rows, layer, :size])

@@ -116,6 +116,11 @@ class Knobs:
             nucleus=any(row[2] > 0 for row in table),
         )
 
+    @property
+    def kind(self) -> tuple:
+        """All that decides which operators serve these takes."""
+        return self.width, self.sampled, self.penalised, self.nucleus
+
     def first(self, rows: int) -> "Knobs":
         """Those of the first takes alone."""
         names = ("temperature", "penalty", "tail", "top_k", "chance")
