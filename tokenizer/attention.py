@@ -1,10 +1,10 @@
-"""Windowed causal attention with one door, rotary positions, and the key/value cache."""
+"""Windowed causal attention with one door, and rotary positions."""
 
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 try:
@@ -12,27 +12,25 @@ try:
 except ImportError:
     flash_attn_func = None
 
-SMALLEST_BLOCK = 64
-"""Queries attended at once when the window is shorter than this."""
+CPU_BLOCK, SMALLEST_BLOCK = 128, 64
+"""Queries attended at once on a CPU, and at least so many elsewhere, where large pieces are faster."""
 
 
-@dataclass
-class KVCache:
-    """The last `window - 1` keys and values of one layer, and how many steps it has seen."""
+@dataclass(frozen=True)
+class Block:
+    """Neighbouring queries, the keys that any of them sees, and who of them sees which (None: all before)."""
 
-    keys: Float[Tensor, "b h t d"]
-    values: Float[Tensor, "b h t d"]
-    window: int
-    seen: int = 0
+    queries: slice
+    keys: slice
+    mask: Float[Tensor, "*b n m"] | None
 
-    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add a chunk of any length; return all that its queries may attend to."""
-        self.seen += keys.shape[2]
-        keys = torch.cat([self.keys, keys], 2)
-        values = torch.cat([self.values, values], 2)
-        first = max(0, keys.shape[2] - (self.window - 1))
-        self.keys, self.values = keys[:, :, first:], values[:, :, first:]
-        return keys, values
+
+@dataclass(frozen=True)
+class Sight:
+    """Which keys the queries of one call see: made once, used by every layer of a stage."""
+
+    blocks: list[Block]
+    rows_differ: bool
 
 
 def window_mask(queries: int, keys: int, window: int, device: torch.device) -> Bool[Tensor, "queries keys"]:
@@ -42,49 +40,86 @@ def window_mask(queries: int, keys: int, window: int, device: torch.device) -> B
     return (j <= i) & (j > i - window)
 
 
-def attend(
-    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b g m d"], v: Float[Tensor, "b g m d"], window: int
-) -> Float[Tensor, "b h n d"]:
-    """Causal attention of each query to the last `window` keys, itself included; query n-1 stands at key m-1.
+def sight(
+    queries: int, keys: int, window: int, like: Tensor, hidden: Bool[Tensor, "b m"] | None = None
+) -> Sight:
+    """Each query sees the last `window` keys, itself included, but none that is hidden from its row.
 
-    FlashAttention 2 when it is installed and fits, else SDPA over blocks of queries, each with the keys
-    that it can see: the cost grows with n x window, never with n x m.
+    Queries come in blocks, each with the keys that it can see: the cost of attention grows with
+    queries x window, never with queries x keys, and all blocks share one mask.
     """
-    queries, keys = q.shape[2], k.shape[2]
-    if flash_attn_func is not None and q.is_cuda and q.dtype in (torch.float16, torch.bfloat16):
-        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        return flash_attn_func(q, k, v, causal=True, window_size=(window - 1, 0)).transpose(1, 2)
-    grouped = q.shape[1] != k.shape[1]
-    if queries == keys <= window:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
-    if queries == 1 and keys <= window:
-        return F.scaled_dot_product_attention(q, k, v, enable_gqa=grouped)
-    parts, past, block = [], keys - queries, max(window, SMALLEST_BLOCK)
+    block = CPU_BLOCK if like.device.type == "cpu" else max(window, SMALLEST_BLOCK)
+    if hidden is None and (queries == keys or queries == 1) and keys <= window:
+        return Sight([Block(slice(0, queries), slice(0, keys), None)], rows_differ=False)
+    blocks, past = [], keys - queries
+    longest = min(block, queries)
+    seen = window_mask(longest, longest + window - 1, window, like.device)
+    band = like.new_zeros(seen.shape).masked_fill(~seen, -torch.inf)
     for start in range(0, queries, block):
         stop = min(start + block, queries)
         first = max(0, past + start - window + 1)
-        mask = window_mask(stop - start, past + stop - first, window, q.device)
-        seen = slice(first, past + stop)
+        behind = past + start - first
+        mask = band[: stop - start, window - 1 - behind : window - 1 + stop - start]
+        span = slice(first, past + stop)
+        if hidden is not None:
+            mask = mask.masked_fill(hidden[:, None, None, span], -torch.inf)
+        blocks.append(Block(slice(start, stop), span, mask))
+    return Sight(blocks, rows_differ=hidden is not None)
+
+
+def attend(
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b g m d"],
+    v: Float[Tensor, "b g m d"],
+    window: int,
+    seen: Sight | None = None,
+) -> Float[Tensor, "b h n d"]:
+    """Causal attention of each query to the last `window` keys, itself included; query n-1 stands at key m-1.
+
+    FlashAttention 2 when it is installed and fits, else SDPA over blocks of queries. `seen` is
+    `sight(n, m, window, q)` made beforehand, or one that hides more.
+    """
+    fits = q.is_cuda and q.dtype in (torch.float16, torch.bfloat16) and not (seen and seen.rows_differ)
+    if flash_attn_func is not None and fits:
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        return flash_attn_func(q, k, v, causal=True, window_size=(window - 1, 0)).transpose(1, 2)
+    seen, grouped = seen or sight(q.shape[2], k.shape[2], window, q), q.shape[1] != k.shape[1]
+    parts = []
+    for block in seen.blocks:
         parts.append(
             F.scaled_dot_product_attention(
-                q[:, :, start:stop], k[:, :, seen], v[:, :, seen], attn_mask=mask, enable_gqa=grouped
+                _cut(q, block.queries),
+                _cut(k, block.keys),
+                _cut(v, block.keys),
+                attn_mask=block.mask,
+                is_causal=block.mask is None and q.shape[2] > 1,
+                enable_gqa=grouped,
             )
         )
-    return torch.cat(parts, 2)
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
 
-def rotary_table(
-    first: int, steps: int, head_dim: int, period: float, device: torch.device
-) -> Float[Tensor, "two t half"]:
-    """Cosines and sines of the positions first .. first+steps-1, in float32."""
-    exponent = torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim
-    position = torch.arange(first, first + steps, device=device, dtype=torch.float32)
-    angle = position[:, None] * torch.pow(period, -exponent)
-    return torch.stack([angle.cos(), angle.sin()])
+def _cut(x: Tensor, steps: slice) -> Tensor:
+    return x if steps.stop - steps.start == x.shape[2] else x[:, :, steps]
 
 
-def rotate(x: Float[Tensor, "b h t d"], table: Float[Tensor, "two t half"]) -> Float[Tensor, "b h t d"]:
+def frequencies(head_dim: int, period: float, device: torch.device) -> Float[Tensor, " half"]:
+    """Radians a step by which each pair of features turns, in float64."""
+    exponent = torch.arange(0, head_dim, 2, device=device, dtype=torch.float64) / head_dim
+    return torch.pow(period, -exponent)
+
+
+def turns(first: int, steps: int, frequencies: Float[Tensor, " half"]) -> Complex[Tensor, "t half"]:
+    """Cosine + i sine of the angles at the positions first .. first+steps-1.
+
+    Angles are float64: a stream's positions reach millions, where float32 knows no fraction of a turn.
+    """
+    position = torch.arange(first, first + steps, device=frequencies.device, dtype=frequencies.dtype)
+    angle = position[:, None] * frequencies
+    return torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
+
+
+def rotate(x: Float[Tensor, "*shape d"], turns: Complex[Tensor, "..."]) -> Float[Tensor, "*shape d"]:
     """Rotary embedding of the interleaved pairs (2i, 2i+1), computed in float32."""
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = table
-    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2).to(x.dtype)
+    pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
+    return torch.view_as_real(pairs * turns).view(x.shape).to(x.dtype)

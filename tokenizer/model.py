@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -10,13 +10,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tokenizer import checkpoint, published
-from tokenizer.attention import KVCache
 from tokenizer.config import StageConfig, TokenizerConfig
+from tokenizer.lookup import Lookup, Search
 from tokenizer.quantizer import ResidualVQ
+from tokenizer.stream import StreamCache
 from tokenizer.transformer import Stage, fold, unfold
 
-StreamCache = list[list[KVCache]]
-"""State of one direction of a stream: the caches of every layer of every stage."""
+Parts = Literal["both", "encoder", "decoder"]
+"""Which halves stand beside the quantizer: an encoder is enough for prompts, a decoder for speech."""
 
 
 @dataclass(frozen=True)
@@ -39,20 +40,20 @@ class AudioTokenizer(nn.Module):
         play(tokenizer.decode(frame, cache))
     """
 
-    def __init__(self, config: TokenizerConfig) -> None:
+    def __init__(self, config: TokenizerConfig, parts: Parts = "both") -> None:
         super().__init__()
-        self.config = config
+        self.config, self.parts = config, parts
         rates, rate = [], float(config.sample_rate)
         for stage in config.encoder:
             rate /= stage.patch_size
             rates.append(rate)
-        self.encoder = self._stages(config.encoder, rates)
+        self.encoder = self._stages(config.encoder if parts != "decoder" else (), rates)
         self.quantizer = ResidualVQ(config.quantizer, config.code_dim)
-        self.decoder = self._stages(config.decoder, rates[::-1])
+        self.decoder = self._stages(config.decoder if parts != "encoder" else (), rates[::-1])
 
     def _stages(self, stages: tuple[StageConfig, ...], rates: list[float]) -> list[Stage]:
         config, built = self.config, []
-        for stage, rate in zip(stages, rates, strict=True):
+        for stage, rate in zip(stages, rates, strict=bool(stages)):
             window = int(rate * config.context_seconds)
             built.append(Stage(stage, window, config.rope_period, config.layer_scale))
         return cast("list[Stage]", nn.ModuleList(built))
@@ -67,18 +68,20 @@ class AudioTokenizer(nn.Module):
         self, audio: Float[Tensor, "b s"], cache: StreamCache | None = None
     ) -> Float[Tensor, "b t d"]:
         """The encoder alone: whole frames of audio to what the quantizer sees."""
+        self._require("encoder")
         x = audio[:, :, None]
         for i, stage in enumerate(self.encoder):
-            x = stage(fold(x, stage.config.patch_size), cache[i] if cache else None)
+            x = stage(fold(x, stage.config.patch_size), cache.stages[i] if cache else None)
         return x
 
     def synthesize(
         self, latents: Float[Tensor, "b t d"], cache: StreamCache | None = None
     ) -> Float[Tensor, "b s"]:
         """The decoder alone: quantised latents to audio."""
+        self._require("decoder")
         x = latents
         for i, stage in enumerate(self.decoder):
-            x = unfold(stage(x, cache[i] if cache else None), stage.config.patch_size)
+            x = unfold(stage(x, cache.stages[i] if cache else None), stage.config.patch_size)
         return x.squeeze(-1)
 
     @torch.no_grad()
@@ -100,21 +103,54 @@ class AudioTokenizer(nn.Module):
             )
         if audio.shape[-1] == 0:
             raise ValueError("audio has no samples: nothing to encode")
-        return self.quantizer.encode(self.latents(F.pad(audio, (0, missing)), cache), depth)
+        search = cache.quantizer if cache else self.quantizer.search()
+        if not isinstance(search, Search):
+            raise ValueError("this cache is of a stream to decode: give one of encoder_cache")
+        return search(self.latents(F.pad(audio, (0, missing)), cache), depth)
 
     @torch.no_grad()
-    def decode(self, codes: Int[Tensor, "b t k"], cache: StreamCache | None = None) -> Float[Tensor, "b s"]:
-        """Audio of `codes`; their number of columns is the depth. `cache` continues a stream."""
+    def decode(
+        self,
+        codes: Int[Tensor, "b t k"],
+        cache: StreamCache | None = None,
+        depth: Int[Tensor, " b"] | None = None,
+    ) -> Float[Tensor, "b s"]:
+        """Audio of `codes`; their number of columns is the depth. `cache` continues a stream.
+
+        With `depth`, row i is decoded from its first `depth[i]` columns; what the others hold is not read.
+        """
         self._depth(codes.shape[-1])
-        return self.synthesize(self.quantizer.decode(codes), cache)
+        if depth is not None:
+            depth = self._depths(depth, codes)
+        lookup = cache.quantizer if cache else self.quantizer.lookup()
+        if not isinstance(lookup, Lookup):
+            raise ValueError("this cache is of a stream to encode: give one of decoder_cache")
+        return self.synthesize(lookup(codes, depth), cache)
 
     def encoder_cache(self, batch: int = 1) -> StreamCache:
         """The state in which a stream of `batch` signals to encode begins."""
-        return [stage.caches(batch) for stage in self.encoder]
+        self._require("encoder")
+        return StreamCache([stage.cache(batch) for stage in self.encoder], self.quantizer.search())
 
     def decoder_cache(self, batch: int = 1) -> StreamCache:
         """The state in which a stream of `batch` signals to decode begins."""
-        return [stage.caches(batch) for stage in self.decoder]
+        self._require("decoder")
+        return StreamCache([stage.cache(batch) for stage in self.decoder], self.quantizer.lookup().folded())
+
+    def _depths(self, depth: Int[Tensor, " b"], codes: Int[Tensor, "b t k"]) -> Int[Tensor, " b"]:
+        """`depth` where `codes` are; its values are checked where that costs no wait, on the CPU."""
+        rows, _, columns = codes.shape
+        if depth.shape != (rows,):
+            raise ValueError(f"depth of shape {tuple(depth.shape)} for {rows} rows of codes: give one a row")
+        if depth.device.type == "cpu" and not (depth.min() >= 1 and depth.max() <= columns):
+            raise ValueError(
+                f"depth={depth.tolist()} but the codes have {columns} columns: choose 1 to {columns}"
+            )
+        return depth.to(codes.device)
+
+    def _require(self, part: Literal["encoder", "decoder"]) -> None:
+        if self.parts not in (part, "both"):
+            raise ValueError(f"this tokenizer has no {part}: load it with parts='both' or parts='{part}'")
 
     def _depth(self, depth: int) -> int:
         if not 1 <= depth <= self.config.num_codebooks:
@@ -126,23 +162,31 @@ class AudioTokenizer(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json` and `model.safetensors`."""
+        if self.parts != "both":
+            raise ValueError(
+                f"half a tokenizer, the {self.parts}, cannot be saved: load it with parts='both'"
+            )
         checkpoint.save(folder, self.config, self.state_dict())
 
     @classmethod
-    def from_pretrained(cls, model: str | Path) -> "AudioTokenizer":
+    def from_pretrained(cls, model: str | Path, parts: Parts = "both") -> "AudioTokenizer":
         """Load a folder or hub id in this project's layout or the published MOSS-Audio-Tokenizer layout.
 
-        However they are stored, weights are float32: the quantizer's decisions need it.
+        However they are stored, weights are float32: the quantizer's decisions need it. `parts` saves the
+        memory of a half that is not used.
         """
+        if parts not in get_args(Parts):
+            raise ValueError(f"parts={parts!r}: choose one of {', '.join(get_args(Parts))}")
+        unused = {"both": None, "encoder": "decoder.", "decoder": "encoder."}[parts]
         folder = checkpoint.local_folder(model)
         raw = checkpoint.read_json(folder / checkpoint.CONFIG)
         if published.is_published(raw):
             config = published.config_from_published(raw)
-            state = published.state_from_published(checkpoint.read_weights(folder))
+            state = published.state_from_published(checkpoint.read_weights(folder, unused))
         else:
             config = checkpoint.read_config(TokenizerConfig, folder / checkpoint.CONFIG)
-            state = checkpoint.read_weights(folder)
+            state = checkpoint.read_weights(folder, unused)
         with torch.device("meta"):
-            tokenizer = cls(config)
+            tokenizer = cls(config, parts)
         checkpoint.load_weights(tokenizer, state, folder)
         return tokenizer.float().eval()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from tokenizer.config import QuantizerConfig
+from tokenizer.lookup import Lookup, Projection, Search
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,8 @@ class VectorQuantizer(nn.Module):
         self.project_out = weight_norm(nn.Linear(config.codebook_dim, config.dim))
 
     def nearest(self, low: Float[Tensor, "b t l"]) -> Int[Tensor, "b t"]:
-        """The row whose normalised form is nearest to normalised `low`; the rows themselves stay raw."""
-        query, rows = F.normalize(low, dim=-1), F.normalize(self.codebook.weight, dim=-1)
-        distance = query.square().sum(-1, keepdim=True) - 2 * query @ rows.T + rows.square().sum(-1)
-        return (-distance).argmax(-1)
+        """The row whose direction is nearest to that of `low`; the rows themselves stay raw."""
+        return (low @ F.normalize(self.codebook.weight, dim=-1).T).argmax(-1)
 
 
 class ResidualVQ(nn.Module):
@@ -75,21 +74,45 @@ class ResidualVQ(nn.Module):
                 codes.append(code)
             return Quantized(self.project_out(total), torch.stack(codes, -1), commitment, codebook)
 
-    @torch.no_grad()
     def encode(self, x: Float[Tensor, "b t d"], depth: int) -> Int[Tensor, "b t k"]:
         """Codes of the first `depth` codebooks: exactly the first columns of the full encoding."""
-        with torch.autocast(x.device.type, enabled=False):
-            residual, codes = self.project_in(x.float()), []
-            for layer in self.layers[:depth]:
-                code = layer.nearest(layer.project_in(residual))
-                residual = residual - layer.project_out(layer.codebook(code))
-                codes.append(code)
-            return torch.stack(codes, -1)
+        return self.search()(x, depth)
 
     def decode(self, codes: Int[Tensor, "b t k"]) -> Float[Tensor, "b t d"]:
         """Latents of the first k codebooks: depth is the number of columns, nothing stands in for others."""
-        with torch.autocast(codes.device.type, enabled=False):
-            total = torch.zeros((), device=codes.device)
-            for layer, code in zip(self.layers, codes.unbind(-1), strict=False):
-                total = total + layer.project_out(layer.codebook(code))
-            return self.project_out(total)
+        return self.lookup()(codes)
+
+    @torch.no_grad()
+    def search(self) -> Search:
+        """The present weights in the form that finds codes."""
+        rows = self._rows()
+        with torch.autocast(rows.device.type, enabled=False):
+            ins, outs = (
+                _folded([getattr(layer, name) for layer in self.layers])
+                for name in ("project_in", "project_out")
+            )
+            return Search.of(_only(_folded([self.project_in])), ins, outs, rows)
+
+    @torch.no_grad()
+    def lookup(self) -> Lookup:
+        """The present weights in the form that reads codes."""
+        outs = _folded([layer.project_out for layer in self.layers])
+        return Lookup.of(outs, self._rows(), _only(_folded([self.project_out])))
+
+    def _rows(self) -> Float[Tensor, "k v l"]:
+        return torch.stack([layer.codebook.weight for layer in self.layers])
+
+
+def _folded(projections: list[nn.Module]) -> Projection:
+    """Weight-normed projections, stacked: what the parametrization computes, once for all."""
+    gain, direction, bias = (
+        torch.stack([projection.get_parameter(name) for projection in projections])
+        for name in ("parametrizations.weight.original0", "parametrizations.weight.original1", "bias")
+    )
+    flat = direction.flatten(0, 1), gain.flatten(0, 1)
+    weight = torch._weight_norm(*flat, 0)  # pyright: ignore[reportPrivateImportUsage]
+    return Projection(weight.view_as(direction).mT, bias)
+
+
+def _only(stacked: Projection) -> Projection:
+    return Projection(stacked.weight[0], stacked.bias[0])

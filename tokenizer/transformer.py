@@ -1,14 +1,46 @@
 """The only building block of CAT: causal pre-norm Transformer layers, and the stages made of them."""
 
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenizer.attention import KVCache, attend, rotary_table, rotate
+from tokenizer.attention import attend, frequencies, rotate
 from tokenizer.config import StageConfig
+from tokenizer.stream import Chunk, StageCache, alone, capacity
+
+
+class LayerWeights(NamedTuple):
+    """A layer's weights as plain tensors, matrices with inputs as rows.
+
+    A streamed frame is so little work that looking parameters up in their modules would cost as much.
+    """
+
+    num_heads: int
+    window: int
+    attention_norm: tuple[Tensor, Tensor]
+    qkv: Float[Tensor, "d three_d"]
+    attention_out: Float[Tensor, "d d"]
+    attention_scale: Float[Tensor, " d"]
+    ffn_norm: tuple[Tensor, Tensor]
+    ffn_in: Float[Tensor, "d f"]
+    ffn_out: Float[Tensor, "f d"]
+    ffn_scale: Float[Tensor, " d"]
+
+
+def run_layer(w: LayerWeights, x: Float[Tensor, "n d"], chunk: Chunk, index: int) -> Float[Tensor, "n d"]:
+    """Layer `index` of its stage, on all steps of all signals one below the other."""
+    width = x.shape[-1:]
+    qkv = torch.layer_norm(x, width, *w.attention_norm) @ w.qkv
+    qkv = rotate(qkv.view(-1, chunk.steps, 3, w.num_heads, width[0] // w.num_heads), chunk.turns)
+    q, k, v = chunk.extend(index, qkv.permute(2, 0, 3, 1, 4))
+    heads = attend(q, k, v, w.window, chunk.seen).transpose(1, 2).reshape(x.shape)
+    x = torch.addcmul(x, w.attention_scale, heads @ w.attention_out)
+    return torch.addcmul(
+        x, w.ffn_scale, F.gelu(torch.layer_norm(x, width, *w.ffn_norm) @ w.ffn_in) @ w.ffn_out
+    )
 
 
 class Layer(nn.Module):
@@ -26,17 +58,23 @@ class Layer(nn.Module):
         self.ffn_out = nn.Linear(config.ffn_dim, config.dim, bias=False)
         self.ffn_scale = nn.Parameter(torch.full((config.dim,), layer_scale))
 
-    def forward(
-        self, x: Float[Tensor, "b t d"], rotary: Tensor, cache: KVCache | None
-    ) -> Float[Tensor, "b t d"]:
-        qkv = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.num_heads, -1))
-        q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # each [b, h, t, d]
-        q, k = rotate(q, rotary), rotate(k, rotary)
-        if cache is not None:
-            k, v = cache.append(k, v)
-        heads = attend(q, k, v, self.window).transpose(1, 2).flatten(2)
-        x = x + self.attention_scale * self.attention_out(heads)
-        return x + self.ffn_scale * self.ffn_out(F.gelu(self.ffn_in(self.ffn_norm(x))))
+    def forward(self, x: Float[Tensor, "n d"], chunk: Chunk, index: int) -> Float[Tensor, "n d"]:
+        return run_layer(self.weights(), x, chunk, index)
+
+    def weights(self) -> LayerWeights:
+        """Views of the parameters, not copies."""
+        return LayerWeights(
+            self.num_heads,
+            self.window,
+            (self.attention_norm.weight, self.attention_norm.bias),
+            self.qkv.weight.t(),
+            self.attention_out.weight.t(),
+            self.attention_scale,
+            (self.ffn_norm.weight, self.ffn_norm.bias),
+            self.ffn_in.weight.t(),
+            self.ffn_out.weight.t(),
+            self.ffn_scale,
+        )
 
 
 class Stage(nn.Module):
@@ -51,32 +89,37 @@ class Stage(nn.Module):
         )
         self.project_out = _projection(config.dim, config.output_dim)
 
-    def forward(
-        self, x: Float[Tensor, "b t i"], caches: list[KVCache] | None = None
-    ) -> Float[Tensor, "b t o"]:
-        first = caches[0].seen if caches else 0
-        head_dim = self.config.dim // self.config.num_heads
-        rotary = rotary_table(first, x.shape[1], head_dim, self.rope_period, x.device)
+    def forward(self, x: Float[Tensor, "b t i"], cache: StageCache | None = None) -> Float[Tensor, "b t o"]:
         x = self.project_in(x)
-        for i, layer in enumerate(self.layers):
-            x = layer(x, rotary, caches[i] if caches else None)
-        return self.project_out(x)
+        shape = x.shape
+        chunk = cache.extend(shape[1], shape[0]) if cache else alone(x, self.window, self._frequencies())
+        x = x.flatten(0, 1)
+        for index, layer in enumerate(self.layers):
+            x = run_layer(cache.weights[index], x, chunk, index) if cache else layer(x, chunk, index)
+        return self.project_out(x.view(shape))
 
-    def caches(self, batch: int) -> list[KVCache]:
-        """Empty caches, one a layer, for a stream of `batch` signals."""
-        weight = self.layers[0].qkv.weight
-        empty = weight.new_empty(batch, self.config.num_heads, 0, self.config.dim // self.config.num_heads)
-        return [KVCache(empty, empty, self.window) for _ in self.layers]
+    def cache(self, batch: int) -> StageCache:
+        """An empty past, for a stream of `batch` signals."""
+        heads, weights = self.config.num_heads, [layer.weights() for layer in self.layers]
+        shape = (len(self.layers), 2, batch, heads, capacity(self.window), self.config.dim // heads)
+        block = weights[0].qkv.new_zeros(shape)
+        return StageCache(block, self.window, self._frequencies(), weights)
+
+    def _frequencies(self) -> Tensor:
+        head_dim = self.config.dim // self.config.num_heads
+        return frequencies(head_dim, self.rope_period, self.layers[0].qkv.weight.device)
 
 
 def fold(x: Float[Tensor, "b t d"], patch: int) -> Float[Tensor, "b u e"]:
     """Patchify: `patch` neighbouring steps become one; feature c of step i goes to c * patch + i."""
-    return x.unflatten(1, (-1, patch)).transpose(-1, -2).flatten(-2)
+    batch, steps, width = x.shape
+    return x.reshape(batch, -1, patch, width).transpose(-1, -2).reshape(batch, steps // patch, -1)
 
 
 def unfold(x: Float[Tensor, "b u e"], patch: int) -> Float[Tensor, "b t d"]:
     """The exact inverse of `fold`."""
-    return x.unflatten(-1, (-1, patch)).transpose(-1, -2).flatten(1, 2)
+    batch, steps, _ = x.shape
+    return x.reshape(batch, steps, -1, patch).transpose(-1, -2).reshape(batch, steps * patch, -1)
 
 
 def _projection(input_dim: int, output_dim: int) -> nn.Module:
