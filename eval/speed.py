@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from eval import speed_generation
+from eval import speed_generation, speed_voice
 from eval.results import (
     comma_separated,
     command_line,
@@ -61,6 +61,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--sizes", type=_sizes, default=("tiny", "small"), help="of tiny,small,paper")
     parser.add_argument("--batches", type=comma_separated, default=(1, 8), help="such as 1,8")
     parser.add_argument("--depths", type=comma_separated, default=(8, 16, 32), help="such as 8,16,32")
+    parser.add_argument(
+        "--voice-depths", type=comma_separated, default=(4, 8, 12), help="of the embedded model, at most 12"
+    )
     parser.add_argument("--rounds", type=positive, default=7, help="of all contenders in turn")
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     options = parser.parse_args(argv)
@@ -69,6 +72,8 @@ def main(argv: list[str] | None = None) -> int:
         device = usable_device(options.device)
         if not all(2 <= depth <= 32 for depth in options.depths):
             raise ValueError(f"--depths {options.depths}: choose 2 to 32")
+        if not all(1 <= depth <= 12 for depth in options.voice_depths):
+            raise ValueError(f"--voice-depths {options.voice_depths}: the embedded model has 1 to 12")
     except (ValueError, OSError) as error:
         print(f"eval.speed: {error}", file=sys.stderr)
         return 2
@@ -83,7 +88,10 @@ def main(argv: list[str] | None = None) -> int:
         speed_generation.measure(size, batch=batch, depth=depth, device=device, rounds=options.rounds)
         for size, batch, depth in tqdm(cases, unit="case")
     ]
+    voice = speed_voice.measure(depths=options.voice_depths, device=device)
     print(markdown_table(HEAD, [row for result in generation for row in generation_rows(result)]))
+    print()
+    print(markdown_table(list(voice[0]), [list(row.values()) for row in voice]))
     if options.out:
         write_json(
             options.out,
@@ -93,6 +101,7 @@ def main(argv: list[str] | None = None) -> int:
                 "machine": torch.cuda.get_device_name() if device != "cpu" else platform.processor(),
                 "threads": 1,
                 "generation": generation,
+                "voice": voice,
             },
         )
     return 0

@@ -207,14 +207,16 @@ def copy_bandwidth(device: str) -> float:
     return 2 * size / min(_seconds(lambda _: target.copy_(source), 1, device) for _ in range(3))
 
 
-def _seconds(run: Run, frames: int, device: str) -> float:
-    """Of the calling thread on the CPU, where it alone computes; of the whole machine on a GPU."""
+def clock(device: str) -> float:
+    """Seconds of the calling thread on the CPU, where it alone computes; on a GPU those of the wall, when all
+    that was asked for is done."""
     if not device.startswith("cuda"):
-        before = time.thread_time()
-        run(frames)
-        return time.thread_time() - before
+        return time.thread_time()
     torch.cuda.synchronize()
-    before = time.perf_counter()
+    return time.perf_counter()
+
+
+def _seconds(run: Run, frames: int, device: str) -> float:
+    before = clock(device)
     run(frames)
-    torch.cuda.synchronize()
-    return time.perf_counter() - before
+    return clock(device) - before

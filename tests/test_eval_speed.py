@@ -12,15 +12,31 @@ from eval.speed_generation import SIZES, frame_bytes
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All contenders make all frames, and the file says how long it took them."""
     out = tmp_path / "speed.json"
-    argv = ["--device", "cpu", "--sizes", "tiny", "--batches", "2", "--depths", "3", "--rounds", "1"]
+    argv = [
+        "--device",
+        "cpu",
+        "--sizes",
+        "tiny",
+        "--batches",
+        "2",
+        "--depths",
+        "3",
+        "--rounds",
+        "1",
+        "--voice-depths",
+        "1",
+    ]
     assert speed.main([*argv, "--out", str(out)]) == 0
-    (result,) = json.loads(out.read_text())["generation"]
+    results = json.loads(out.read_text())
+    (result,), (voice,) = results["generation"], results["voice"]
     names = {"published", "csm", "products", "ours", "sampled", "int8"}
     assert result["ms_per_frame"].keys() == names == result["speed_of_ours"].keys() | {"ours"}
     ratio = result["ms_per_frame"]["csm"] / result["ms_per_frame"]["ours"]
     assert result["speed_of_ours"]["csm"] == pytest.approx(ratio)
     table = capsys.readouterr().out.splitlines()
-    assert len(table) == 2 + len(names) and table[2].startswith("| tiny | 2 | 3 | published | ")
+    assert voice["depth"] == 1 and 0 < voice["first_audio_seconds"] < voice["first_audio_seconds_cold"]
+    assert voice["rtf"] > 0
+    assert len(table) == 2 + len(names) + 1 + 3 and table[2].startswith("| tiny | 2 | 3 | published | ")
 
 
 def test_frame_bytes_by_hand() -> None:
@@ -36,6 +52,7 @@ def test_frame_bytes_by_hand() -> None:
     ("argv", "message"),
     [
         (["--depths", "1"], "choose 2 to 32"),
+        (["--voice-depths", "4,13"], "the embedded model has 1 to 12"),
         (["--out", "/nowhere/speed.json"], "there is no folder"),
         (["--device", "abacus"], "device 'abacus'"),
     ],
