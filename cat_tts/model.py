@@ -60,7 +60,8 @@ class CatTTS(nn.Module):
         rotary = self.temporal.rotary_emb
         exact = cast("Tensor", rotary.inv_freq)
         super()._apply(fn, recurse)
-        rotary.inv_freq = exact.to(cast("Tensor", rotary.inv_freq).device)
+        exact = exact.to(cast("Tensor", rotary.inv_freq).device)
+        rotary.register_buffer("inv_freq", exact, persistent=False)
         return self
 
     def embed(self, rows: Int[Tensor, "b t c"], depth: int | Int[Tensor, " b"]) -> Float[Tensor, "b t d"]:

@@ -64,6 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--voice-depths", type=comma_separated, default=(4, 8, 12), help="of the embedded model, at most 12"
     )
+    parser.add_argument("--text", default=speed_voice.TEXT, help="what the embedded model says")
     parser.add_argument("--rounds", type=positive, default=7, help="of all contenders in turn")
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     options = parser.parse_args(argv)
@@ -88,7 +89,9 @@ def main(argv: list[str] | None = None) -> int:
         speed_generation.measure(size, batch=batch, depth=depth, device=device, rounds=options.rounds)
         for size, batch, depth in tqdm(cases, unit="case")
     ]
-    voice = speed_voice.measure(depths=options.voice_depths, device=device)
+    voice = speed_voice.measure(
+        depths=options.voice_depths, device=device, rounds=options.rounds, text=options.text
+    )
     print(markdown_table(HEAD, [row for result in generation for row in generation_rows(result)]))
     print()
     print(markdown_table(list(voice[0]), [list(row.values()) for row in voice]))

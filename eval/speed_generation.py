@@ -131,8 +131,15 @@ def _ours(weights: Weights = "float", options: SamplingOptions = GREEDY) -> Call
 
         def run(frames: int) -> None:
             for i in range(batch):
-                length = {"min_frames": frames, "max_frames": frames}
-                decoder.join(Continuation(rows=rows[i], depth=depth, seed=i, options=options, **length))
+                take = Continuation(
+                    rows=rows[i],
+                    depth=depth,
+                    seed=i,
+                    options=options,
+                    min_frames=frames,
+                    max_frames=frames,
+                )
+                decoder.join(take)
             while decoder.active:
                 decoder.step()
 
@@ -168,7 +175,7 @@ def _linear(part: nn.Module) -> list[nn.Linear]:
 def _csm(model: CatTTS, batch: int, depth: int) -> Run:
     weight = model.text_embedding.weight
     peer, ids = csm(model.config, depth), prompt_ids(batch, weight.device)
-    peer.to(device=weight.device, dtype=weight.dtype)
+    peer.to(device=weight.device, dtype=weight.dtype)  # pyright: ignore[reportCallIssue]
 
     def run(frames: int) -> None:
         made = peer.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=frames, do_sample=False)

@@ -12,20 +12,8 @@ from eval.speed_generation import SIZES, frame_bytes
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All contenders make all frames, and the file says how long it took them."""
     out = tmp_path / "speed.json"
-    argv = [
-        "--device",
-        "cpu",
-        "--sizes",
-        "tiny",
-        "--batches",
-        "2",
-        "--depths",
-        "3",
-        "--rounds",
-        "1",
-        "--voice-depths",
-        "1",
-    ]
+    argv = ["--device", "cpu", "--sizes", "tiny", "--batches", "2", "--depths", "3", "--rounds", "1"]
+    argv += ["--voice-depths", "1", "--text", "Hi."]
     assert speed.main([*argv, "--out", str(out)]) == 0
     results = json.loads(out.read_text())
     (result,), (voice,) = results["generation"], results["voice"]
