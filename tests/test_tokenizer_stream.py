@@ -218,3 +218,57 @@ def test_only_a_stream_alone_can_be_adopted() -> None:
     model = tokenizer()
     with pytest.raises(ValueError, match="a row can adopt one stream, not 2: give a cache of batch 1"):
         model.decoder_cache(2).adopt(0, model.decoder_cache(2))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("window", [3, 12, 64])
+def test_the_first_rows_go_on_alone_and_the_last_one_fills_a_gap(window: int) -> None:
+    """A batch that shrinks when a row ends and grows when another adopts a past."""
+    model = stage(window)
+    a, b, c, d = (torch.randn(1, n, 6) for n in (30, 12, 30, 20))
+    primed = model.cache(1)
+    model(d[:, :9], primed)
+    state = model.cache(3)
+    together = model(torch.cat([a[:, :12], b, c[:, :12]]), state)
+    state.move(2, 1)  # b has ended: c is row 1 now
+    two = model(torch.cat([a[:, 12:19], c[:, 12:19]]), state)
+    assert state.lived == [19, 19, 0]
+    state.adopt(2, primed.past())
+    three = model(torch.cat([a[:, 19:], c[:, 19:], d[:, 9:]]), state)
+    for parts, whole, begin in [
+        ([together[0], two[0], three[0]], a, 0),
+        ([together[1]], b, 0),
+        ([together[2], two[1], three[1]], c, 0),
+        ([three[2]], d, 9),
+    ]:
+        torch.testing.assert_close(torch.cat(parts), model(whole)[0, begin:], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("begin", [0, 9])
+def test_a_stream_alone_is_the_same_to_the_bit_whatever_was_before(begin: int) -> None:
+    model, x = stage(6), torch.randn(1, 20, 6)
+    primed = model.cache(1)
+    model(x[:, :9], primed)
+    past = primed.past()
+    state, heard = model.cache(2), []
+    for before in (0, 5, 33):
+        if before:
+            model(torch.randn(2, before, 6), state)
+        state.restart(0)
+        state.restart(1)
+        if begin:
+            state.adopt(0, past)
+        heard.append(torch.cat([model(step, state) for step in x[:, begin:].split(1, 1)], 1))
+    assert torch.equal(heard[0], heard[1]) and torch.equal(heard[0], heard[2])
+
+
+def test_a_past_takes_no_more_memory_than_what_can_be_seen() -> None:
+    model = tokenizer()
+    short, long = model.decoder_cache(), model.decoder_cache()
+    model.decode(codes(1, 2), short)
+    model.decode(codes(1, 40), long)
+    # Windows of 4, 8, 16 and 32 steps at 1, 2, 4 and 8 steps a frame; 4 bytes, keys and values.
+    widths = [32, 16, 16, 16]
+    assert short.past().nbytes == 8 * sum(w * 2 * 2**i for i, w in enumerate(widths))
+    assert long.past().nbytes == 8 * sum(w * (4 * 2**i - 1) for i, w in enumerate(widths))

@@ -91,30 +91,34 @@ class StageCache:
         """Of the next step, for all rows; only differences between positions matter."""
         return self._position + self.stop - self.window + 1
 
-    def extend(self, steps: int) -> Chunk:
-        """Move on by `steps`; what each layer passes through the chunk fills them."""
-        past, end = min(max(self.lived), self.window - 1), self.window - 1
-        if self.stop + steps > self.block.shape[-2] and steps <= self.reserve:
-            self.block[..., :end, :] = self.block[..., self.stop - end : self.stop, :].clone()
+    def extend(self, steps: int, rows: int | None = None) -> Chunk:
+        """Move the first `rows`, or all, on by `steps`; what each layer passes through the chunk fills them.
+
+        The other rows lose their past: the clock moves on without them.
+        """
+        block, living = self.block[:, :, :rows], self.lived[:rows]
+        past, end = min(max(living), self.window - 1), self.window - 1
+        if self.stop + steps > block.shape[-2] and steps <= self.reserve:
+            block[..., :end, :] = block[..., self.stop - end : self.stop, :].clone()
             self._begin_block(self.position)
-        first, stop, seen = self.stop - past, self.stop + steps, self._seen(past, steps)
+        first, stop, seen = self.stop - past, self.stop + steps, self._seen(living, past, steps)
         if steps <= self.reserve:
             chunk = Chunk(
                 self._turns[self.stop - end : stop - end],
                 seen,
-                write=self.block[..., self.stop : stop, :].unbind(),
-                read=self.block[..., first:stop, :].unbind(),
+                write=block[..., self.stop : stop, :].unbind(),
+                read=block[..., first:stop, :].unbind(),
             )
             self.stop = stop
         else:
             chunk = Chunk(
                 _turns(self.position, steps, self.frequencies),
                 seen,
-                write=self.block[..., max(0, end - past - steps) : end, :].unbind(),
-                past=self.block[..., first : self.stop, :].unbind(),
+                write=block[..., max(0, end - past - steps) : end, :].unbind(),
+                past=block[..., first : self.stop, :].unbind(),
             )
             self._begin_block(self.position + steps)
-        self.lived = [count + steps for count in self.lived]
+        self.lived = [count + steps for count in living] + [0] * (len(self.lived) - len(living))
         return chunk
 
     def _begin_block(self, position: int) -> None:
@@ -123,26 +127,55 @@ class StageCache:
         self._turns = _turns(position, self.reserve, self.frequencies)
 
     def restart(self, row: int) -> None:
-        """Let `row` begin anew: what was before stays where it is, but this row no longer sees it."""
+        """Let `row` begin anew: what was before stays where it is, but this row no longer sees it.
+
+        Where no row has a past, the clock begins anew too, so that a stream alone is the same every time.
+        """
         self.lived[row] = 0
+        if not any(self.lived):
+            self._begin_block(0)
+
+    def move(self, source: int, target: int) -> None:
+        """Let `target` be what `source` is, and `source` begin anew."""
+        if source != target:
+            self.block[:, :, target] = self.block[:, :, source]
+            self.lived[target] = self.lived[source]
+        self.restart(source)
 
     def adopt(self, row: int, other: "StageCache") -> None:
-        """Give `row` the past of the only row of `other`, its keys turned to where this clock stands."""
+        """Give `row` the past of the only row of `other`, its keys turned to where this clock stands.
+
+        Where no row has a past, the clock is set to theirs.
+        """
+        if not any(self.lived):
+            self._begin_block(other.position)
         kept = min(other.lived[0], self.window - 1)
         turning = _turns(self.position - other.position, 1, self.frequencies)[0, 1:, None]
         past = other.block[:, :, 0, :, other.stop - kept : other.stop]
         self.block[:, :, row, :, self.stop - kept : self.stop] = rotate(past, turning)
         self.lived[row] = other.lived[0]
 
-    def copy(self) -> "StageCache":
+    def past(self) -> "StageCache":
+        """What can still be seen, alone: no room to go on, but to be adopted."""
+        kept = min(max(self.lived), self.window - 1)
         twin = copy.copy(self)
-        twin.block = self.block.clone()
+        twin.block = self.block[..., self.stop - kept : self.stop, :].clone()
+        twin.stop, twin._position, twin.lived = (
+            kept,
+            self.position + self.window - 1 - kept,
+            self.lived.copy(),
+        )
         return twin
 
-    def _seen(self, past: int, steps: int) -> Sight:
+    def copy(self) -> "StageCache":
+        twin = copy.copy(self)
+        twin.block, twin.lived = self.block.clone(), self.lived.copy()
+        return twin
+
+    def _seen(self, living: list[int], past: int, steps: int) -> Sight:
         """Kept from call to call, as it stays the same once all rows have lived for a window."""
-        if min(self.lived) < past:
-            lived = torch.tensor(self.lived, device=self.block.device)[:, None]
+        if min(living) < past:
+            lived = torch.tensor(living, device=self.block.device)[:, None]
             hidden = torch.arange(past + steps, device=self.block.device) < past - lived
             return sight(steps, past + steps, self.window, self.block, hidden)
         if self._sight is None or self._sight[:2] != (past, steps):
@@ -157,7 +190,10 @@ def _turns(first: int, steps: int, frequencies: Tensor) -> Complex[Tensor, "t th
 
 @dataclass
 class StreamCache:
-    """Where a batch of streams of one direction stands; each row may begin and end when it likes."""
+    """Where a batch of streams of one direction stands; each row may begin and end when it likes.
+
+    A call may bring fewer rows than there are: they are the first ones, and the others lose their past.
+    """
 
     stages: list[StageCache]
     quantizer: Search | Lookup
@@ -180,6 +216,20 @@ class StreamCache:
             raise ValueError("a stream to decode cannot go on from one to encode, nor the other way round")
         for stage, theirs in zip(self.stages, other.stages, strict=True):
             stage.adopt(row, theirs)
+
+    def move(self, source: int, target: int) -> None:
+        """Let row `target` go on as row `source`, and that begin anew."""
+        for stage in self.stages:
+            stage.move(source, target)
+
+    def past(self) -> "StreamCache":
+        """What a stream that goes on from here has to adopt; it takes no more memory than that."""
+        return StreamCache([stage.past() for stage in self.stages], self.quantizer)
+
+    @property
+    def nbytes(self) -> int:
+        """Of the keys and values."""
+        return sum(stage.block.nbytes for stage in self.stages)
 
     def copy(self) -> "StreamCache":
         """A second stream that goes on from here on its own."""

@@ -92,7 +92,7 @@ class Stage(nn.Module):
     def forward(self, x: Float[Tensor, "b t i"], cache: StageCache | None = None) -> Float[Tensor, "b t o"]:
         x = self.project_in(x)
         shape = x.shape
-        chunk = cache.extend(shape[1]) if cache else alone(x, self.window, self._frequencies())
+        chunk = cache.extend(shape[1], shape[0]) if cache else alone(x, self.window, self._frequencies())
         x = x.flatten(0, 1)
         for index, layer in enumerate(self.layers):
             x = run_layer(cache.weights[index], x, chunk, index) if cache else layer(x, chunk, index)
