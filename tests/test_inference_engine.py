@@ -211,9 +211,12 @@ def test_200_requests_leave_nothing_behind(synthesizer: Synthesizer, voices: lis
     """Random lengths, depths, moments and cancels; once caches are full, nothing is added."""
     engine, chance, tickets, counts = engine_of(synthesizer, 4, waiting=4), random.Random(0), [], []
     outcomes: list[str | None] = []
-    for speaker in voices:
-        for depth in range(1, 7):
-            synthesizer.job(synthesizer.request("Hi.", speaker, depth=depth))
+    for depth in range(1, 7):
+        for takes in range(1, 5):
+            for number in range(takes):
+                one = synthesizer.request("Hi.", voices[number % 3], depth=depth, max_seconds=0.08)
+                submit(engine, synthesizer, one)
+            finish(engine)
     for number in range(200):
         wanted = synthesizer.request(
             chance.choice(TEXTS),
@@ -235,6 +238,8 @@ def test_200_requests_leave_nothing_behind(synthesizer: Synthesizer, voices: lis
             assert all(ticket.ended and ticket.error is None for ticket in tickets)
             outcomes += [ticket.stop_reason for ticket in tickets]
             tickets.clear()
+            submit(engine, synthesizer, request(synthesizer, voices, 6))  # the last one leaves its tables
+            finish(engine)
             counts.append(living())
     assert len(outcomes) == 200 and set(outcomes) == {"end", "limit", "cancelled"}
     tensors, sizes = zip(*counts[1:], strict=True)
