@@ -1,5 +1,8 @@
 """Use CAT-TTS: clone a voice from Python or from the command line."""
 
-from inference.synthesizer import Synthesizer, Take
+from inference.request import Request
+from inference.synthesizer import Synthesizer
+from inference.take import Take, TakeStream
+from inference.voice import Voice
 
-__all__ = ["Synthesizer", "Take"]
+__all__ = ["Request", "Synthesizer", "Take", "TakeStream", "Voice"]

@@ -1,22 +1,24 @@
 """Text and a prompt in, speech in the prompt's voice out."""
 
 import math
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float
 
-from cat_tts import CatTTS, SamplingOptions, generate
-from cat_tts.published_prompt import continuation_rows, generation_rows, render_user
+from cat_tts import CatTTS, SamplingOptions
 from cat_tts.sampling import SAMPLING_FILE
-from cat_tts.sequence import frames_per_token, join_texts, positions, prompt_rows
 from cat_tts.text import TextTokenizer
-from inference.prompt import PLAIN, PUBLISHED, PromptAudio, load_prompt
+from inference.engine import Engine, Guard, Job
+from inference.hardware import usable_device
+from inference.prompt import PLAIN, PUBLISHED, PromptAudio
+from inference.request import Mode, Request, check_texts, continuation, request_rows, usual_limits
+from inference.take import Take, TakeStream
+from inference.voice import Voice, Voices
 from tokenizer import AudioTokenizer
 from tokenizer.checkpoint import local_folder, read_config
 
@@ -26,32 +28,6 @@ PUBLISHED_SAMPLING = SamplingOptions(repetition_penalty=1.1)
 """As the published models recommend, but for the decision to stop, which they draw at temperature 1.5."""
 PUBLISHED_TOKENIZER = "OpenMOSS-Team/MOSS-Audio-Tokenizer"
 """The tokenizer whose codes the published TTS speaks."""
-
-FRAMES_PER_CHARACTER, FRAMES_PER_EAST_ASIAN_CHARACTER = 0.9, 3.1
-"""Usual length of speech at 12.5 frames a second."""
-LEAST, MOST, MARGIN = 0.3, 2.0, 25
-"""A take lasts at least and at most this many times as long as usual; `MARGIN` frames more are granted."""
-
-Mode = Literal["continuation", "reference"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Take:
-    """One synthesis."""
-
-    audio: Float[np.ndarray, " s"]
-    sample_rate: int
-    codes: Int[Tensor, "t k"]
-    depth: int
-    bitrate: float
-    """Of the codes, in bit/s."""
-    seed: int
-    stop_reason: Literal["end", "limit"]
-    """The model decided that the text is spoken, or the length limit cut it off."""
-
-    @property
-    def seconds(self) -> float:
-        return len(self.audio) / self.sample_rate
 
 
 class Synthesizer:
@@ -78,6 +54,9 @@ class Synthesizer:
             )
         self.tts, self.text, self.tokenizer = tts, text, tokenizer
         self.sampling = sampling or SamplingOptions()
+        preparation = PLAIN if tts.config.chat is None else PUBLISHED
+        self.voices = Voices(tokenizer, tts.config, preparation)
+        self._engines: deque[Engine] = deque(maxlen=1)
 
     @classmethod
     def from_pretrained(
@@ -125,13 +104,23 @@ class Synthesizer:
 
     @property
     def max_prompt_seconds(self) -> float:
-        return self.tts.config.max_prompt_frames / self.tokenizer.config.frame_rate
+        return self.voices.max_seconds
+
+    def voice(self, prompt_audio: PromptAudio | Voice, prompt_text: str = "") -> Voice:
+        """Encode a prompt once for many takes. A prompt that was heard lately is not encoded again."""
+        if isinstance(prompt_audio, Voice):
+            if prompt_text not in ("", prompt_audio.text):
+                raise ValueError(
+                    f"prompt text {prompt_text!r}: this voice says {prompt_audio.text!r}; leave it out"
+                )
+            return prompt_audio
+        return self.voices.of(prompt_audio, prompt_text)
 
     def clone(
         self,
         text: str,
-        prompt_audio: PromptAudio,
-        prompt_text: str,
+        prompt_audio: PromptAudio | Voice,
+        prompt_text: str = "",
         depth: int | None = None,
         seed: int = 0,
         sampling: SamplingOptions | None = None,
@@ -146,127 +135,161 @@ class Synthesizer:
     def take(
         self,
         text: str,
-        prompt_audio: PromptAudio,
-        prompt_text: str,
+        prompt_audio: PromptAudio | Voice,
+        prompt_text: str = "",
         *,
         depth: int | None = None,
         seed: int = 0,
         sampling: SamplingOptions | None = None,
         mode: Mode = "continuation",
         max_seconds: float | None = None,
+        guard: Guard | None = None,
         on_frame: Callable[[int], object] | None = None,
     ) -> Take:
-        """One synthesis with all that is to be known about it.
+        """One synthesis with all that is to be known about it: the `stream` of the same, collected.
+
+        `on_frame` is called with the number of frames so far.
+        """
+        request = self.request(
+            text,
+            prompt_audio,
+            prompt_text,
+            depth=depth,
+            seed=seed,
+            sampling=sampling,
+            mode=mode,
+            max_seconds=max_seconds,
+        )
+        with self.start(request, guard=guard) as stream:
+            for _ in stream:
+                if on_frame is not None:
+                    on_frame(stream.frames)
+        return stream.take
+
+    def stream(
+        self,
+        text: str,
+        prompt_audio: PromptAudio | Voice,
+        prompt_text: str = "",
+        *,
+        depth: int | None = None,
+        seed: int = 0,
+        sampling: SamplingOptions | None = None,
+        mode: Mode = "continuation",
+        max_seconds: float | None = None,
+        guard: Guard | None = None,
+        chunk_frames: int = 1,
+    ) -> TakeStream:
+        """The audio of a take as it comes, `chunk_frames` at a time; they regroup it, and change no sample.
+
+        What is to be said of the options, `request` says. `guard` may end the take early.
+        """
+        request = self.request(
+            text,
+            prompt_audio,
+            prompt_text,
+            depth=depth,
+            seed=seed,
+            sampling=sampling,
+            mode=mode,
+            max_seconds=max_seconds,
+        )
+        return self.start(request, guard=guard, chunk_frames=chunk_frames)
+
+    def master(self, take: Take, depth: int | None = None) -> Take:
+        """The same take at another depth, by default all: the codes that it has stay, deeper ones are added.
+
+        They are drawn with the seed of the take, as if it had been made with them, but for its own codes.
+        """
+        if take.request is None or len(take.codes) == 0:
+            raise ValueError("this take does not say what it answers: master the takes that it was made of")
+        depth, frames = self._depth(depth), len(take.codes)
+        request = replace(
+            take.request, depth=depth, draft=take.codes[:, :depth], min_frames=frames, max_frames=frames
+        )
+        return replace(self.start(request).collect(), stop_reason=take.stop_reason)
+
+    def request(
+        self,
+        text: str,
+        prompt_audio: PromptAudio | Voice,
+        prompt_text: str = "",
+        *,
+        depth: int | None = None,
+        seed: int = 0,
+        sampling: SamplingOptions | None = None,
+        mode: Mode = "continuation",
+        max_seconds: float | None = None,
+    ) -> Request:
+        """Check what is asked for and encode the prompt; ValueError for what this model cannot serve.
 
         `mode` is for the published models, which can also take the prompt as a reference in the user's
         turn; its transcript is not needed then. `max_seconds` replaces the length limit drawn from the
-        text, `sampling` the options that suit the model. `on_frame` is called with the number of frames so
-        far.
+        text, `sampling` the options that suit the model.
         """
-        check_texts(text, prompt_text, mode)
-        depth = self._check(depth, seed, mode)
-        usual = usual_frames(text)
-        limit = MARGIN + math.ceil(MOST * usual) if max_seconds is None else self._frames(max_seconds)
-        codes = self._prompt_codes(prompt_audio)
-        rows = self._rows(text, codes, prompt_text, mode)
-        pace = frames_per_token(len(codes), len(self.text.encode(prompt_text)))
-        if mode == "reference":
-            codes = codes[:0]
-        limit = min(limit, self.tts.config.max_positions - len(rows))
-        if limit < 1:
+        known = prompt_audio.text if isinstance(prompt_audio, Voice) else prompt_text
+        check_texts(text, known, mode)
+        depth = self._depth(depth)
+        if not -(2**63) <= seed < 2**63:
+            raise ValueError(f"seed {seed}: choose a whole number that fits in 64 bits")
+        if mode == "reference" and self.tts.config.chat is None:
+            raise ValueError("this model only continues prompts: leave the mode at continuation")
+        least, most = usual_limits(text)
+        if max_seconds is not None:
+            most = self._frames(max_seconds)
+        request = Request(
+            text=text,
+            voice=self.voice(prompt_audio, prompt_text),
+            depth=depth,
+            seed=seed,
+            sampling=sampling or self.sampling,
+            mode=mode,
+            min_frames=least,
+            max_frames=most,
+        )
+        left = self.tts.config.max_positions - len(request_rows(self.tts.config, self.text, request))
+        if left < 1:
             raise ValueError(
                 f"text and prompt take all {self.tts.config.max_positions} positions: shorten them"
             )
-        spoken, stop_reason = [], "limit"
-        for row in generate(
-            self.tts,
-            rows[None].to(self.device),
-            None,
-            depth=depth,
-            seeds=torch.tensor([seed], device=self.device),
-            max_frames=limit,
-            options=sampling or self.sampling,
-            positions=positions(self.tts.config, rows, pace)[None].to(self.device),
-            min_frames=max(1, int(LEAST * usual)),
-        ):
-            if int(row[0, 0]) == self.tts.config.tokens.audio_end:
-                stop_reason = "end"
-                break
-            spoken.append(row[0, 1:])
-            if on_frame is not None:
-                on_frame(len(spoken))
-        new = torch.stack(spoken)
-        return Take(
-            audio=self._decode(torch.cat([codes[:, :depth].to(new), new]), len(codes)),
-            sample_rate=self.sample_rate,
-            codes=new.cpu(),
-            depth=depth,
-            bitrate=self.tokenizer.config.bitrate(depth),
-            seed=seed,
-            stop_reason=stop_reason,
+        return replace(request, max_frames=min(most, left))
+
+    def job(self, request: Request, guard: Guard | None = None) -> Job:
+        """What an engine needs to make a take."""
+        context = None if request.mode == "reference" else self.voices.context(request.voice, request.depth)
+        take = continuation(self.tts.config, self.text, request, self.device)
+        return Job(continuation=take, context=context, guard=guard)
+
+    def start(self, request: Request, *, guard: Guard | None = None, chunk_frames: int = 1) -> TakeStream:
+        """The stream of a request. Each stream that is open has an engine of one slot to itself."""
+        job = self.job(request, guard)
+        try:
+            engine = self._engines.pop()
+        except IndexError:
+            engine = Engine(self.tts, self.tokenizer, slots=1, waiting=0)
+
+        def release() -> None:
+            engine.step()  # lets go of a take that was cancelled
+            self._engines.append(engine)
+
+        return TakeStream(
+            request,
+            engine.submit(job),
+            self.tokenizer.config,
+            advance=lambda frames: engine.step(),
+            release=release,
+            chunk_frames=chunk_frames,
         )
 
-    def _check(self, depth: int | None, seed: int, mode: Mode) -> int:
-        """The depth to use; ValueError for what this model cannot serve."""
+    def _depth(self, depth: int | None) -> int:
         depth = self.max_depth if depth is None else depth
         if not 1 <= depth <= self.max_depth:
             raise ValueError(
                 f"depth {depth}: this model has {self.max_depth} codebooks, choose 1 to {self.max_depth}"
             )
-        if not -(2**63) <= seed < 2**63:
-            raise ValueError(f"seed {seed}: choose a whole number that fits in 64 bits")
-        if mode == "reference" and self.tts.config.chat is None:
-            raise ValueError("this model only continues prompts: leave the mode at continuation")
         return depth
 
     def _frames(self, seconds: float) -> int:
         if not 0 < seconds < math.inf:
             raise ValueError(f"a length limit of {seconds} s: give a positive number of seconds")
         return math.ceil(seconds * self.tokenizer.config.frame_rate)
-
-    def _prompt_codes(self, prompt: PromptAudio) -> Int[Tensor, "t k"]:
-        preparation = PLAIN if self.tts.config.chat is None else PUBLISHED
-        audio = load_prompt(prompt, self.sample_rate, preparation, self.max_prompt_seconds)
-        return self.tokenizer.encode(audio[None].to(self.device), self.max_depth)[0].cpu()
-
-    def _rows(self, text: str, codes: Int[Tensor, "t k"], prompt_text: str, mode: Mode) -> Int[Tensor, "n c"]:
-        config = self.tts.config
-        if mode == "reference":
-            return generation_rows(config, self.text, render_user(text, [codes]), [codes])
-        whole = join_texts(prompt_text, text)
-        if config.chat is None:
-            return prompt_rows(config, self.text, whole, codes)
-        return continuation_rows(config, self.text, render_user(whole), codes)
-
-    def _decode(self, codes: Int[Tensor, "t k"], prompt_frames: int) -> Float[np.ndarray, " s"]:
-        """Audio of the new frames, decoded with the prompt before them as context."""
-        audio = self.tokenizer.decode(codes[None])[0, prompt_frames * self.tokenizer.config.frame_size :]
-        return audio.float().clamp(-1, 1).cpu().numpy()
-
-
-def check_texts(text: str, prompt_text: str, mode: Mode = "continuation") -> None:
-    """ValueError for texts that no model can serve."""
-    if not text.strip():
-        raise ValueError("the text is empty: write what shall be spoken")
-    if not any(character.isalnum() for character in text):
-        raise ValueError(f"the text {text!r} has no letter or digit: there is nothing to speak")
-    if mode == "continuation" and not prompt_text.strip():
-        raise ValueError("the prompt text is empty: write what the prompt says")
-
-
-def usable_device(name: str | None) -> str:
-    """`name`, or by default cuda where there is one; ValueError for a device that this machine lacks."""
-    if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name)
-    except (AssertionError, RuntimeError):
-        raise ValueError(f"device {name!r}: not on this machine; choose cpu, or cuda with a GPU") from None
-    return name
-
-
-def usual_frames(text: str) -> float:
-    """About how many frames it takes to speak `text`; East Asian characters take longer than letters."""
-    text = text.strip()
-    east_asian = sum("\u3040" <= c <= "\u9fff" or "\uac00" <= c <= "\ud7a3" for c in text)
-    return east_asian * FRAMES_PER_EAST_ASIAN_CHARACTER + (len(text) - east_asian) * FRAMES_PER_CHARACTER

@@ -17,7 +17,7 @@ from cat_tts.sampling import gumbel_noise
 from cat_tts.sequence import frame_rows, text_rows
 from inference import Synthesizer, Take
 from inference.prompt import PLAIN, PUBLISHED, load_prompt
-from inference.synthesizer import usual_frames
+from inference.request import usual_frames
 from tokenizer import AudioError, AudioTokenizer
 
 WORDS, TEXT = "What the recording says.", "Good morning, old fox."
@@ -85,9 +85,9 @@ def test_parts_of_a_take(synthesizer: Synthesizer, prompt_file: Path, depth: int
     assert torch.equal(take.codes, generated(synthesizer, rows, columns, len(take.codes), positions))
 
     whole = tokenizer.decode(torch.cat([prompt[:, :columns], take.codes])[None])[0].clamp(-1, 1)
-    torch.testing.assert_close(torch.from_numpy(take.audio), whole[15 * 1920 :], atol=0, rtol=0)
+    torch.testing.assert_close(torch.from_numpy(take.audio), whole[15 * 1920 :], atol=1e-5, rtol=0)
     assert len(take.audio) == 1920 * len(take.codes) and take.audio.dtype == np.float32
-    assert not np.array_equal(take.audio, tokenizer.decode(take.codes[None])[0].clamp(-1, 1).numpy())
+    assert np.abs(take.audio - tokenizer.decode(take.codes[None])[0].clamp(-1, 1).numpy()).max() > 0.01
     assert (take.depth, take.seed, take.sample_rate) == (columns, 2, 24_000)
     assert take.bitrate == columns * 12.5 * 5
     assert take.seconds == len(take.codes) / 12.5
@@ -226,7 +226,7 @@ def test_published_continuation(published_synthesizer: Synthesizer, prompt_file:
     assert model.max_prompt_seconds == 60.0
     assert torch.equal(take.codes, generated(model, rows, depth, 3))
     whole = model.tokenizer.decode(torch.cat([prompt[:, :depth], take.codes])[None])[0].clamp(-1, 1)
-    assert np.array_equal(take.audio, whole[15 * 1920 :].numpy())
+    np.testing.assert_allclose(take.audio, whole[15 * 1920 :].numpy(), atol=1e-5, rtol=0)
 
 
 def test_published_reference(published_synthesizer: Synthesizer, prompt_file: Path) -> None:
@@ -238,7 +238,8 @@ def test_published_reference(published_synthesizer: Synthesizer, prompt_file: Pa
     rows = generation_rows(model.tts.config, model.text, render_user(TEXT, [prompt]), [prompt])
     assert torch.equal(take.codes, generated(model, rows, 4, 3))
     assert torch.equal(take.codes, speak(model, prompt_file, prompt_text="", **options).codes)
-    assert np.array_equal(take.audio, model.tokenizer.decode(take.codes[None])[0].clamp(-1, 1).numpy())
+    alone = model.tokenizer.decode(take.codes[None])[0].clamp(-1, 1)
+    np.testing.assert_allclose(take.audio, alone.numpy(), atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match=r"^the prompt text is empty"):
         speak(model, prompt_file, prompt_text="")
 

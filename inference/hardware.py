@@ -1,0 +1,26 @@
+"""The device to run on, and the memory that was needed."""
+
+import sys
+
+import torch
+
+
+def usable_device(name: str | None) -> str:
+    """`name`, or by default cuda where there is one; ValueError for a device that this machine lacks."""
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (AssertionError, RuntimeError):
+        raise ValueError(f"device {name!r}: not on this machine; choose cpu, or cuda with a GPU") from None
+    return name
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory that was in use so far: allocated on a GPU, or resident in this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource  # not on Windows, where the rest of this works
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

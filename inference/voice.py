@@ -1,0 +1,130 @@
+"""A voice is an encoded prompt; what was costly to make of a prompt is kept for the next take."""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from jaxtyping import Int
+from torch import Tensor
+
+from cat_tts import TTSConfig
+from inference.prompt import Preparation, PromptAudio, load_prompt
+from tokenizer import AudioTokenizer
+from tokenizer.model import StreamCache
+
+Made = TypeVar("Made")
+KEPT_PROMPTS = 256
+"""Prompts whose codes are kept."""
+KEPT_CONTEXT_BYTES = 2**28
+"""Bytes of audio decoder states behind prompts that are kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Voice:
+    """A prompt as the model reads it. A plain value, that takes of every depth begin from."""
+
+    codes: Int[Tensor, "t k"]
+    """All codebooks of the model, on the CPU."""
+    text: str = ""
+    """The transcript; only the reference mode does without."""
+
+    @property
+    def key(self) -> str:
+        """Names the codes by their content."""
+        return content_key(self.codes)
+
+
+def content_key(tensor: Tensor) -> str:
+    """The same for two tensors if and only if they hold the same."""
+    head = f"{tensor.dtype} {tuple(tensor.shape)} "
+    return hashlib.sha256(head.encode() + tensor.contiguous().numpy().tobytes()).hexdigest()
+
+
+@dataclass
+class _Entry(Generic[Made]):
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    value: Made | None = None
+    size: int = 0
+
+
+class Recent(Generic[Made]):
+    """Values that are costly to make, the most recently used of them kept, up to `limit` in all.
+
+    Threads that ask for the same value at once wait for one of them to make it; others are not held up.
+    The newest value is kept even where it alone is above the limit.
+    """
+
+    def __init__(self, limit: int, size: Callable[[Made], int]) -> None:
+        self.limit, self.made, self.used = limit, 0, 0
+        """`made` counts the values made, `used` the times that one was there already."""
+        self._size, self._lock = size, threading.Lock()
+        self._entries: OrderedDict[object, _Entry[Made]] = OrderedDict()
+
+    def of(self, key: object, make: Callable[[], Made]) -> Made:
+        """The value of `key`; what `make` raises is raised, and nothing is kept."""
+        with self._lock:
+            entry = self._entries.setdefault(key, _Entry())
+            self._entries.move_to_end(key)
+        with entry.lock:
+            if entry.value is None:
+                try:
+                    entry.value = make()
+                except BaseException:
+                    with self._lock:
+                        self._entries.pop(key, None)
+                    raise
+                entry.size = self._size(entry.value)
+                self.made += 1
+            else:
+                self.used += 1
+            value = entry.value
+        with self._lock:
+            total = sum(entry.size for entry in self._entries.values())
+            while total > self.limit and len(self._entries) > 1:
+                total -= self._entries.popitem(last=False)[1].size
+        return value
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class Voices:
+    """Makes voices of prompts, and remembers what it made.
+
+    `prompts` and `contexts` count what was made and what was there already.
+    """
+
+    def __init__(self, tokenizer: AudioTokenizer, config: TTSConfig, preparation: Preparation) -> None:
+        self.tokenizer, self.preparation, self.num_codebooks = tokenizer, preparation, config.num_codebooks
+        self.max_seconds = config.max_prompt_frames / tokenizer.config.frame_rate
+        self.prompts: Recent[Int[Tensor, "t k"]] = Recent(KEPT_PROMPTS, lambda codes: 1)
+        self.contexts: Recent[StreamCache] = Recent(KEPT_CONTEXT_BYTES, cache_bytes)
+
+    def of(self, prompt: PromptAudio, text: str) -> Voice:
+        """Encode a prompt that says `text`, or remember it by its content; AudioError for a bad prompt."""
+        audio = load_prompt(prompt, self.tokenizer.config.sample_rate, self.preparation, self.max_seconds)
+
+        def encode() -> Int[Tensor, "t k"]:
+            return self.tokenizer.encode(self._on_device(audio[None]), self.num_codebooks)[0].cpu()
+
+        return Voice(codes=self.prompts.of(content_key(audio), encode), text=text)
+
+    def context(self, voice: Voice, depth: int) -> StreamCache:
+        """The audio decoder behind the prompt at `depth`, from where new frames go on without a seam."""
+
+        def decode() -> StreamCache:
+            cache = self.tokenizer.decoder_cache(1)
+            self.tokenizer.decode(self._on_device(voice.codes[None, :, :depth]), cache)
+            return cache
+
+        return self.contexts.of((voice.key, depth), decode)
+
+    def _on_device(self, tensor: Tensor) -> Tensor:
+        return tensor.to(next(self.tokenizer.parameters()).device)
+
+
+def cache_bytes(cache: StreamCache) -> int:
+    return sum(layer.keys.nbytes + layer.values.nbytes for stage in cache for layer in stage)
