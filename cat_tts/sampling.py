@@ -6,15 +6,17 @@ codebooks see the same noise at every depth of k or more. CPU and CUDA agree to 
 
     options = SamplingOptions()
     noise = gumbel_noise(seeds, frame, layers=1 + depth, size=codebook_size)
-    codes = choose(filtered_logits(logits, options, history), noise[:, layer])
+    knobs = Knobs.of([options] * len(seeds), codebook_size, logits.device)
+    codes = choose(filtered_logits(logits, knobs, seen), noise[:, layer])
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import ConfigDict
 from torch import Tensor
 
@@ -80,29 +82,70 @@ def gumbel_noise(
     return -(-uniform.log()).log()
 
 
-def filtered_logits(
-    logits: Float[Tensor, "b v"], options: SamplingOptions, history: Int[Tensor, "b n"] | None = None
-) -> Float[Tensor, "b v"]:
-    """Float32 logits whose softmax is what `options` ask to draw from; -inf marks what cannot be drawn.
+@dataclass(frozen=True, kw_only=True)
+class Knobs:
+    """The options of every take of a batch as columns, so that one operator serves all."""
 
-    The published order: penalty, temperature, top-k, top-p. Every code of `history` is penalised once,
-    however often it is there. Entries outside the vocabulary are no codes: -1 can fill up shorter histories.
-    Temperature 0 leaves only the likeliest, without penalty.
+    temperature: Float[Tensor, "b 1"]
+    penalty: Float[Tensor, "b 1"]
+    tail: Float[Tensor, "b 1"]
+    """1 - top_p."""
+    top_k: Int[Tensor, "b 1"]
+    chance: Float[Tensor, "b 1"]
+    """0 for takes without chance, 1 for others: the factor of their noise."""
+    width: int
+    """The largest top_k."""
+    sampled: bool
+    penalised: bool
+    nucleus: bool
+    """Whether any take has a temperature, a penalty, a top_p."""
+
+    @classmethod
+    def of(cls, options: Sequence[SamplingOptions], size: int, device: torch.device) -> "Knobs":
+        """The knobs of takes that draw among `size` codes."""
+        table = [_numbers(one, size) for one in options]
+        columns = torch.tensor(table, dtype=torch.float32).to(device).split(1, -1)
+        temperature, penalty, tail, top_k, chance = columns
+        return cls(
+            temperature=temperature,
+            penalty=penalty,
+            tail=tail,
+            top_k=top_k.long(),
+            chance=chance,
+            width=max(int(row[3]) for row in table),
+            sampled=any(row[4] for row in table),
+            penalised=any(row[1] != 1 for row in table),
+            nucleus=any(row[2] > 0 for row in table),
+        )
+
+    def first(self, rows: int) -> "Knobs":
+        """Those of the first takes alone."""
+        names = ("temperature", "penalty", "tail", "top_k", "chance")
+        return replace(self, **{name: getattr(self, name)[:rows] for name in names})
+
+
+def filtered_logits(
+    logits: Float[Tensor, "b v"], knobs: Knobs, seen: Bool[Tensor, "b v"] | None = None
+) -> Float[Tensor, "b v"]:
+    """Float32 logits whose softmax is what the options ask to draw from; -inf marks what cannot be drawn.
+
+    The published order: penalty on the codes that were `seen`, temperature, top-k, top-p. What is as likely
+    as the least likely code that is kept is kept too. Temperature 0 leaves only the likeliest, unpenalised.
     """
     logits = logits.float()
-    if options.temperature == 0:
-        best = logits.argmax(-1, keepdim=True)
-        return torch.full_like(logits, -math.inf).scatter(-1, best, logits.gather(-1, best))
-    if history is not None and options.repetition_penalty != 1:
-        logits = _penalise(logits, history, options.repetition_penalty)
-    values, order = (logits / options.temperature).sort(dim=-1, stable=True)
-    if 0 < options.top_k < values.shape[-1]:
-        values = values.masked_fill(values < values[:, -options.top_k, None], -math.inf)
-    if options.top_p < 1:
-        tail = values.softmax(-1).cumsum(-1) <= 1 - options.top_p
+    if seen is not None and knobs.penalised:
+        penalty = torch.where(seen, knobs.penalty, 1.0)
+        logits = torch.where(logits < 0, logits * penalty, logits / penalty)
+    logits = logits / knobs.temperature
+    top = logits.topk(knobs.width, -1).values
+    least = top.gather(-1, knobs.top_k - 1)
+    if knobs.nucleus:
+        # Ascending, as published: summed in another order, a sum next to the bound could fall beyond it.
+        rising = top.masked_fill(top < least, -math.inf).flip(-1)
+        tail = rising.softmax(-1).cumsum(-1) <= knobs.tail
         tail[:, -1] = False
-        values = values.masked_fill(tail, -math.inf)
-    return torch.empty_like(values).scatter_(-1, order, values)
+        least = rising.masked_fill_(tail, math.inf).amin(-1, keepdim=True)
+    return logits.masked_fill_(logits < least, -math.inf)
 
 
 def choose(logits: Float[Tensor, "b v"], noise: Float[Tensor, "b v"]) -> Int[Tensor, " b"]:
@@ -110,14 +153,12 @@ def choose(logits: Float[Tensor, "b v"], noise: Float[Tensor, "b v"]) -> Int[Ten
     return (logits + noise).argmax(-1)
 
 
-def _penalise(
-    logits: Float[Tensor, "b v"], history: Int[Tensor, "b n"], penalty: float
-) -> Float[Tensor, "b v"]:
-    """Divide positive logits of codes in the history by `penalty`, multiply negative ones by it."""
-    size = logits.shape[-1]
-    seen = torch.zeros((len(logits), size + 1), dtype=torch.bool, device=logits.device)
-    seen.scatter_(-1, history.masked_fill((history < 0) | (history > size), size), True)
-    return torch.where(seen[:, :size], torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+def _numbers(options: SamplingOptions, size: int) -> tuple[float, float, float, int, float]:
+    """Temperature, penalty, tail, top-k and chance, such that no case needs another operator."""
+    if options.temperature == 0:
+        return 1.0, 1.0, 0.0, 1, 0.0
+    top_k = options.top_k if 0 < options.top_k < size else size
+    return options.temperature, options.repetition_penalty, 1 - options.top_p, top_k, 1.0
 
 
 def _mix(word: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:

@@ -1,9 +1,9 @@
 """Text and a prompt in, speech in the prompt's voice out."""
 
 import math
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,12 @@ from jaxtyping import Float
 from cat_tts import CatTTS, SamplingOptions
 from cat_tts.sampling import SAMPLING_FILE
 from cat_tts.text import TextTokenizer
-from inference.engine import Engine, Guard, Job
+from inference.engine import Engine
 from inference.hardware import usable_device
 from inference.prompt import PLAIN, PUBLISHED, PromptAudio
 from inference.request import Mode, Request, check_texts, continuation, request_rows, usual_limits
 from inference.take import Take, TakeStream
+from inference.ticket import Guard, Job
 from inference.voice import Voice, Voices
 from tokenizer import AudioTokenizer
 from tokenizer.checkpoint import local_folder, read_config
@@ -28,6 +29,9 @@ PUBLISHED_SAMPLING = SamplingOptions(repetition_penalty=1.1)
 """As the published models recommend, but for the decision to stop, which they draw at temperature 1.5."""
 PUBLISHED_TOKENIZER = "OpenMOSS-Team/MOSS-Audio-Tokenizer"
 """The tokenizer whose codes the published TTS speaks."""
+
+MOST_OPEN = 1000
+"""Streams of a synthesizer that may be open and unread."""
 
 
 class Synthesizer:
@@ -56,7 +60,6 @@ class Synthesizer:
         self.sampling = sampling or SamplingOptions()
         preparation = PLAIN if tts.config.chat is None else PUBLISHED
         self.voices = Voices(tokenizer, tts.config, preparation)
-        self._engines: deque[Engine] = deque(maxlen=1)
 
     @classmethod
     def from_pretrained(
@@ -261,25 +264,25 @@ class Synthesizer:
         return Job(continuation=take, context=context, guard=guard)
 
     def start(self, request: Request, *, guard: Guard | None = None, chunk_frames: int = 1) -> TakeStream:
-        """The stream of a request. Each stream that is open has an engine of one slot to itself."""
-        job = self.job(request, guard)
-        try:
-            engine = self._engines.pop()
-        except IndexError:
-            engine = Engine(self.tts, self.tokenizer, slots=1, waiting=0)
+        """The stream of a request.
 
-        def release() -> None:
-            engine.step()  # lets go of a take that was cancelled
-            self._engines.append(engine)
-
+        One take is made at a time: while several streams are open, whichever is read drives the earliest on.
+        `inference.service` makes many at a time.
+        """
+        engine = self._one_at_a_time
+        ticket = engine.submit(self.job(request, guard))
         return TakeStream(
             request,
-            engine.submit(job),
+            ticket,
             self.tokenizer.config,
-            advance=lambda frames: engine.step(),
-            release=release,
+            advance=lambda frames: engine.drive(ticket),
+            release=engine.let_go,
             chunk_frames=chunk_frames,
         )
+
+    @cached_property
+    def _one_at_a_time(self) -> Engine:
+        return Engine(self.tts, self.tokenizer, slots=1, waiting=MOST_OPEN)
 
     def _depth(self, depth: int | None) -> int:
         depth = self.max_depth if depth is None else depth

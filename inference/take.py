@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from inference.engine import StopReason, Ticket
 from inference.request import Request
+from inference.ticket import StopReason, Ticket
 from tokenizer.config import TokenizerConfig
 
 
@@ -83,7 +83,7 @@ class TakeStream(Iterator[Float[np.ndarray, " s"]]):
                 raise ticket.error
             raise StopIteration
         self._read += len(frames)
-        ticket.was_read()
+        ticket.was_read(self._read)
         return np.concatenate(frames)
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from cat_tts import TTSConfig
 from inference.prompt import Preparation, PromptAudio, load_prompt
 from tokenizer import AudioTokenizer
-from tokenizer.model import StreamCache
+from tokenizer.stream import StreamCache
 
 Made = TypeVar("Made")
 KEPT_PROMPTS = 256
@@ -101,7 +101,7 @@ class Voices:
         self.tokenizer, self.preparation, self.num_codebooks = tokenizer, preparation, config.num_codebooks
         self.max_seconds = config.max_prompt_frames / tokenizer.config.frame_rate
         self.prompts: Recent[Int[Tensor, "t k"]] = Recent(KEPT_PROMPTS, lambda codes: 1)
-        self.contexts: Recent[StreamCache] = Recent(KEPT_CONTEXT_BYTES, cache_bytes)
+        self.contexts: Recent[StreamCache] = Recent(KEPT_CONTEXT_BYTES, lambda cache: cache.nbytes)
 
     def of(self, prompt: PromptAudio, text: str) -> Voice:
         """Encode a prompt that says `text`, or remember it by its content; AudioError for a bad prompt."""
@@ -118,13 +118,9 @@ class Voices:
         def decode() -> StreamCache:
             cache = self.tokenizer.decoder_cache(1)
             self.tokenizer.decode(self._on_device(voice.codes[None, :, :depth]), cache)
-            return cache
+            return cache.past()
 
         return self.contexts.of((voice.key, depth), decode)
 
     def _on_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(next(self.tokenizer.parameters()).device)
-
-
-def cache_bytes(cache: StreamCache) -> int:
-    return sum(layer.keys.nbytes + layer.values.nbytes for stage in cache for layer in stage)

@@ -8,7 +8,7 @@ from torch import Tensor
 from cat_tts.config import TTSConfig, tiny
 from cat_tts.generate import generate
 from cat_tts.model import CatTTS
-from cat_tts.sampling import SamplingOptions, choose, filtered_logits, gumbel_noise
+from cat_tts.sampling import Knobs, SamplingOptions, choose, filtered_logits, gumbel_noise
 from cat_tts.sequence import frame_rows, left_pad, positions, text_rows
 
 CONFIGS = [tiny(), replace(tiny(), adapter_dim=20, full_text_head=True)]
@@ -41,6 +41,17 @@ def speak(
     """All new rows [b, frames, 1 + depth]."""
     settings = {"depth": 4, "max_frames": 8, "options": SAMPLED, **settings}
     return torch.stack(list(generate(model, rows, mask, seeds=torch.tensor(seeds), **settings)), 1)
+
+
+def drawn(logits: Tensor, options: SamplingOptions, noise: Tensor, history: Tensor | None = None) -> int:
+    """The keyed choice from the logits of one row, without the pad code, after its history."""
+    knobs, seen = (
+        Knobs.of([options], len(logits), logits.device),
+        torch.zeros(1, len(logits), dtype=torch.bool),
+    )
+    if history is not None:
+        seen[0, history] = True
+    return int(choose(filtered_logits(logits[None], knobs, seen), noise[:, : len(logits)]))
 
 
 def teacher_forced(model: CatTTS, rows: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,12 +97,11 @@ def test_samples_are_the_keyed_choices_from_teacher_forcing(config: TTSConfig, d
     model, rows = tts(config), prompt(config, 5, 3)
     new = speak(model, rows[None], [7], depth=depth, max_frames=12, min_frames=12)[0]
     _, codes = teacher_forced(model, rows, new)
-    codes[..., PAD] = -torch.inf
     for frame in range(12):
         noise = gumbel_noise(torch.tensor([7]), frame, 1 + depth, PAD + 1)
         for k in range(depth):
-            logits = filtered_logits(codes[frame, k][None], SAMPLED, new[None, :frame, 1 + k])
-            assert choose(logits, noise[:, 1 + k]) == new[frame, 1 + k]
+            code = drawn(codes[frame, k, :PAD], SAMPLED, noise[:, 1 + k], new[:frame, 1 + k])
+            assert code == new[frame, 1 + k]
     assert not torch.equal(new[:, 1:], codes.argmax(-1)), "nothing was left to chance"
 
 
@@ -105,7 +115,7 @@ def test_decisions_are_the_keyed_choices_from_teacher_forcing(config: TTSConfig)
         offered = decisions[:, [SLOT, END]] if config.full_text_head else decisions
         for frame in range(1, len(new)):
             noise = gumbel_noise(torch.tensor([seed]), frame, 1, 2)[:, 0]
-            wanted = choose(filtered_logits(offered[frame][None], options.decision()), noise)
+            wanted = drawn(offered[frame], options.decision(), noise)
             assert new[frame, 0] == [SLOT, END][wanted]
             taken.append(([SLOT, END][wanted], [SLOT, END][noise.argmax()]))
     assert {decision for decision, _ in taken} == {SLOT, END}

@@ -7,11 +7,21 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cat_tts.sampling import SamplingOptions, choose, filtered_logits, gumbel_noise
+from cat_tts import sampling
+from cat_tts.sampling import Knobs, SamplingOptions, choose, gumbel_noise
 
 GOLDEN = Path(__file__).parent / "golden" / "tts_local_small"
 INPUTS, EXPECTED = load_file(GOLDEN / "inputs.safetensors"), load_file(GOLDEN / "expected.safetensors")
 OFF = SamplingOptions(top_k=0, top_p=1.0)
+
+
+def filtered_logits(logits: Tensor, options: SamplingOptions, history: Tensor | None = None) -> Tensor:
+    """Of takes that share their options; entries of the history outside the vocabulary are none."""
+    size = logits.shape[1]
+    seen = torch.zeros(len(logits), size, dtype=torch.bool)
+    for row, codes in zip(seen, [] if history is None else history, strict=history is not None):
+        row[codes[(codes >= 0) & (codes < size)]] = True
+    return sampling.filtered_logits(logits, Knobs.of([options] * len(logits), size, logits.device), seen)
 
 
 def chi_square_z(counts: Tensor, expected: Tensor) -> float:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenizer.attention import KVCache, attend, rotary_table, rotate, window_mask
+from tokenizer.attention import attend, rotary_table, rotate, sight, window_mask
 
 CPU = torch.device("cpu")
 
@@ -68,38 +68,17 @@ def test_attend_reads_only_the_window(query: int) -> None:
             assert reached == list(range(max(0, query - 3), query + 1))
 
 
-@pytest.mark.parametrize("chunks", [[23], [1] * 23, [5, 1, 9, 8], [2, 20, 1]])
-@pytest.mark.parametrize("window", [1, 6, 40])
-def test_cached_chunks_equal_one_call(chunks: list[int], window: int) -> None:
-    q, k, v = heads(2, 4, 23), heads(2, 2, 23), heads(2, 2, 23)
-    cache = KVCache(k[:, :, :0], v[:, :, :0], window)
-    parts = []
-    for part in zip(*(x.split(chunks, 2) for x in (q, k, v)), strict=True):
-        parts.append(attend(part[0], *cache.append(part[1], part[2]), window))
-    torch.testing.assert_close(torch.cat(parts, 2), naive(q, k, v, window))
-    assert cache.seen == 23
-
-
-def test_cache_keeps_what_the_next_step_can_see() -> None:
-    steps = torch.arange(10.0)[None, None, :, None]
-    cache = KVCache(steps[:, :, :0], steps[:, :, :0], window=4)
-    held = []
-    for chunk in steps.split([2, 1, 1, 6], 2):
-        keys, values = cache.append(chunk, -chunk)
-        held.append(keys.flatten().tolist())
-        assert torch.equal(values, -keys)
-    assert held == [[0, 1], [0, 1, 2], [0, 1, 2, 3], [1, 2, 3, 4, 5, 6, 7, 8, 9]]
-    assert cache.keys.flatten().tolist() == [7, 8, 9]
-    assert cache.values.flatten().tolist() == [-7, -8, -9]
-    assert cache.seen == 10
-
-
-def test_cache_of_a_window_of_one_stays_empty() -> None:
-    empty = torch.zeros(1, 1, 0, 2)
-    cache = KVCache(empty, empty, window=1)
-    for _ in range(2):
-        keys, _ = cache.append(torch.ones(1, 1, 3, 2), torch.ones(1, 1, 3, 2))
-        assert keys.shape[2] == 3 and cache.keys.shape[2] == 0
+@pytest.mark.parametrize(("queries", "past"), [(1, 9), (3, 4), (70, 9), (150, 9)])
+def test_hidden_keys_are_not_read(queries: int, past: int) -> None:
+    """Row 0 sees all of the past, row 1 its last two steps, row 2 nothing; blocks of queries hide alike."""
+    keys = past + queries
+    q, k, v = heads(3, 2, queries), heads(3, 2, keys), heads(3, 2, keys)
+    first = torch.tensor([0, past - 2, past])
+    seen = sight(queries, keys, 10, q, hidden=torch.arange(keys) < first[:, None])
+    together = attend(q, k, v, 10, seen)
+    for row, begin in enumerate(first.tolist()):
+        one = slice(row, row + 1)
+        torch.testing.assert_close(together[one], naive(q[one], k[one, :, begin:], v[one, :, begin:], 10))
 
 
 def test_rotate_by_hand() -> None:
@@ -119,7 +98,7 @@ def test_rotation_at_position_zero_is_none() -> None:
 
 def test_table_continues_where_a_stream_stands() -> None:
     whole = rotary_table(0, 2000, 8, 10_000.0, CPU)
-    assert torch.equal(rotary_table(1990, 10, 8, 10_000.0, CPU), whole[:, 1990:])
+    assert torch.equal(rotary_table(1990, 10, 8, 10_000.0, CPU), whole[1990:])
 
 
 def test_scores_depend_on_distance_alone() -> None:

@@ -1,10 +1,10 @@
-"""Windowed causal attention with one door, rotary positions, and the key/value cache."""
+"""Windowed causal attention with one door, and rotary positions."""
 
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 try:
@@ -16,23 +16,21 @@ SMALLEST_BLOCK = 64
 """Queries attended at once when the window is shorter than this."""
 
 
-@dataclass
-class KVCache:
-    """The last `window - 1` keys and values of one layer, and how many steps it has seen."""
+@dataclass(frozen=True)
+class Block:
+    """Neighbouring queries, the keys that any of them sees, and who of them sees which (None: all before)."""
 
-    keys: Float[Tensor, "b h t d"]
-    values: Float[Tensor, "b h t d"]
-    window: int
-    seen: int = 0
+    queries: slice
+    keys: slice
+    mask: Float[Tensor, "*b n m"] | None
 
-    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add a chunk of any length; return all that its queries may attend to."""
-        self.seen += keys.shape[2]
-        keys = torch.cat([self.keys, keys], 2)
-        values = torch.cat([self.values, values], 2)
-        first = max(0, keys.shape[2] - (self.window - 1))
-        self.keys, self.values = keys[:, :, first:], values[:, :, first:]
-        return keys, values
+
+@dataclass(frozen=True)
+class Sight:
+    """Which keys the queries of one call see: made once, used by every layer of a stage."""
+
+    blocks: list[Block]
+    rows_differ: bool
 
 
 def window_mask(queries: int, keys: int, window: int, device: torch.device) -> Bool[Tensor, "queries keys"]:
@@ -42,49 +40,77 @@ def window_mask(queries: int, keys: int, window: int, device: torch.device) -> B
     return (j <= i) & (j > i - window)
 
 
-def attend(
-    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b g m d"], v: Float[Tensor, "b g m d"], window: int
-) -> Float[Tensor, "b h n d"]:
-    """Causal attention of each query to the last `window` keys, itself included; query n-1 stands at key m-1.
+def sight(
+    queries: int, keys: int, window: int, like: Tensor, hidden: Bool[Tensor, "b m"] | None = None
+) -> Sight:
+    """Each query sees the last `window` keys, itself included, but none that is hidden from its row.
 
-    FlashAttention 2 when it is installed and fits, else SDPA over blocks of queries, each with the keys
-    that it can see: the cost grows with n x window, never with n x m.
+    Queries come in blocks, each with the keys that it can see: the cost of attention grows with
+    queries x window, never with queries x keys, and all blocks share one mask.
     """
-    queries, keys = q.shape[2], k.shape[2]
-    if flash_attn_func is not None and q.is_cuda and q.dtype in (torch.float16, torch.bfloat16):
-        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        return flash_attn_func(q, k, v, causal=True, window_size=(window - 1, 0)).transpose(1, 2)
-    grouped = q.shape[1] != k.shape[1]
-    if queries == keys <= window:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
-    if queries == 1 and keys <= window:
-        return F.scaled_dot_product_attention(q, k, v, enable_gqa=grouped)
-    parts, past, block = [], keys - queries, max(window, SMALLEST_BLOCK)
+    if hidden is None and (queries == keys or queries == 1) and keys <= window:
+        return Sight([Block(slice(queries), slice(keys), None)], rows_differ=False)
+    blocks, past, block = [], keys - queries, max(window, SMALLEST_BLOCK)
+    longest = min(block, queries)
+    seen = window_mask(longest, longest + window - 1, window, like.device)
+    band = like.new_zeros(seen.shape).masked_fill(~seen, -torch.inf)
     for start in range(0, queries, block):
         stop = min(start + block, queries)
         first = max(0, past + start - window + 1)
-        mask = window_mask(stop - start, past + stop - first, window, q.device)
-        seen = slice(first, past + stop)
-        parts.append(
-            F.scaled_dot_product_attention(
-                q[:, :, start:stop], k[:, :, seen], v[:, :, seen], attn_mask=mask, enable_gqa=grouped
-            )
+        behind = past + start - first
+        mask = band[: stop - start, window - 1 - behind : window - 1 + stop - start]
+        span = slice(first, past + stop)
+        if hidden is not None:
+            mask = mask.masked_fill(hidden[:, None, None, span], -torch.inf)
+        blocks.append(Block(slice(start, stop), span, mask))
+    return Sight(blocks, rows_differ=hidden is not None)
+
+
+def attend(
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b g m d"],
+    v: Float[Tensor, "b g m d"],
+    window: int,
+    seen: Sight | None = None,
+) -> Float[Tensor, "b h n d"]:
+    """Causal attention of each query to the last `window` keys, itself included; query n-1 stands at key m-1.
+
+    FlashAttention 2 when it is installed and fits, else SDPA over blocks of queries. `seen` is
+    `sight(n, m, window, q)` made beforehand, or one that hides more.
+    """
+    fits = q.is_cuda and q.dtype in (torch.float16, torch.bfloat16) and not (seen and seen.rows_differ)
+    if flash_attn_func is not None and fits:
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        return flash_attn_func(q, k, v, causal=True, window_size=(window - 1, 0)).transpose(1, 2)
+    seen = seen or sight(q.shape[2], k.shape[2], window, q)
+    parts = [
+        F.scaled_dot_product_attention(
+            q[:, :, block.queries],
+            k[:, :, block.keys],
+            v[:, :, block.keys],
+            attn_mask=block.mask,
+            is_causal=block.mask is None and q.shape[2] > 1,
+            enable_gqa=q.shape[1] != k.shape[1],
         )
-    return torch.cat(parts, 2)
+        for block in seen.blocks
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
 
 def rotary_table(
     first: int, steps: int, head_dim: int, period: float, device: torch.device
-) -> Float[Tensor, "two t half"]:
-    """Cosines and sines of the positions first .. first+steps-1, in float32."""
-    exponent = torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim
-    position = torch.arange(first, first + steps, device=device, dtype=torch.float32)
+) -> Complex[Tensor, "t half"]:
+    """Turns (cosine + i sine) of the positions first .. first+steps-1.
+
+    Angles are float64: a stream's positions reach millions, where float32 knows no fraction of a turn.
+    """
+    exponent = torch.arange(0, head_dim, 2, device=device, dtype=torch.float64) / head_dim
+    position = torch.arange(first, first + steps, device=device, dtype=torch.float64)
     angle = position[:, None] * torch.pow(period, -exponent)
-    return torch.stack([angle.cos(), angle.sin()])
+    return torch.complex(angle.cos().float(), angle.sin().float())
 
 
-def rotate(x: Float[Tensor, "b h t d"], table: Float[Tensor, "two t half"]) -> Float[Tensor, "b h t d"]:
+def rotate(x: Float[Tensor, "*b t d"], table: Complex[Tensor, "*t half"]) -> Float[Tensor, "*b t d"]:
     """Rotary embedding of the interleaved pairs (2i, 2i+1), computed in float32."""
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = table
-    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2).to(x.dtype)
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * table).flatten(-2).to(x.dtype)

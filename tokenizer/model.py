@@ -10,13 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tokenizer import checkpoint, published
-from tokenizer.attention import KVCache
 from tokenizer.config import StageConfig, TokenizerConfig
 from tokenizer.quantizer import ResidualVQ
+from tokenizer.stream import StreamCache
 from tokenizer.transformer import Stage, fold, unfold
-
-StreamCache = list[list[KVCache]]
-"""State of one direction of a stream: the caches of every layer of every stage."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ class AudioTokenizer(nn.Module):
         """The encoder alone: whole frames of audio to what the quantizer sees."""
         x = audio[:, :, None]
         for i, stage in enumerate(self.encoder):
-            x = stage(fold(x, stage.config.patch_size), cache[i] if cache else None)
+            x = stage(fold(x, stage.config.patch_size), cache.stages[i] if cache else None)
         return x
 
     def synthesize(
@@ -78,7 +75,7 @@ class AudioTokenizer(nn.Module):
         """The decoder alone: quantised latents to audio."""
         x = latents
         for i, stage in enumerate(self.decoder):
-            x = unfold(stage(x, cache[i] if cache else None), stage.config.patch_size)
+            x = unfold(stage(x, cache.stages[i] if cache else None), stage.config.patch_size)
         return x.squeeze(-1)
 
     @torch.no_grad()
@@ -100,21 +97,44 @@ class AudioTokenizer(nn.Module):
             )
         if audio.shape[-1] == 0:
             raise ValueError("audio has no samples: nothing to encode")
-        return self.quantizer.encode(self.latents(F.pad(audio, (0, missing)), cache), depth)
+        lookup = cache.lookup if cache else self.quantizer.lookup()
+        return lookup.encode(self.latents(F.pad(audio, (0, missing)), cache), depth)
 
     @torch.no_grad()
-    def decode(self, codes: Int[Tensor, "b t k"], cache: StreamCache | None = None) -> Float[Tensor, "b s"]:
-        """Audio of `codes`; their number of columns is the depth. `cache` continues a stream."""
+    def decode(
+        self,
+        codes: Int[Tensor, "b t k"],
+        cache: StreamCache | None = None,
+        depth: Int[Tensor, " b"] | None = None,
+    ) -> Float[Tensor, "b s"]:
+        """Audio of `codes`; their number of columns is the depth. `cache` continues a stream.
+
+        With `depth`, row i is decoded from its first `depth[i]` columns; what the others hold is not read.
+        """
         self._depth(codes.shape[-1])
-        return self.synthesize(self.quantizer.decode(codes), cache)
+        if depth is not None:
+            depth = self._depths(depth, codes)
+        lookup = cache.lookup if cache else self.quantizer.lookup()
+        return self.synthesize(lookup.decode(codes, depth), cache)
 
     def encoder_cache(self, batch: int = 1) -> StreamCache:
         """The state in which a stream of `batch` signals to encode begins."""
-        return [stage.caches(batch) for stage in self.encoder]
+        return StreamCache([stage.cache(batch) for stage in self.encoder], self.quantizer.lookup())
 
     def decoder_cache(self, batch: int = 1) -> StreamCache:
         """The state in which a stream of `batch` signals to decode begins."""
-        return [stage.caches(batch) for stage in self.decoder]
+        return StreamCache([stage.cache(batch) for stage in self.decoder], self.quantizer.lookup())
+
+    def _depths(self, depth: Int[Tensor, " b"], codes: Int[Tensor, "b t k"]) -> Int[Tensor, " b"]:
+        """`depth` where `codes` are; its values are checked where that costs no wait, on the CPU."""
+        rows, _, columns = codes.shape
+        if depth.shape != (rows,):
+            raise ValueError(f"depth of shape {tuple(depth.shape)} for {rows} rows of codes: give one a row")
+        if depth.device.type == "cpu" and not (depth.min() >= 1 and depth.max() <= columns):
+            raise ValueError(
+                f"depth={depth.tolist()} but the codes have {columns} columns: choose 1 to {columns}"
+            )
+        return depth.to(codes.device)
 
     def _depth(self, depth: int) -> int:
         if not 1 <= depth <= self.config.num_codebooks:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from tokenizer.config import QuantizerConfig
+from tokenizer.lookup import Level, Lookup
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,8 @@ class VectorQuantizer(nn.Module):
         self.project_out = weight_norm(nn.Linear(config.codebook_dim, config.dim))
 
     def nearest(self, low: Float[Tensor, "b t l"]) -> Int[Tensor, "b t"]:
-        """The row whose normalised form is nearest to normalised `low`; the rows themselves stay raw."""
-        query, rows = F.normalize(low, dim=-1), F.normalize(self.codebook.weight, dim=-1)
-        distance = query.square().sum(-1, keepdim=True) - 2 * query @ rows.T + rows.square().sum(-1)
-        return (-distance).argmax(-1)
+        """The row whose direction is nearest to that of `low`; the rows themselves stay raw."""
+        return (low @ F.normalize(self.codebook.weight, dim=-1).T).argmax(-1)
 
 
 class ResidualVQ(nn.Module):
@@ -75,21 +74,43 @@ class ResidualVQ(nn.Module):
                 codes.append(code)
             return Quantized(self.project_out(total), torch.stack(codes, -1), commitment, codebook)
 
-    @torch.no_grad()
     def encode(self, x: Float[Tensor, "b t d"], depth: int) -> Int[Tensor, "b t k"]:
         """Codes of the first `depth` codebooks: exactly the first columns of the full encoding."""
-        with torch.autocast(x.device.type, enabled=False):
-            residual, codes = self.project_in(x.float()), []
-            for layer in self.layers[:depth]:
-                code = layer.nearest(layer.project_in(residual))
-                residual = residual - layer.project_out(layer.codebook(code))
-                codes.append(code)
-            return torch.stack(codes, -1)
+        return self.lookup().encode(x, depth)
 
     def decode(self, codes: Int[Tensor, "b t k"]) -> Float[Tensor, "b t d"]:
         """Latents of the first k codebooks: depth is the number of columns, nothing stands in for others."""
-        with torch.autocast(codes.device.type, enabled=False):
-            total = torch.zeros((), device=codes.device)
-            for layer, code in zip(self.layers, codes.unbind(-1), strict=False):
-                total = total + layer.project_out(layer.codebook(code))
-            return self.project_out(total)
+        return self.lookup().decode(codes)
+
+    @torch.no_grad()
+    def lookup(self) -> Lookup:
+        """The present weights in the form that inference wants."""
+        count, rows = len(self.layers), torch.stack([layer.codebook.weight for layer in self.layers])
+        with torch.autocast(rows.device.type, enabled=False):
+            first_weight, first_bias = _folded([self.project_in])
+            last_weight, last_bias = _folded([self.project_out])
+            folded = (
+                *_folded([layer.project_in for layer in self.layers]),
+                *_folded([layer.project_out for layer in self.layers]),
+            )
+            in_weight, in_bias, out_weight, out_bias = (part.unflatten(0, (count, -1)) for part in folded)
+            directions = F.normalize(rows, dim=-1).mT.contiguous()
+            levels = zip(in_weight, in_bias, directions, rows, out_weight, out_bias, strict=True)
+            biases = F.pad(out_bias.cumsum(0), (0, 0, 1, 0))  # none, the first, the first two, ...
+            return Lookup(
+                project_in=first_weight,
+                project_in_bias=first_bias,
+                levels=[Level(*parts) for parts in levels],
+                rows=rows,
+                sum_rows=out_weight.mT.flatten(0, 1) @ last_weight.T,
+                sum_bias=biases @ last_weight.T + last_bias,
+            )
+
+
+def _folded(projections: list[nn.Module]) -> tuple[Float[Tensor, "rows columns"], Float[Tensor, " rows"]]:
+    """Weights and biases of weight-normed projections, one below the other."""
+    gain, direction, bias = (
+        torch.cat([projection.get_parameter(name) for projection in projections])
+        for name in ("parametrizations.weight.original0", "parametrizations.weight.original1", "bias")
+    )
+    return direction * (gain / direction.norm(dim=1, keepdim=True)), bias

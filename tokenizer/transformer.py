@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenizer.attention import KVCache, attend, rotary_table, rotate
+from tokenizer.attention import Sight, attend, rotary_table, rotate, sight
 from tokenizer.config import StageConfig
+from tokenizer.stream import Chunk, StageCache
 
 
 class Layer(nn.Module):
@@ -27,16 +28,16 @@ class Layer(nn.Module):
         self.ffn_scale = nn.Parameter(torch.full((config.dim,), layer_scale))
 
     def forward(
-        self, x: Float[Tensor, "b t d"], rotary: Tensor, cache: KVCache | None
+        self, x: Float[Tensor, "b t d"], turns: Tensor, seen: Sight, chunk: Chunk | None, index: int
     ) -> Float[Tensor, "b t d"]:
         qkv = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.num_heads, -1))
-        q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # each [b, h, t, d]
-        q, k = rotate(q, rotary), rotate(k, rotary)
-        if cache is not None:
-            k, v = cache.append(k, v)
-        heads = attend(q, k, v, self.window).transpose(1, 2).flatten(2)
-        x = x + self.attention_scale * self.attention_out(heads)
-        return x + self.ffn_scale * self.ffn_out(F.gelu(self.ffn_in(self.ffn_norm(x))))
+        qkv = qkv.permute(2, 0, 3, 1, 4)  # [3, b, h, t, d]
+        (q, k), v = rotate(qkv[:2], turns), qkv[2]
+        if chunk is not None:
+            k, v = chunk.append(index, k, v)
+        heads = attend(q, k, v, self.window, seen).transpose(1, 2).flatten(2)
+        x = torch.addcmul(x, self.attention_scale, self.attention_out(heads))
+        return torch.addcmul(x, self.ffn_scale, self.ffn_out(F.gelu(self.ffn_in(self.ffn_norm(x)))))
 
 
 class Stage(nn.Module):
@@ -51,22 +52,34 @@ class Stage(nn.Module):
         )
         self.project_out = _projection(config.dim, config.output_dim)
 
-    def forward(
-        self, x: Float[Tensor, "b t i"], caches: list[KVCache] | None = None
-    ) -> Float[Tensor, "b t o"]:
-        first = caches[0].seen if caches else 0
-        head_dim = self.config.dim // self.config.num_heads
-        rotary = rotary_table(first, x.shape[1], head_dim, self.rope_period, x.device)
+    def forward(self, x: Float[Tensor, "b t i"], cache: StageCache | None = None) -> Float[Tensor, "b t o"]:
+        steps, chunk = x.shape[1], None
         x = self.project_in(x)
-        for i, layer in enumerate(self.layers):
-            x = layer(x, rotary, caches[i] if caches else None)
+        if cache is None:
+            turns = rotary_table(0, steps, self.head_dim, self.rope_period, x.device)
+            seen = sight(steps, steps, self.window, x)
+        else:
+            chunk = cache.extend(steps, len(x))
+            turns, seen = chunk.turns, chunk.seen
+        for index, layer in enumerate(self.layers):
+            x = layer(x, turns, seen, chunk, index)
         return self.project_out(x)
 
-    def caches(self, batch: int) -> list[KVCache]:
-        """Empty caches, one a layer, for a stream of `batch` signals."""
-        weight = self.layers[0].qkv.weight
-        empty = weight.new_empty(batch, self.config.num_heads, 0, self.config.dim // self.config.num_heads)
-        return [KVCache(empty, empty, self.window) for _ in self.layers]
+    @property
+    def head_dim(self) -> int:
+        return self.config.dim // self.config.num_heads
+
+    def cache(self, batch: int) -> StageCache:
+        """An empty past, for a stream of `batch` signals."""
+        return StageCache.empty(
+            len(self.layers),
+            batch,
+            self.config.num_heads,
+            self.head_dim,
+            self.window,
+            self.rope_period,
+            self.layers[0].qkv.weight,
+        )
 
 
 def fold(x: Float[Tensor, "b t d"], patch: int) -> Float[Tensor, "b u e"]:

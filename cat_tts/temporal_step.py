@@ -1,0 +1,87 @@
+"""The Temporal Transformer for one new row of every take at a time, and its cache of keys and values.
+
+`transformers` reads prompts; this continues them, with the same weights, at a fraction of the overhead.
+"""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from cat_tts.fused import Layer, rms_norm
+from cat_tts.model import CatTTS
+
+BLOCK = 256
+"""Positions by which the cache grows."""
+
+
+class TemporalStep:
+    """Takes lie in the rows of a cache, each as long as it is; a step adds one position to the first n."""
+
+    def __init__(self, model: CatTTS, rows: int) -> None:
+        config = model.config.temporal
+        self.model = model
+        self.layers = [
+            Layer(layer, config.num_heads, config.num_kv_heads, config.head_dim)
+            for layer in model.temporal.layers
+        ]
+        self.gain = model.temporal.norm.weight.detach()
+        shape = (rows, BLOCK, 2 * config.num_kv_heads, config.head_dim)
+        self.cache = [self.gain.new_zeros(shape) for _ in self.layers]
+        half = torch.arange(0, config.head_dim, 2, device=self.gain.device, dtype=torch.float32)
+        frequency = model.config.rope_theta ** -(half / config.head_dim)
+        self.frequency = torch.cat([frequency, frequency])
+        self.sign = torch.cat([-torch.ones_like(frequency), torch.ones_like(frequency)])
+
+    @property
+    def capacity(self) -> int:
+        return self.cache[0].shape[1]
+
+    @property
+    def cache_bytes(self) -> int:
+        return sum(layer.nbytes for layer in self.cache)
+
+    def prefill(
+        self, row: int, rows: Int[Tensor, "t c"], positions: Float[Tensor, " t"] | None, depth: int
+    ) -> Float[Tensor, " d"]:
+        """Read a prompt into row `row` of the cache; the state after it."""
+        cache = DynamicCache()
+        places = None if positions is None else positions[None]
+        state = self.model.states(self.model.embed(rows[None], depth), None, cache, places)[0, -1]
+        self.reserve(len(rows))
+        for ours, layer in zip(self.cache, cast("list[DynamicLayer]", cache.layers), strict=True):
+            assert layer.keys is not None and layer.values is not None
+            ours[row, : len(rows)] = torch.cat([layer.keys, layer.values], 1)[0].transpose(0, 1)
+        return state
+
+    def reserve(self, positions: int) -> None:
+        """Grow the cache, if need be, so that rows of so many positions fit."""
+        if positions > self.capacity:
+            size = -(-positions // BLOCK) * BLOCK
+            for i, old in enumerate(self.cache):
+                self.cache[i] = old.new_zeros((old.shape[0], size, *old.shape[2:]))
+                self.cache[i][:, : old.shape[1]] = old
+
+    def move(self, source: int, target: int) -> None:
+        """Let row `target` of the cache be what row `source` is."""
+        for layer in self.cache:
+            layer[target] = layer[source]
+
+    def __call__(
+        self, x: Float[Tensor, "n d"], positions: Float[Tensor, " n"], lengths: Sequence[int]
+    ) -> Float[Tensor, "n d"]:
+        """States after one more row, written behind the `lengths` rows that each take has."""
+        seen, mask, place = max(lengths) + 1, None, lengths[0]
+        if any(length != place for length in lengths):
+            ends = torch.tensor(lengths, device=x.device)
+            mask = (torch.arange(seen, device=x.device) <= ends[:, None])[:, None, None]
+            place = torch.arange(len(lengths), device=x.device) * self.capacity + ends
+        angle = positions[:, None, None] * self.frequency
+        rotary = (angle.cos().to(x), (angle.sin() * self.sign).to(x))
+        for layer, cache in zip(self.layers, self.cache, strict=True):
+            x = layer(x, cache, place, seen, mask, rotary)
+        return rms_norm(x, self.gain)

@@ -1,0 +1,154 @@
+"""The decoder's own business: who is in, and that nobody hears of the others. What a frame is worth is
+tested by `test_cat_tts_generate`, on the same path."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cat_tts.config import tiny
+from cat_tts.decoder import Continuation, FrameDecoder
+from cat_tts.model import CatTTS
+from cat_tts.sampling import SamplingOptions
+from cat_tts.sequence import frame_rows, positions, text_rows
+
+GREEDY = SamplingOptions(temperature=0.0, decision_temperature=0.0)
+SAMPLED = SamplingOptions(temperature=0.9, top_k=12, top_p=0.9, repetition_penalty=1.3)
+OTHERS = SamplingOptions(temperature=1.2, top_k=0, top_p=1.0, decision_temperature=0.5)
+SLOT, END, PAD = 3, 2, 32
+
+
+@pytest.fixture(params=["plain", "adapters"])
+def model(request: pytest.FixtureRequest) -> CatTTS:
+    """Weights large enough for every input to matter; to go on or to stop is the toss of a loaded coin."""
+    published = {"adapter_dim": 20, "full_text_head": True, "shared_time": False}
+    config = tiny() if request.param == "plain" else replace(tiny(), **published)
+    model = CatTTS(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.25)
+        model.depth.decision_head.weight.mul_(0.1)
+    return model
+
+
+def take(model: CatTTS, text: int, frames: int, **settings: Any) -> Continuation:
+    config = model.config
+    ids = [*torch.randint(10, 300, (text,)).tolist(), config.tokens.audio_start]
+    codes = torch.randint(config.codebook_size, (frames, config.num_codebooks))
+    rows = torch.cat([text_rows(config, ids), frame_rows(config, codes, config.tokens.slot)])
+    settings = {"depth": 4, "seed": 0, "max_frames": 12, "min_frames": 12, "options": SAMPLED, **settings}
+    return Continuation(rows=rows, positions=positions(config, rows, 2.5), **settings)
+
+
+def alone(model: CatTTS, wanted: Continuation) -> Tensor:
+    decoder = FrameDecoder(model)
+    slot, rows = decoder.join(wanted), []
+    while slot in decoder.active:
+        rows.append(decoder.step()[slot])
+    return torch.stack(rows)
+
+
+def party(model: CatTTS) -> list[Continuation]:
+    """Takes that have nothing in common."""
+    return [
+        take(model, 9, 4, depth=4, seed=3),
+        take(model, 3, 0, depth=6, seed=5, options=GREEDY, max_frames=20),
+        take(model, 30, 5, depth=1, seed=2, options=OTHERS, min_frames=2, max_frames=30),
+        take(model, 5, 2, depth=3, seed=-9, max_frames=3),
+        take(model, 1, 8, depth=6, seed=2**40, options=OTHERS, max_frames=9),
+        take(model, 250, 8, depth=2, seed=1, options=replace(SAMPLED, top_k=1)),
+    ]
+
+
+@torch.inference_mode()
+def test_takes_do_not_hear_of_one_another(model: CatTTS) -> None:
+    """They join at different times, outlast each other, take over others' slots, and one is broken off."""
+    takes = party(model)
+    waiting, made, slots = list(range(len(takes))), {i: [] for i in range(len(takes))}, {}
+    decoder, steps, most = FrameDecoder(model, slots=3), 0, 0
+    while waiting or decoder.active:
+        if waiting and decoder.free and steps % 2 == 0:
+            i = waiting.pop(0)
+            slots[decoder.join(takes[i])] = i
+        assert decoder.free == 3 - len(decoder.active)
+        most = max(most, len(decoder.active))
+        for slot, row in decoder.step().items():
+            made[slots[slot]].append(row)
+        if steps == 9:
+            decoder.leave(next(slot for slot in decoder.active if slots[slot] == 1))
+        steps += 1
+    assert most == 3 and 0 < len(made[1]) < 20
+    for i, wanted in enumerate(takes):
+        expected = alone(model, wanted)
+        if i == 1:
+            expected = expected[: len(made[1])]
+        assert torch.equal(torch.stack(made[i]), expected), i
+
+
+def test_slots(model: CatTTS) -> None:
+    decoder = FrameDecoder(model, slots=2)
+    assert (decoder.free, decoder.active, decoder.step()) == (2, [], {})
+    first, second = (decoder.join(take(model, 3, 2, max_frames=frames)) for frames in (2, 5))
+    assert {first, second} == {0, 1} and decoder.free == 0
+    assert decoder.step().keys() == {0, 1}
+    assert decoder.step().keys() == {0, 1}
+    assert decoder.active == [second], "a take leaves with its last frame"
+    assert decoder.join(take(model, 2, 2)) == first
+    decoder.leave(second)
+    assert decoder.active == [first] and decoder.step().keys() == {first}
+
+
+def test_a_take_that_ends_leaves(model: CatTTS) -> None:
+    model.depth.decision_head.weight.detach().zero_()
+    rows = alone(model, take(model, 3, 2, depth=3, min_frames=2, max_frames=50))
+    assert 2 < len(rows) < 50
+    assert (rows[:-1, 0] == SLOT).all() and (rows[:-1, 1:] < PAD).all()
+    assert rows[-1].tolist() == [END, PAD, PAD, PAD]
+
+
+def test_first_layers_of_the_first_frame_are_equal_at_every_depth(model: CatTTS) -> None:
+    """Given the same state; later frames read all layers of the earlier ones, so their states differ."""
+    model.code_embeddings[5].weight.detach().zero_()
+    for table in model.code_embeddings:
+        table.weight.detach()[PAD] = 0
+    wanted = take(model, 6, 0, depth=6)
+    deep, same, shallow = (alone(model, replace(wanted, depth=depth)) for depth in (6, 5, 2))
+    assert torch.equal(deep[:, :6], same), "layer 6 was made to be unread"
+    assert torch.equal(deep[0, :3], shallow[0])
+
+
+def test_forced_codes_are_taken_and_completed(model: CatTTS) -> None:
+    """Forced by its own first layers, a take is itself again; it ends where they end, and never before."""
+    wanted = take(model, 6, 3, depth=6, max_frames=9)
+    whole = alone(model, wanted)
+    ends = replace(wanted, min_frames=1, max_frames=40)
+    assert torch.equal(alone(model, replace(ends, forced=whole[:7, 1:4])), whole[:7])
+    other = alone(model, replace(ends, forced=(whole[:7, 1:4] + 1) % PAD))
+    assert torch.equal(other[:, 1:4], (whole[:7, 1:4] + 1) % PAD)
+    assert len(other) == 7 and (other[:, 0] == SLOT).all()
+    assert not torch.equal(other[:, 4:], whole[:7, 4:])
+
+
+def test_the_cache_grows_in_blocks(model: CatTTS) -> None:
+    decoder = FrameDecoder(model, slots=2)
+    small = decoder.cache_bytes
+    decoder.join(take(model, 250, 0, max_frames=20))
+    assert decoder.cache_bytes == small
+    for _ in range(8):
+        decoder.step()
+    assert decoder.temporal.capacity == 512 and decoder.cache_bytes > small
+
+
+def test_bad_input(model: CatTTS) -> None:
+    with pytest.raises(ValueError, match="slots=0: a decoder needs room"):
+        FrameDecoder(model, slots=0)
+    decoder = FrameDecoder(model)
+    for depth in (0, 7):
+        with pytest.raises(ValueError, match=f"depth={depth} but this model has 6 codebooks"):
+            decoder.join(take(model, 1, 0, depth=depth))
+    with pytest.raises(ValueError, match="max_frames=0"):
+        decoder.join(take(model, 1, 0, max_frames=0))
+    assert decoder.free == 1
