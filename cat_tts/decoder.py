@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cat_tts.depth_step import DepthStep
 from cat_tts.model import CatTTS
+from cat_tts.products import Weights, check_weights
 from cat_tts.sampling import Knobs, SamplingOptions, gumbel_noise
 from cat_tts.temporal_step import TemporalStep
 
@@ -59,16 +60,21 @@ class FrameDecoder:
     they come and go.
     """
 
-    def __init__(self, model: CatTTS, slots: int = 1, *, any_text: bool = False) -> None:
-        """`any_text` takes the likeliest id of a full text head, whatever it is, as the published code does
+    def __init__(
+        self, model: CatTTS, slots: int = 1, weights: Weights = "float", *, any_text: bool = False
+    ) -> None:
+        """Fuses the weights of the model, which reads prompts with its own: it must not change after.
+
+        `any_text` takes the likeliest id of a full text head, whatever it is, as the published code does
         when greedy; otherwise only going on and stopping are on offer."""
         if slots < 1:
             raise ValueError(f"slots={slots}: a decoder needs room for one take or more")
         config = model.config
         self.model, self.slots = model, slots
-        self.temporal = TemporalStep(model, slots)
-        self.depth = DepthStep(model, slots, any_text=any_text)
         device = model.text_embedding.weight.device
+        check_weights(weights, device)
+        self.temporal = TemporalStep(model, slots, weights)
+        self.depth = DepthStep(model, slots, weights, any_text=any_text)
         tables = [table.weight.detach() for table in model.code_embeddings]
         self._codes = torch.cat([*tables, tables[0].new_zeros(1, config.temporal.dim)])
         self._offsets = torch.arange(config.num_codebooks, device=device) * (config.codebook_size + 1)

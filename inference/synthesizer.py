@@ -258,7 +258,7 @@ class Synthesizer:
     def job(self, request: Request, guard: Guard | None = None) -> Job:
         """What an engine needs to make a take."""
         context = None if request.mode == "reference" else self.voices.context(request.voice, request.depth)
-        take = continuation(self.tts.config, self.text, request, self.device)
+        take = continuation(self.tts.config, self.text, request)
         return Job(continuation=take, context=context, guard=guard)
 
     def start(self, request: Request, *, guard: Guard | None = None, chunk_frames: int = 1) -> TakeStream:

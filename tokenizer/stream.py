@@ -100,8 +100,13 @@ class StageCache:
         return chunk
 
     def restart(self, row: int) -> None:
-        """Let `row` begin anew: what was before stays where it is, but this row no longer sees it."""
+        """Let `row` begin anew: what was before stays where it is, but this row no longer sees it.
+
+        Where no row has a past, the clock begins anew too, so that a stream alone is the same every time.
+        """
         self.lived[row] = 0
+        if not any(self.lived):
+            self.position, self.stop = 0, self.window - 1
 
     def move(self, source: int, target: int) -> None:
         """Let `target` be what `source` is, and `source` begin anew."""
@@ -113,7 +118,7 @@ class StageCache:
     def adopt(self, row: int, other: "StageCache") -> None:
         """Give `row` the past of the only row of `other`, its keys turned to where this clock stands.
 
-        Where no row has a past, the clock is set as well, so that a stream alone is the same every time.
+        Where no row has a past, the clock is set to theirs.
         """
         if not any(self.lived):
             self.position, self.stop = other.position, self.window - 1
