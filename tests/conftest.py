@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from command import TEXT, WORDS, Command, clone_command
 from corpus import write_corpus
 
 import cat_tts.config
@@ -20,7 +21,7 @@ from cat_tts.text import train_sentencepiece
 from tokenizer import AudioTokenizer
 
 GOLDEN = Path(__file__).parent / "golden"
-WORDS = """
+VOCABULARY = """
 the a red blue old young quick lazy fox dog bird cat jumps runs sings sleeps over under near river house
 garden tree stone softly loudly today tomorrow good morning evening what recording says
 """
@@ -48,7 +49,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     matters; to go on or to stop is the toss of a coin."""
     torch.manual_seed(0)
     folder, chance = tmp_path_factory.mktemp("bundle"), random.Random(0)
-    sentences = [" ".join(chance.choices(WORDS.split(), k=chance.randrange(4, 9))) for _ in range(400)]
+    sentences = [" ".join(chance.choices(VOCABULARY.split(), k=chance.randrange(4, 9))) for _ in range(400)]
     model = CatTTS(cat_tts.config.tiny())
     with torch.no_grad():
         for parameter in model.parameters():
@@ -91,6 +92,20 @@ def prompt_file(voice: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> 
     path = tmp_path_factory.mktemp("prompt") / "prompt.wav"
     soundfile.write(path, voice, 24_000)
     return path
+
+
+@pytest.fixture
+def clone(
+    bundle: Path,
+    prompt_file: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Command:
+    """`cat-tts clone` in an empty working directory, with the tiny models."""
+    monkeypatch.chdir(tmp_path)
+    usual = {"text": TEXT, "prompt_text": WORDS, "model": bundle, "device": "cpu", "output": "out.wav"}
+    return clone_command(usual, prompt_file, capfd)
 
 
 @pytest.fixture(scope="session")

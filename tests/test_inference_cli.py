@@ -5,60 +5,17 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import soxr
+from command import TEXT, WORDS, Command, arguments, refused
 
 from inference import Synthesizer
-from inference.cli import main
 
 ROOT = Path(__file__).parent.parent
-WORDS, TEXT = "What the recording says.", "Good morning, old fox."
-
-
-@dataclass
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Result]
-
-
-@pytest.fixture
-def clone(
-    bundle: Path,
-    prompt_file: Path,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Command:
-    """`cat-tts clone` in an empty working directory. Options replace the usual ones; None leaves one out."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(prompt: str | Path = prompt_file, **options: object) -> Result:
-        capfd.readouterr()
-        usual = {"text": TEXT, "prompt_text": WORDS, "model": bundle, "device": "cpu", "output": "out.wav"}
-        code = 0
-        try:
-            main(["clone", str(prompt), *arguments({**usual, **options})])
-        except SystemExit as exit:
-            code = exit.code
-        assert isinstance(code, int)
-        said = capfd.readouterr()
-        return Result(code, said.out, said.err)
-
-    return run
-
-
-def arguments(options: dict[str, object]) -> list[str]:
-    given = {f"--{name.replace('_', '-')}": value for name, value in options.items() if value is not None}
-    return [word for name, value in given.items() for word in (name, str(value))]
 
 
 @pytest.mark.parametrize("depth", [1, 3, 6])
@@ -154,15 +111,6 @@ def silent(path: Path) -> None:
 def lasting(seconds: float) -> Callable[[Path], None]:
     noise = 0.1 * np.random.default_rng(0).standard_normal(round(seconds * 24_000))
     return lambda path: soundfile.write(path, noise, 24_000)
-
-
-def refused(result: Result, message: str, folder: Path, *there: str) -> None:
-    """Exit code 2, one line on stderr that begins with `message`, nothing else said or written."""
-    assert result.code == 2
-    assert result.err.endswith("\n") and len(result.err.splitlines()) == 1
-    assert re.match(f"cat-tts: {message}", result.err), result.err
-    assert result.out == ""
-    assert sorted(path.name for path in folder.iterdir()) == sorted(there)
 
 
 @pytest.mark.parametrize(
