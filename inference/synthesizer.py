@@ -117,7 +117,7 @@ class Synthesizer:
         """
         prompt_text = known_text(prompt_audio, prompt_text)
         if isinstance(prompt_audio, Voice):
-            return prompt_audio
+            return self.voices.checked(prompt_audio)
         if is_voice_file(prompt_audio):
             return load_voice(prompt_audio, self.tokenizer, self.tts.config)
         return self.voices.of(prompt_audio, prompt_text)
