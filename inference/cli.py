@@ -13,13 +13,17 @@ import tyro
 from tqdm import tqdm
 
 from cat_tts import SamplingOptions
+from inference.commands_codec import Decode, Encode, decode, encode
+from inference.commands_doctor import Doctor, doctor
+from inference.commands_voice import VoiceFiles, voice
 from inference.longtext import PIECE_SECONDS, split
 from inference.normalisation import normalise
 from inference.prompt import check_prompt
 from inference.reading import RETRIES, Delivery, Progress, Reading, read
 from inference.request import Mode, check_texts
 from inference.synthesizer import Synthesizer
-from tokenizer.audio import check_output, save_audio
+from inference.voice_file import is_voice_file, known_text
+from tokenizer.audio import AI_GENERATED, check_output, save_audio
 
 STOPPED = {
     "end": "end decided",
@@ -50,13 +54,13 @@ class Clone:
     """Speak a text in the voice of a recording."""
 
     prompt: Annotated[Path, tyro.conf.Positional]
-    """Recording of the voice: wav, flac, ogg or mp3."""
+    """Recording of the voice: wav, flac, ogg or mp3; or a voice file: .catvoice."""
     text: str = ""
     """What shall be spoken; [pause 1.2s] or [pause 500ms] in it is silence."""
     text_file: Path | None = None
     """A UTF-8 file with what shall be spoken, of any length."""
     prompt_text: str = ""
-    """What the recording says; only the reference mode does without."""
+    """What the recording says; a voice file knows it, and the reference mode does without."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("out.wav")
     """File to write: wav, flac, ogg or mp3."""
     depth: int | None = None
@@ -92,7 +96,7 @@ def clone(options: Clone) -> None:
     SamplingOptions(**given)  # refuses what cannot be
     check_output(options.output)
     text = spoken_text(options)
-    check_texts(text, options.prompt_text, options.mode)
+    check_texts(text, known_text(options.prompt, options.prompt_text), options.mode)
     split(text, options.piece_seconds)  # refuses malformed pauses
     delivery = Delivery(
         depth=options.depth,
@@ -103,7 +107,8 @@ def clone(options: Clone) -> None:
         retries=options.retries,
         drafts=options.best_of,
     )
-    check_prompt(options.prompt)
+    if not is_voice_file(options.prompt):
+        check_prompt(options.prompt)
     synthesizer = Synthesizer.from_pretrained(options.model, options.tokenizer, options.device)
     delivery = replace(delivery, sampling=replace(synthesizer.sampling, **given))
     start = time.perf_counter()
@@ -117,7 +122,8 @@ def clone(options: Clone) -> None:
         prompt = options.prompt, options.prompt_text
         reading = read(synthesizer, text, *prompt, delivery, work=options.work, on_progress=show)
     elapsed = time.perf_counter() - start
-    save_audio(options.output, torch.from_numpy(reading.audio), reading.sample_rate)
+    audio = torch.from_numpy(reading.audio)
+    save_audio(options.output, audio, reading.sample_rate, comment=AI_GENERATED)
     depth = options.depth or synthesizer.max_depth
     print(
         f"{options.output}: device {synthesizer.device}, {str(synthesizer.dtype).removeprefix('torch.')}, "
@@ -161,12 +167,23 @@ def how_it_stopped(reading: Reading) -> str:
     return f"{stopped}, retries: {reading.retries}" if reading.retries else stopped
 
 
+COMMANDS = {
+    "clone": (Clone, clone),
+    "encode": (Encode, encode),
+    "decode": (Decode, decode),
+    "voice": (VoiceFiles, voice),
+    "doctor": (Doctor, doctor),
+}
+"""The options of each command, and what runs it."""
+
+
 def main(argv: list[str] | None = None) -> None:
     """Entry point: a mistake of the user ends with one line on stderr and exit code 2."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    options = tyro.extras.subcommand_cli_from_dict({"clone": Clone}, prog="cat-tts", args=argv)
+    kinds = {name: kind for name, (kind, _) in COMMANDS.items()}
+    options = tyro.extras.subcommand_cli_from_dict(kinds, prog="cat-tts", args=argv)
     try:
-        clone(options)
+        dict(COMMANDS.values())[type(options)](options)
     except ValueError as error:
         print("cat-tts: " + " ".join(str(error).splitlines()), file=sys.stderr)
         sys.exit(2)
