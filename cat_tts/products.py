@@ -1,15 +1,15 @@
 """Products with a fixed weight for few rows: float, or 8-bit integers on the CPU."""
 
-import warnings
-from typing import Literal
+from functools import cache
+from importlib.util import find_spec
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 Weights = Literal["float", "int8"]
-SMALLEST_INT8 = 200_000
-"""Weights of fewer elements stay float: reading them costs less than quantising what they are applied to."""
 
 
 class Product:
@@ -29,48 +29,53 @@ class Product:
 
 
 class Int8Product(Product):
-    """The same with 8 bits a weight and a scale for every column, by fbgemm.
+    """The same with 8 bits a weight and a scale for every column; x and the sums stay float32.
 
-    fbgemm quantises all rows of x by their common range, so that one take would hear of another. Here every
-    row is divided by its largest value, and a row that holds 1 and -1 keeps the range the same for all.
+    With few rows a product takes as long as its weight takes to be read: a quarter of the bytes is the gain.
+    torch's own kernels quantise x as well and are slower at one row: this one is a loop that numba compiles.
     """
 
     def __init__(self, weight: Float[Tensor, "o i"]) -> None:
-        scale = (weight.abs().amax(1).float() / 127).clamp(min=1e-12)
-        with warnings.catch_warnings():
-            # torch has announced that its quantized tensors will go; there is no other way to these kernels.
-            warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)
-            zero = torch.zeros(len(weight), dtype=torch.long)
-            quantised = torch.quantize_per_channel(weight.float(), scale, zero, 0, torch.qint8)
-        self._packed = torch.ops.quantized.linear_prepack(quantised, None)
-        self._range = torch.zeros(1, weight.shape[1])
-        self._range[0, :2] = torch.tensor([1.0, -1.0])
-        self._buffers: dict[int, tuple[Tensor, Tensor]] = {}
+        weight = weight.float()
+        scale = (weight.abs().amax(1) / 127).clamp(min=1e-12)
+        self._scale = scale.numpy()
+        self._weight = (weight / scale[:, None]).round().to(torch.int8).numpy()
 
     def __call__(self, x: Float[Tensor, "n i"], out: Float[Tensor, "n o"] | None = None) -> Tensor:
-        if len(x) not in self._buffers:
-            whole = self._range.repeat(1 + len(x), 1)
-            self._buffers[len(x)] = whole, whole[1:]
-        whole, rows = self._buffers[len(x)]
-        largest = torch.linalg.vector_norm(x, torch.inf, dim=-1, keepdim=True).clamp_(min=1e-20)
-        torch.div(x, largest, out=rows)
-        # Seven bits for x: on AVX2, sums of two products of eight bits would overflow.
-        product = torch.ops.quantized.linear_dynamic(whole, self._packed, reduce_range=True)
-        return torch.mul(product[1:], largest, out=out)
+        if out is None:
+            out = x.new_empty(len(x), len(self._scale))
+        _kernel()(self._weight, self._scale, x.contiguous().numpy(), out.numpy())
+        return out
 
     def added_to(self, residual: Float[Tensor, "n o"], x: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
         """residual + x W."""
         return self(x).add_(residual)
 
 
+@cache
+def _kernel() -> Any:
+    """y[n, o] = scale[o] * sum of weight[o, i] * x[n, i]; the sums of a row do not depend on other rows."""
+    import numba  # pyright: ignore[reportMissingImports]  # an extra
+
+    def multiply(weight: np.ndarray, scale: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
+        for column in range(weight.shape[0]):
+            for row in range(x.shape[0]):
+                total = np.float32(0)
+                for i in range(weight.shape[1]):
+                    total += np.float32(weight[column, i]) * x[row, i]
+                y[row, column] = total * scale[column]
+
+    return numba.njit(multiply, fastmath=True, nogil=True)
+
+
 def product(weight: Float[Tensor, "o i"], weights: Weights) -> Product:
-    """The product with a weight, in the arithmetic asked for where it pays."""
-    return Int8Product(weight) if weights == "int8" and weight.numel() >= SMALLEST_INT8 else Product(weight)
+    """The product with a weight, in the arithmetic asked for."""
+    return Int8Product(weight) if weights == "int8" else Product(weight)
 
 
 def check_weights(weights: Weights, device: torch.device) -> None:
-    """ValueError for weights that a device cannot have."""
-    if weights == "int8" and (
-        device.type != "cpu" or "fbgemm" not in torch.backends.quantized.supported_engines
-    ):
-        raise ValueError(f"weights='int8' on {device.type}: they are for x86 CPUs; take 'float' here")
+    """ValueError for weights that a device cannot have, or that an extra is missing for."""
+    if weights == "int8" and device.type != "cpu":
+        raise ValueError(f"weights='int8' on {device.type}: they are for CPUs; take 'float' here")
+    if weights == "int8" and find_spec("numba") is None:
+        raise ValueError('weights="int8" needs numba: pip install "cat-tts[int8]", or take \'float\'')

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cat_tts.products import Int8Product, Product, check_weights, product
+from cat_tts.products import Int8Product, Product, check_weights
 
 
 @pytest.mark.parametrize("shape", [(12, 5), (5, 12)])
@@ -21,6 +21,7 @@ def test_float_product_is_the_linear_layer(shape: tuple[int, int]) -> None:
 
 def test_int8_is_close_and_hears_of_no_other_row() -> None:
     """A neighbour a thousand times as large, or of nothing but zeros, changes no bit."""
+    pytest.importorskip("numba")
     weight, x = torch.randn(96, 64), torch.randn(1, 64)
     fused, exact = Int8Product(weight), x @ weight.T
     alone = fused(x)
@@ -30,14 +31,21 @@ def test_int8_is_close_and_hears_of_no_other_row() -> None:
         assert torch.equal(batch[1:2], alone) and torch.equal(batch[2:], alone * 0.5)
     assert torch.equal(fused(torch.zeros(2, 64)), torch.zeros(2, 96))
     assert torch.equal(fused.added_to(exact, x), exact + alone)
+    wide = torch.empty(2, 2, 96)
+    assert fused(torch.cat([x, x]), out=wide[1]).data_ptr() == wide[1].data_ptr()
+    assert torch.equal(wide[1], alone.expand(2, -1))
 
 
-def test_small_weights_stay_float() -> None:
-    kinds = [type(product(torch.randn(n, 512), weights)) for n in (8, 512) for weights in ("float", "int8")]
-    assert kinds == [Product, Product, Product, Int8Product]
+def test_int8_weights_are_the_nearest_of_255_levels_of_their_column() -> None:
+    pytest.importorskip("numba")
+    weight = torch.tensor([[127.0, 3.4, -3.6, 0.0], [-0.5, 0.25, 0.0, 0.1]])
+    rounded = Int8Product(weight)(torch.eye(4)).T
+    expected = torch.tensor([[127.0, 3.0, -4.0, 0.0], [-127, 64, 0, 25]]) * torch.tensor([[1.0], [0.5 / 127]])
+    torch.testing.assert_close(rounded, expected)
 
 
 def test_int8_is_for_the_cpu() -> None:
+    pytest.importorskip("numba")
     check_weights("int8", torch.device("cpu"))
     check_weights("float", torch.device("cuda"))
     with pytest.raises(ValueError, match=r"weights='int8' on cuda: .*take 'float'"):
