@@ -36,10 +36,8 @@ class Int8Product(Product):
     """
 
     def __init__(self, weight: Float[Tensor, "o i"]) -> None:
-        weight = weight.float()
-        scale = (weight.abs().amax(1) / 127).clamp(min=1e-12)
-        self._scale = scale.numpy()
-        self._weight = (weight / scale[:, None]).round().to(torch.int8).numpy()
+        levels, scale = _levels(weight)
+        self._weight, self._scale = levels.to(torch.int8).numpy(), scale.numpy()
 
     def __call__(self, x: Float[Tensor, "n i"], out: Float[Tensor, "n o"] | None = None) -> Tensor:
         if out is None:
@@ -50,6 +48,19 @@ class Int8Product(Product):
     def added_to(self, residual: Float[Tensor, "n o"], x: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
         """residual + x W."""
         return self(x).add_(residual)
+
+
+def rounded(weight: Float[Tensor, "o i"]) -> Float[Tensor, "o i"]:
+    """The weight that an `Int8Product` applies in place of this one."""
+    levels, scale = _levels(weight)
+    return (levels * scale[:, None]).to(weight.dtype)
+
+
+def _levels(weight: Float[Tensor, "o i"]) -> tuple[Float[Tensor, "o i"], Float[Tensor, " o"]]:
+    """Whole numbers from -127 to 127, and what one of them is worth in each column of the result."""
+    weight = weight.float()
+    scale = (weight.abs().amax(1) / 127).clamp(min=1e-12)
+    return (weight / scale[:, None]).round(), scale
 
 
 @cache

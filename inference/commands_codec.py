@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from inference.hardware import usable_device
-from inference.synthesizer import DEFAULT_MODEL
+from inference.loading import DEFAULT_MODEL
 from tokenizer import AudioTokenizer
 from tokenizer.audio import AI_GENERATED, check_output, load_audio, save_audio
 from tokenizer.checkpoint import local_folder

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from inference.hardware import peak_bytes
-from inference.synthesizer import DEFAULT_MODEL, Synthesizer
+from inference.loading import DEFAULT_MODEL
+from inference.synthesizer import Synthesizer
 from inference.take import Take
 from tokenizer import attention, load_audio
 from tokenizer.coded_audio import decode_audio, encode_audio

@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from cat_tts import CatTTS
 from cat_tts.decoder import FrameDecoder
+from cat_tts.products import Weights
 from inference.ticket import Job, StopReason, Ticket
 from tokenizer import AudioTokenizer
 
@@ -35,10 +36,19 @@ class EngineDead(RuntimeError):
 class Engine:
     """Slots for takes, and the queue before them."""
 
-    def __init__(self, tts: CatTTS, tokenizer: AudioTokenizer, *, slots: int = 8, waiting: int = 32) -> None:
+    def __init__(
+        self,
+        tts: CatTTS,
+        tokenizer: AudioTokenizer,
+        *,
+        slots: int = 8,
+        waiting: int = 32,
+        weights: Weights = "float",
+    ) -> None:
         if slots < 1 or waiting < 0:
             raise ValueError(f"slots={slots}, waiting={waiting}: give at least 1 slot and 0 places to wait")
         self.tts, self.tokenizer, self.slots, self.waiting = tts, tokenizer, slots, waiting
+        self.weights: Weights = weights
         self.fault: Exception | None = None
         """Why it is dead, if it is."""
         self._queue: deque[Ticket] = deque()
@@ -204,7 +214,7 @@ class Engine:
 
     def _start(self) -> None:
         self._active: dict[int, Ticket] = {}
-        self._decoder = FrameDecoder(self.tts, self.slots)
+        self._decoder = FrameDecoder(self.tts, self.slots, self.weights)
         self._speech = self.tokenizer.decoder_cache(self.slots)
         self._rows: list[int] = []
         """Slots in the order of the rows of `_speech`."""

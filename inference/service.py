@@ -42,7 +42,13 @@ class Service:
         if not max_seconds > 0 or not patience > 0:
             raise ValueError(f"max_seconds={max_seconds}, patience={patience}: give positive seconds")
         self.synthesizer, self.patience = synthesizer, patience
-        self.engine = Engine(synthesizer.tts, synthesizer.tokenizer, slots=slots, waiting=waiting)
+        self.engine = Engine(
+            synthesizer.tts,
+            synthesizer.tokenizer,
+            slots=slots,
+            waiting=waiting,
+            weights=synthesizer.weights,
+        )
         self.max_frames = max(1, math.floor(max_seconds * synthesizer.tokenizer.config.frame_rate))
         self._news, self._closing, self._finish = threading.Condition(), False, False
         self._worker = threading.Thread(target=self._work, name="cat-tts-service", daemon=True)

@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float
 
 from cat_tts import CatTTS, SamplingOptions
-from cat_tts.sampling import SAMPLING_FILE
+from cat_tts.products import Weights, check_weights
 from cat_tts.text import TextTokenizer
 from inference.engine import Engine
 from inference.hardware import usable_device
+from inference.loading import load
 from inference.prompt import PLAIN, PUBLISHED, PromptAudio
 from inference.request import Mode, Request, check_texts, continuation, request_rows, usual_limits
 from inference.take import Take, TakeStream
@@ -22,15 +23,6 @@ from inference.ticket import Guard, Job
 from inference.voice import Voice, Voices
 from inference.voice_file import is_voice_file, known_text, load_voice
 from tokenizer import AudioTokenizer
-from tokenizer.checkpoint import local_folder, read_config
-from tokenizer.model import Parts
-
-DEFAULT_MODEL = Path(__file__).parent.parent / "cat_tts" / "pretrained" / "mini"
-"""The embedded model."""
-PUBLISHED_SAMPLING = SamplingOptions(repetition_penalty=1.1)
-"""As the published models recommend, but for the decision to stop, which they draw at temperature 1.5."""
-PUBLISHED_TOKENIZER = "OpenMOSS-Team/MOSS-Audio-Tokenizer"
-"""The tokenizer whose codes the published TTS speaks."""
 
 MOST_OPEN = 1000
 """Streams of a synthesizer that may be open and unread."""
@@ -50,6 +42,8 @@ class Synthesizer:
         tokenizer: AudioTokenizer,
         sampling: SamplingOptions | None = None,
         load_encoder: Callable[[], AudioTokenizer] | None = None,
+        *,
+        weights: Weights = "float",
     ) -> None:
         if tts.config.num_codebooks > tokenizer.config.num_codebooks or (
             tts.config.codebook_size != tokenizer.config.codebook_size
@@ -60,7 +54,7 @@ class Synthesizer:
                 "they do not fit"
             )
         self.tts, self.text, self.tokenizer = tts, text, tokenizer
-        self.sampling = sampling or SamplingOptions()
+        self.sampling, self.weights = sampling or SamplingOptions(), weights
         preparation = PLAIN if tts.config.chat is None else PUBLISHED
         self.voices = Voices(tokenizer, tts.config, preparation, load_encoder)
 
@@ -70,35 +64,19 @@ class Synthesizer:
         model: str | Path | None = None,
         tokenizer: str | Path | None = None,
         device: str | None = None,
+        *,
         low_memory: bool = False,
+        weights: Weights = "float",
     ) -> "Synthesizer":
-        """Load the embedded model, or a folder or hub id.
+        """Load the embedded model, or a folder or hub id, as `inference.loading.load` tells.
 
-        `model` holds `tts/`, `tokenizer/` and perhaps `sampling.json` (as training.bundle writes them), or is
-        a TTS model alone: one of this project's layout, or the published MOSS-TTS-Local-Transformer. Then
-        `tokenizer` names the audio tokenizer; by default it is the published one. `device` is cuda where
-        there is one; there the TTS runs in bfloat16. With `low_memory` the encoder is loaded for each prompt
-        that is new, and dropped.
+        `weights="int8"` makes frames from weights of 8 bits, which on a CPU take half the time or less.
         """
-        device = usable_device(device)
-        folder = local_folder(DEFAULT_MODEL if model is None else model)
-        bundle = (folder / "tts").is_dir()
-        if tokenizer is None:
-            tokenizer = folder / "tokenizer" if bundle else PUBLISHED_TOKENIZER
-        tokenizer = local_folder(tokenizer)
-        tts, text = CatTTS.from_pretrained(folder / "tts" if bundle else folder)
-        sampling = SamplingOptions() if tts.config.chat is None else PUBLISHED_SAMPLING
-        if (folder / SAMPLING_FILE).exists():
-            sampling = read_config(SamplingOptions, folder / SAMPLING_FILE)
-        dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
-
-        def codec(parts: Parts) -> AudioTokenizer:
-            return AudioTokenizer.from_pretrained(tokenizer, parts).to(device)
-
-        tts = tts.to(device, dtype)
-        if low_memory:
-            return cls(tts, text, codec("decoder"), sampling, lambda: codec("encoder"))
-        return cls(tts, text, codec("both"), sampling)
+        check_weights(weights, torch.device(usable_device(device)))
+        loaded = load(model, tokenizer, device, low_memory)
+        return cls(
+            loaded.tts, loaded.text, loaded.tokenizer, loaded.sampling, loaded.load_encoder, weights=weights
+        )
 
     @property
     def sample_rate(self) -> int:
@@ -288,7 +266,7 @@ class Synthesizer:
 
     @cached_property
     def _one_at_a_time(self) -> Engine:
-        return Engine(self.tts, self.tokenizer, slots=1, waiting=MOST_OPEN)
+        return Engine(self.tts, self.tokenizer, slots=1, waiting=MOST_OPEN, weights=self.weights)
 
     def _depth(self, depth: int | None) -> int:
         depth = self.max_depth if depth is None else depth

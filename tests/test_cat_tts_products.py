@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cat_tts.products import Int8Product, Product, check_weights
+from cat_tts.products import Int8Product, Product, check_weights, rounded
 
 
 @pytest.mark.parametrize("shape", [(12, 5), (5, 12)])
@@ -39,9 +39,10 @@ def test_int8_is_close_and_hears_of_no_other_row() -> None:
 def test_int8_weights_are_the_nearest_of_255_levels_of_their_column() -> None:
     pytest.importorskip("numba")
     weight = torch.tensor([[127.0, 3.4, -3.6, 0.0], [-0.5, 0.25, 0.0, 0.1]])
-    rounded = Int8Product(weight)(torch.eye(4)).T
+    applied = Int8Product(weight)(torch.eye(4)).T
     expected = torch.tensor([[127.0, 3.0, -4.0, 0.0], [-127, 64, 0, 25]]) * torch.tensor([[1.0], [0.5 / 127]])
-    torch.testing.assert_close(rounded, expected)
+    torch.testing.assert_close(applied, expected)
+    torch.testing.assert_close(rounded(weight), expected)
 
 
 def test_int8_is_for_the_cpu() -> None:

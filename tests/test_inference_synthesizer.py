@@ -287,3 +287,13 @@ def test_folders_that_hold_no_model(bundle: Path, tmp_path: Path) -> None:
         Synthesizer.from_pretrained(tmp_path, bundle / "tokenizer")
     with pytest.raises(ValueError, match="no such model folder"):
         Synthesizer.from_pretrained(bundle, tmp_path / "nothing")
+
+
+def test_weights_of_8_bits_speak_too_and_other_devices_are_refused(bundle: Path, prompt_file: Path) -> None:
+    pytest.importorskip("numba")
+    synthesizer = Synthesizer.from_pretrained(bundle, device="cpu", weights="int8")
+    take = synthesizer.take("the red fox", prompt_file, "good morning", max_seconds=1.0)
+    stream = synthesizer.stream("the red fox", prompt_file, "good morning", max_seconds=1.0)
+    np.testing.assert_array_equal(np.concatenate(list(stream)), take.audio)
+    with pytest.raises(ValueError, match="weights='int8' on meta"):
+        Synthesizer.from_pretrained(bundle, device="meta", weights="int8")

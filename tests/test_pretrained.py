@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from inference import Synthesizer
-from inference.synthesizer import DEFAULT_MODEL
+from inference.loading import DEFAULT_MODEL
 from tokenizer import load_audio
 from training.losses import MultiScaleMelLoss
 
