@@ -54,7 +54,8 @@ class Synthesizer:
                 "they do not fit"
             )
         self.tts, self.text, self.tokenizer = tts, text, tokenizer
-        self.sampling, self.weights = sampling or SamplingOptions(), weights
+        self.sampling = sampling or SamplingOptions()
+        self.weights: Weights = weights
         preparation = PLAIN if tts.config.chat is None else PUBLISHED
         self.voices = Voices(tokenizer, tts.config, preparation, load_encoder)
 
