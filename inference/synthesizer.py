@@ -113,10 +113,8 @@ class Synthesizer:
         """Encode a prompt once for many takes. A prompt that was heard lately is not encoded again."""
         if isinstance(prompt_audio, Voice):
             if prompt_text not in ("", prompt_audio.text):
-                raise ValueError(
-                    f"prompt text {prompt_text!r}: this voice says {prompt_audio.text!r}; leave it out"
-                )
-            return prompt_audio
+                raise ValueError(f"this voice says {prompt_audio.text!r}, not {prompt_text!r}: leave it out")
+            return self.voices.checked(prompt_audio)
         return self.voices.of(prompt_audio, prompt_text)
 
     def clone(
