@@ -7,14 +7,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
 from tqdm import tqdm
 
 from cat_tts import SamplingOptions
+from inference.commands_codec import Decode, Encode, decode, encode
+from inference.commands_doctor import Doctor, doctor
+from inference.commands_voice import VoiceFiles, voice
 from inference.prompt import check_prompt
 from inference.synthesizer import Mode, Synthesizer, check_texts
-from tokenizer.audio import check_output, save_audio
+from inference.take_file import check_take_output, save_take
+from inference.voice_file import is_voice_file, known_text
 
 STOPPED = {"end": "end decided", "limit": "length limit"}
 
@@ -40,13 +43,13 @@ class Clone:
     """Speak a text in the voice of a recording."""
 
     prompt: Annotated[Path, tyro.conf.Positional]
-    """Recording of the voice: wav, flac, ogg or mp3."""
+    """Recording of the voice: wav, flac, ogg or mp3; or a voice file: .catvoice."""
     text: str
     """What shall be spoken."""
     prompt_text: str = ""
-    """What the recording says; only the reference mode does without."""
+    """What the recording says; a voice file knows it, and the reference mode does without."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("out.wav")
-    """File to write: wav, flac, ogg or mp3."""
+    """File to write: wav, flac, ogg or mp3; or the codes alone: .cat."""
     depth: int | None = None
     """Codebooks to predict and decode, 1 to all; more sound better and take longer. All by default."""
     seed: int = 0
@@ -68,9 +71,10 @@ def clone(options: Clone) -> None:
     """Run the command; ValueError for what the user can cure, where possible before a model is loaded."""
     given = {name: value for name, value in asdict(options.sampling).items() if value is not None}
     SamplingOptions(**given)  # refuses what cannot be
-    check_output(options.output)
-    check_texts(options.text, options.prompt_text, options.mode)
-    check_prompt(options.prompt)
+    check_take_output(options.output)
+    check_texts(options.text, known_text(options.prompt, options.prompt_text), options.mode)
+    if not is_voice_file(options.prompt):
+        check_prompt(options.prompt)
     synthesizer = Synthesizer.from_pretrained(options.model, options.tokenizer, options.device)
     start = time.perf_counter()
     with tqdm(unit=" frames", disable=None, leave=False) as progress:
@@ -86,7 +90,7 @@ def clone(options: Clone) -> None:
             on_frame=lambda _: progress.update(),
         )
     elapsed = time.perf_counter() - start
-    save_audio(options.output, torch.from_numpy(take.audio), take.sample_rate)
+    save_take(options.output, take, synthesizer.tokenizer)
     print(
         f"{options.output}: device {synthesizer.device}, {str(synthesizer.dtype).removeprefix('torch.')}, "
         f"depth {take.depth} of {synthesizer.max_depth}, {take.bitrate:.0f} bit/s, seed {take.seed}, "
@@ -95,12 +99,23 @@ def clone(options: Clone) -> None:
     )
 
 
+COMMANDS = {
+    "clone": (Clone, clone),
+    "encode": (Encode, encode),
+    "decode": (Decode, decode),
+    "voice": (VoiceFiles, voice),
+    "doctor": (Doctor, doctor),
+}
+"""The options of each command, and what runs it."""
+
+
 def main(argv: list[str] | None = None) -> None:
     """Entry point: a mistake of the user ends with one line on stderr and exit code 2."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    options = tyro.extras.subcommand_cli_from_dict({"clone": Clone}, prog="cat-tts", args=argv)
+    kinds = {name: kind for name, (kind, _) in COMMANDS.items()}
+    options = tyro.extras.subcommand_cli_from_dict(kinds, prog="cat-tts", args=argv)
     try:
-        clone(options)
+        dict(COMMANDS.values())[type(options)](options)
     except ValueError as error:
         print("cat-tts: " + " ".join(str(error).splitlines()), file=sys.stderr)
         sys.exit(2)

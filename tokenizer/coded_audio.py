@@ -1,6 +1,7 @@
 """Audio as codes, with all that is needed to decode them: what a `.cat` file holds."""
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -65,6 +66,11 @@ class CodedAudio:
     @property
     def seconds(self) -> float:
         return self.num_samples / self.sample_rate
+
+    @property
+    def bitrate(self) -> float:
+        """Of the codes, in bit/s."""
+        return self.depth * math.log2(self.codebook_size) * self.sample_rate / self.frame_size
 
     def at_depth(self, depth: int | None) -> "CodedAudio":
         """The first `depth` layers, all where it is None."""
