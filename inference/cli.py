@@ -13,6 +13,7 @@ from tqdm import tqdm
 from cat_tts import SamplingOptions
 from inference.commands_codec import Decode, Encode, decode, encode
 from inference.commands_doctor import Doctor, doctor
+from inference.commands_serve import Serve, serve
 from inference.commands_voice import VoiceFiles, voice
 from inference.prompt import check_prompt
 from inference.synthesizer import Mode, Synthesizer, check_texts
@@ -105,6 +106,7 @@ COMMANDS = {
     "decode": (Decode, decode),
     "voice": (VoiceFiles, voice),
     "doctor": (Doctor, doctor),
+    "serve": (Serve, serve),
 }
 """The options of each command, and what runs it."""
 
