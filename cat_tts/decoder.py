@@ -6,15 +6,17 @@ while slot in decoder.active:
     row = decoder.step()[slot]
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cat_tts.depth_step import DepthStep
+from cat_tts.depth_step import DepthStep, Frame
 from cat_tts.model import CatTTS
-from cat_tts.sampling import Knobs, SamplingOptions, gumbel_noise
+from cat_tts.products import Weights, check_weights
+from cat_tts.sampling import Knobs, SamplingOptions
 from cat_tts.temporal_step import TemporalStep
 
 
@@ -59,16 +61,21 @@ class FrameDecoder:
     they come and go.
     """
 
-    def __init__(self, model: CatTTS, slots: int = 1, *, any_text: bool = False) -> None:
-        """`any_text` takes the likeliest id of a full text head, whatever it is, as the published code does
+    def __init__(
+        self, model: CatTTS, slots: int = 1, weights: Weights = "float", *, any_text: bool = False
+    ) -> None:
+        """Fuses the weights of the model, which reads prompts with its own: it must not change after.
+
+        `any_text` takes the likeliest id of a full text head, whatever it is, as the published code does
         when greedy; otherwise only going on and stopping are on offer."""
         if slots < 1:
             raise ValueError(f"slots={slots}: a decoder needs room for one take or more")
         config = model.config
         self.model, self.slots = model, slots
-        self.temporal = TemporalStep(model, slots)
-        self.depth = DepthStep(model, slots, any_text=any_text)
         device = model.text_embedding.weight.device
+        check_weights(weights, device)
+        self.temporal = TemporalStep(model, slots, weights)
+        self.depth = DepthStep(model, slots, weights, any_text=any_text)
         tables = [table.weight.detach() for table in model.code_embeddings]
         self._codes = torch.cat([*tables, tables[0].new_zeros(1, config.temporal.dim)])
         self._offsets = torch.arange(config.num_codebooks, device=device) * (config.codebook_size + 1)
@@ -77,6 +84,9 @@ class FrameDecoder:
         self._seen = torch.zeros(
             slots, config.num_codebooks, config.codebook_size, dtype=torch.bool, device=device
         )
+        self.static = device.type == "cuda"
+        """Compute in few shapes, a bucket of rows each, that a CUDA graph can hold."""
+        self.buckets = sorted({min(2**i, slots) for i in range(slots.bit_length() + 1)})
         self._takes: list[_Take] = []  # take i lies in row i of all these
 
     @property
@@ -113,6 +123,16 @@ class FrameDecoder:
         self._arrange()
         return slot
 
+    def warm_up(self, take: Continuation) -> None:
+        """Make frames like those of `take` in every size of batch, so that later ones do not wait for what is
+        prepared once (on CUDA: graphs). Nobody may be in."""
+        for takes in self.buckets:
+            slots = [self.join(take) for _ in range(takes)]
+            for _ in range(2):
+                self.step()
+            for slot in set(slots) & set(self.active):
+                self.leave(slot)
+
     @torch.inference_mode()
     def leave(self, slot: int) -> None:
         """Break a take off: its slot is free again."""
@@ -143,62 +163,69 @@ class FrameDecoder:
 
     def _advance(self) -> None:
         """Read the rows that the last step made."""
-        takes = self._takes
-        if not any(take.frames for take in takes):
+        if not any(take.frames for take in self._takes):
             return
+        takes = self._padded()
         rows, lengths = self._rows[: len(takes)], [take.length for take in takes]
         codes = rows[:, 1 : 1 + self._deepest] + self._offsets[: self._deepest]
         codes = codes.masked_fill(self._dropped, len(self._codes) - 1)
         x = self.model.text_embedding(rows[:, 0]) + nn.functional.embedding(codes, self._codes).sum(1)
         positions = torch.tensor([take.position for take in takes], dtype=torch.float32).to(x.device)
         self.temporal.reserve(max(lengths) + 1)
-        states = self.temporal(x, positions, lengths)
+        states = self.temporal(x, positions, lengths, static=self.static)
         # Takes that have just joined are computed along, beyond their end, and what comes of it is dropped.
-        for i, take in enumerate(takes):
+        for i, take in enumerate(self._takes):
             if take.frames:
                 self._states[i] = states[i]
                 take.length += 1
                 take.position += 1
 
     def _frame(self) -> Int[Tensor, "n e"]:
-        """One frame of all takes, in their order; nothing else of a row counts than its own depth."""
-        takes = [self._takes[i] for i in self._order]
-        device = self._states.device
-        states, seen = self._states[: len(takes)], self._seen[: len(takes)]
+        """One frame of all takes, in their order; of a row, no more counts than its take's own depth."""
+        order, device, padded = self._order, self._states.device, self._padded()
+        ordered = [padded[i] for i in order]
+        states, seen = self._states[: len(order)], self._seen[: len(order)]
         if self._turned is not None:
             states, seen = states[self._turned], seen[self._turned]
-        codes, decision = self._knobs
-        noise = None
-        if codes.sampled or decision.sampled:
-            frames = torch.tensor([take.frames for take in takes], device=device)
-            noise = gumbel_noise(self._seeds, frames, 1 + self._deepest, self.model.config.codebook_size)
-            noise[:, 0] *= decision.chance
-            noise[:, 1:] *= codes.chance[..., None]
-        going = [take.frames < take.asked.min_frames or take.asked.forced is not None for take in takes]
-        forced = None
-        if any(take.asked.forced is not None for take in takes):
-            forced = torch.full((len(takes), self._deepest), -1)
-            for given, take in zip(forced, takes, strict=True):
-                if take.asked.forced is not None:
-                    given[: take.asked.forced.shape[1]] = take.asked.forced[take.frames]
-            forced = forced.to(device)
+        going = [take.frames < take.asked.min_frames or take.asked.forced is not None for take in ordered]
         made = self.depth(
-            states,
-            self._counts,
-            self._knobs,
-            noise,
-            seen if codes.penalised else None,
-            torch.tensor(going, device=device),
-            forced,
+            Frame(
+                states=states,
+                counts=self._counts,
+                codes=self._knobs[0],
+                decision=self._knobs[1],
+                seeds=self._seeds,
+                frames=torch.tensor([take.frames for take in ordered], device=device),
+                going=torch.tensor(going, device=device),
+                seen=seen,
+                forced=self._forced(ordered),
+            ),
+            static=self.static,
         )
-        rows = self._rows[: len(takes), : 1 + self._deepest]
+        rows = self._rows[: len(order), : 1 + self._deepest]
         if self._turned is None:
             rows.copy_(made)
         else:
             rows[self._turned] = made
-        if codes.penalised:
-            self._seen[: len(takes), : self._deepest].scatter_(2, rows[:, 1:, None], True)
-        return rows
+        if self._knobs[0].penalised:
+            self._seen[: len(order), : self._deepest].scatter_(2, rows[:, 1:, None], True)
+        return rows[: len(self._takes)]
+
+    def _padded(self) -> list[_Take]:
+        """All takes, where shapes are static the last one repeated to fill the bucket."""
+        rows = len(self._takes)
+        if self.static:
+            rows = min(bucket for bucket in self.buckets if bucket >= rows)
+        return self._takes + self._takes[-1:] * (rows - len(self._takes))
+
+    def _forced(self, takes: Sequence[_Take]) -> Int[Tensor, "n k"] | None:
+        if all(take.asked.forced is None for take in takes):
+            return None
+        codes = torch.full((len(takes), self._deepest), -1)
+        for row, take in zip(codes, takes, strict=True):
+            if take.asked.forced is not None:
+                row[: take.asked.forced.shape[1]] = take.asked.forced[take.frames]
+        return codes.to(self._states.device)
 
     def _remove(self, index: int) -> None:
         """Take out a take; the last one moves to its row."""
@@ -212,22 +239,28 @@ class FrameDecoder:
         self._arrange()
 
     def _arrange(self) -> None:
-        """What follows from who is in: the deepest take is computed first, so that others can drop out."""
+        """What follows from who is in: the deepest take is computed first, so that others can drop out.
+
+        Where shapes are static, empty rows are computed along, like the last take, and none drops out.
+        """
         if not self._takes:
             return
         device, size = self._states.device, self.model.config.codebook_size
-        depths = [take.asked.depth for take in self._takes]
-        self._order = sorted(range(len(depths)), key=lambda i: -depths[i])
-        self._deepest = max(depths)
-        self._counts = [sum(depth > k for depth in depths) for k in range(self._deepest)]
-        takes = [self._takes[i] for i in self._order]
+        padded = self._padded()
+        depths = [take.asked.depth for take in padded]
+        self._order, self._deepest = list(range(len(depths))), max(depths)
+        self._counts = (len(depths),) * self._deepest
+        if not self.static:
+            self._order.sort(key=lambda i: -depths[i])
+            self._counts = tuple(sum(depth > k for depth in depths) for k in range(self._deepest))
+        takes = [padded[i] for i in self._order]
         options = [take.asked.options for take in takes]
         self._knobs = (
             Knobs.of(options, size, device),
             Knobs.of([one.decision() for one in options], 2, device),
         )
         self._seeds = torch.tensor([take.asked.seed for take in takes], device=device)
-        in_order = self._order == list(range(len(depths)))
+        in_order = self._order == list(range(len(takes)))
         self._turned = None if in_order else torch.tensor(self._order, device=device)
         kept = torch.tensor(depths, device=device)[:, None]
         self._dropped = torch.arange(self._deepest, device=device) >= kept

@@ -1,110 +1,72 @@
-"""One Transformer layer for one position at a time: fewer and larger products than its modules make.
+"""The parts of a Transformer layer for one position at a time: fewer and larger operators than modules make.
 
-Queries, keys and values come from one product, gate and up from another, and a residual is added inside
-the product that ends its branch. The weights are copies, laid out as the product of few rows wants them.
+At one position the products are so small that every operator around them counts. Queries, keys and values
+come from one product, gate and up from another; a residual is added inside the product that ends its branch;
+the gain of a norm goes into the weights of the product that reads it. The weights are copies, laid out as
+products of few rows want them.
 """
 
-from typing import Literal, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-Weights = Literal["float", "int8"]
+from cat_tts.config import TransformerConfig
+from cat_tts.products import Weights, product
+
+EPS = 1e-6
 
 
-class Product:
-    """x -> x W, for a weight of nn.Linear's layout [out, in]."""
+class Norm:
+    """RMSNorm in front of a product.
 
-    def __init__(self, weight: Float[Tensor, "o i"]) -> None:
-        out, inner = weight.shape
-        # Of the two layouts the one whose rows are longer is read faster.
-        self.weight = weight.detach().t().contiguous() if out > inner else weight.detach().clone().t()
+    On CUDA it is one kernel. On the CPU torch puts it together from a dozen operators: there it is three,
+    which give vectors of length 1, and `folded` puts the rest into the weight.
+    """
 
-    def __call__(self, x: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
-        return torch.mm(x, self.weight)
+    def __init__(self, gain: Float[Tensor, " d"]) -> None:
+        self.gain, self.fused = gain.detach(), gain.is_cuda
+        self.floor = gain.new_tensor([(len(gain) * EPS) ** 0.5], dtype=torch.float32)
 
-    def added_to(self, residual: Float[Tensor, "n o"], x: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
-        """residual + x W."""
-        return torch.addmm(residual, x, self.weight)
+    def folded(self, weight: Float[Tensor, "o d"]) -> Float[Tensor, "o d"]:
+        """What the product that reads this norm has for its weight."""
+        return weight.detach() if self.fused else weight.detach() * self.gain * len(self.gain) ** 0.5
+
+    def __call__(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        if self.fused:
+            return F.rms_norm(x, self.gain.shape, self.gain, EPS)
+        return x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), self.floor)
 
 
 class Layer:
-    """Grouped-query attention over cached positions and a SwiGLU feed-forward, pre-norm, as in Qwen3."""
+    """The products and norms of a Qwen3 layer; who calls it does the attention in between.
 
-    def __init__(self, layer: nn.Module, heads: int, kv_heads: int, head_dim: int) -> None:
-        attention, mlp = cast("nn.Module", layer.self_attn), cast("nn.Module", layer.mlp)
-        self.heads, self.kv_heads, self.head_dim = heads, kv_heads, head_dim
-        self.input_gain, self.ffn_gain = (
-            _gain(layer, "input_layernorm"),
-            _gain(layer, "post_attention_layernorm"),
-        )
-        gains = [
-            _gain(attention, "q_norm").expand(heads, -1),
-            _gain(attention, "k_norm").expand(kv_heads, -1),
-        ]
-        self.qk_gain = torch.cat(gains)
-        self.qkv = Product(torch.cat([_weight(attention, f"{name}_proj") for name in "qkv"]))
-        # SDPA leaves the heads of a group apart, [rep, group]: the output product reads them in that order.
-        output = _weight(attention, "o_proj").unflatten(1, (kv_heads, heads // kv_heads, head_dim))
-        self.output = Product(output.transpose(1, 2).flatten(1))
-        self.gate_up = Product(torch.cat([_weight(mlp, "gate_proj"), _weight(mlp, "up_proj")]))
-        self.down = Product(_weight(mlp, "down_proj"))
-
-    def __call__(
-        self,
-        x: Float[Tensor, "n d"],
-        cache: Float[Tensor, "b p kv h"],
-        place: int | Int[Tensor, " n"],
-        seen: int,
-        mask: Bool[Tensor, "n 1 1 p"] | None = None,
-        rotary: tuple[Tensor, Tensor] | None = None,
-    ) -> Float[Tensor, "n d"]:
-        """Write the keys and values of row i to `cache[i, place]` and attend to its first `seen` positions.
-
-        `cache` holds keys, then values, in its third dimension; a `mask` says which positions a row has.
-        """
-        qkv = self.qkv(rms_norm(x, self.input_gain)).view(len(x), -1, self.head_dim)
-        qk = qkv[:, : self.heads + self.kv_heads]
-        turned = rms_norm(qk, self.qk_gain)
-        if rotary is not None:
-            turned = rotate(turned, *rotary)
-        q, k, v = turned[:, : self.heads], turned[:, self.heads :], qkv[:, self.heads + self.kv_heads :]
-        if isinstance(place, int):
-            cache[: len(x), place, : self.kv_heads] = k
-            cache[: len(x), place, self.kv_heads :] = v
-        else:
-            cache.flatten(0, 1).index_copy_(0, place, torch.cat([k, v], 1))
-        keys, values = cache[: len(x), :seen].transpose(1, 2).chunk(2, 1)
-        grouped = q.view(len(x), self.kv_heads, -1, self.head_dim)
-        attended = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=mask)
-        x = self.output.added_to(x, attended.transpose(1, 2).reshape(len(x), -1))
-        gate, up = self.gate_up(rms_norm(x, self.ffn_gain)).chunk(2, -1)
-        return self.down.added_to(x, F.silu(gate) * up)
-
-
-def rms_norm(x: Float[Tensor, "*n d"], gain: Float[Tensor, "*h d"]) -> Float[Tensor, "*n d"]:
-    """Root-mean-square normalisation with eps 1e-6.
-
-    On the CPU torch puts it together from a dozen operators; this takes four.
+    qkv(norm(x)) is a row of `heads` queries, `kv_heads` keys and `kv_heads` values.
     """
-    size = x.shape[-1]
-    if x.is_cuda:
-        return F.rms_norm(x, (size,), eps=1e-6) * gain
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-    scale = torch.hypot(norm, norm.new_tensor((size * 1e-6) ** 0.5)) * size**-0.5
-    return (x / scale).to(x) * gain
 
+    def __init__(self, layer: nn.Module, config: TransformerConfig, weights: Weights) -> None:
+        attention, mlp = cast("nn.Module", layer.self_attn), cast("nn.Module", layer.mlp)
+        self.heads, self.kv_heads, self.head_dim = config.num_heads, config.num_kv_heads, config.head_dim
+        self.norm = Norm(_weight(layer, "input_layernorm"))
+        self.ffn_norm = Norm(_weight(layer, "post_attention_layernorm"))
+        self.q_gain, self.k_gain = _weight(attention, "q_norm"), _weight(attention, "k_norm")
+        self.floor = self.q_gain.new_tensor([(config.head_dim * EPS) ** 0.5], dtype=torch.float32)
+        qkv = torch.cat([_weight(attention, f"{name}_proj") for name in "qkv"])
+        gate_up = torch.cat([_weight(mlp, "gate_proj"), _weight(mlp, "up_proj")])
+        self.qkv = product(self.norm.folded(qkv), weights)
+        self.output = product(_weight(attention, "o_proj"), weights)
+        self.gate_up = product(self.ffn_norm.folded(gate_up), weights)
+        self.down = product(_weight(mlp, "down_proj"), weights)
 
-def rotate(x: Float[Tensor, "n h d"], cosine: Tensor, sine: Tensor) -> Float[Tensor, "n h d"]:
-    """Rotary positions, half-split; `sine` is negative in its first half."""
-    return torch.addcmul(x * cosine, x.roll(x.shape[-1] // 2, -1), sine)
+    def finish(self, x: Float[Tensor, "n d"], attended: Float[Tensor, "n g r h"]) -> Float[Tensor, "n d"]:
+        """The rest of the layer, from what the groups of heads have read."""
+        x = self.output.added_to(x, attended.reshape(len(x), -1))
+        both = self.gate_up(self.ffn_norm(x))
+        half = both.shape[1] // 2
+        return self.down.added_to(x, F.silu(both[:, :half]).mul_(both[:, half:]))
 
 
 def _weight(module: nn.Module, name: str) -> Tensor:
     return cast("nn.Linear", getattr(module, name)).weight.detach()
-
-
-def _gain(module: nn.Module, name: str) -> Tensor:
-    return cast("nn.RMSNorm", getattr(module, name)).weight.detach()

@@ -23,8 +23,6 @@ from torch import Tensor
 SAMPLING_FILE = "sampling.json"
 """Holds the SamplingOptions of a model, where the defaults are not the best for it."""
 
-_WORD = 0xFFFFFFFF
-
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
@@ -70,16 +68,16 @@ def gumbel_noise(
     seeds: Int[Tensor, " b"], frame: int | Int[Tensor, " b"], layers: int, size: int
 ) -> Float[Tensor, "b layers size"]:
     """Standard Gumbel noise of every take at its frame; fewer layers or a smaller size give a prefix."""
-    layer = torch.arange(layers, device=seeds.device)
-    index = torch.arange(size, device=seeds.device)
-    key = _mix(_mix(seeds & _WORD) ^ (seeds >> 32 & _WORD))
-    key = _mix(key ^ (frame & _WORD))
+    layer = torch.arange(layers, device=seeds.device, dtype=torch.int32)
+    index = torch.arange(size, device=seeds.device, dtype=torch.int32)
+    key = _mix(_mix(_low_word(seeds)) ^ _low_word(seeds >> 32))
+    key = _mix(key ^ _low_word(torch.as_tensor(frame, device=seeds.device)))
     key = _mix(key[:, None] ^ layer)[..., None]
     # Two rounds, or keys that differ in low bits alone would draw one another's values in another order.
     word = _mix(_mix(key ^ index) ^ key)
     # 23 bits and a half: exact in float32, and never 0 or 1.
-    uniform = ((word >> 9).float() + 0.5) * 2.0**-23
-    return -(-uniform.log()).log()
+    uniform = (word >> 9).bitwise_and_(0x7FFFFF).float().add_(0.5).mul_(2.0**-23)
+    return uniform.log_().neg_().log_().neg_()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +115,11 @@ class Knobs:
             penalised=any(row[1] != 1 for row in table),
             nucleus=any(row[2] > 0 for row in table),
         )
+
+    @property
+    def kind(self) -> tuple:
+        """All that decides which operators serve these takes."""
+        return self.width, self.sampled, self.penalised, self.nucleus
 
     def first(self, rows: int) -> "Knobs":
         """Those of the first takes alone."""
@@ -161,12 +164,17 @@ def _numbers(options: SamplingOptions, size: int) -> tuple[float, float, float, 
     return options.temperature, options.repetition_penalty, 1 - options.top_p, top_k, 1.0
 
 
+def _low_word(value: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    """The low 32 bits of int64, as int32."""
+    return value.to(torch.int64).bitwise_and(0xFFFFFFFF).to(torch.int32)
+
+
 def _mix(word: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-    """A one-to-one scramble of 32-bit words held in int64.
+    """A one-to-one scramble of 32-bit words, held in int32, whose products wrap around.
 
     Shift, xor, multiply, with constants found by a public search for low bias (Wellons, "Prospecting for hash
-    functions"). Both are below 2^31, so no product leaves int64.
+    functions"). Shifts of int32 bring in the sign, which is masked away.
     """
-    word = ((word ^ (word >> 16)) * 0x21F0AAAD) & _WORD
-    word = ((word ^ (word >> 15)) * 0x735A2D97) & _WORD
-    return word ^ (word >> 15)
+    word = ((word >> 16).bitwise_and_(0xFFFF).bitwise_xor_(word)).mul_(0x21F0AAAD)
+    word = ((word >> 15).bitwise_and_(0x1FFFF).bitwise_xor_(word)).mul_(0x735A2D97)
+    return (word >> 15).bitwise_and_(0x1FFFF).bitwise_xor_(word)

@@ -4,38 +4,61 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import torch
-from jaxtyping import Float, Int
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from cat_tts.fused import Layer, rms_norm
+from cat_tts.fused import Layer, Norm
+from cat_tts.graphs import Replay
 from cat_tts.model import CatTTS
+from cat_tts.products import Weights
 
 BLOCK = 256
 """Positions by which the cache grows."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """The next row of a batch of takes."""
+
+    x: Float[Tensor, "n d"]
+    positions: Float[Tensor, " n"]
+    place: int | Int[Tensor, " n"]
+    """Where in the cache its keys and values go: a position for all, or places in the flattened cache."""
+    seen: int
+    """Positions of the cache that are read."""
+    mask: Bool[Tensor, "n 1 1 p"] | None
+    """Those that belong to a take, where not all do."""
+
+
 class TemporalStep:
     """Takes lie in the rows of a cache, each as long as it is; a step adds one position to the first n."""
 
-    def __init__(self, model: CatTTS, rows: int) -> None:
+    def __init__(self, model: CatTTS, rows: int, weights: Weights = "float") -> None:
         config = model.config.temporal
         self.model = model
-        self.layers = [
-            Layer(layer, config.num_heads, config.num_kv_heads, config.head_dim)
-            for layer in model.temporal.layers
-        ]
-        self.gain = model.temporal.norm.weight.detach()
+        self.layers = [Layer(layer, config, weights) for layer in model.temporal.layers]
+        gain = model.temporal.norm.weight.detach()
+        self.norm = Norm(gain)
+        self.scale = self.norm.folded(gain.new_ones(1, config.dim))
         shape = (rows, BLOCK, 2 * config.num_kv_heads, config.head_dim)
-        self.cache = [self.gain.new_zeros(shape) for _ in self.layers]
-        half = torch.arange(0, config.head_dim, 2, device=self.gain.device, dtype=torch.float32)
+        self._graphs: dict[int, Replay] = {}
+        self.cache = [gain.new_zeros(shape) for _ in self.layers]
+        half = torch.arange(0, config.head_dim, 2, device=gain.device, dtype=torch.float32)
         frequency = model.config.rope_theta ** -(half / config.head_dim)
         self.frequency = torch.cat([frequency, frequency])
         self.sign = torch.cat([-torch.ones_like(frequency), torch.ones_like(frequency)])
+        self.qk_gains = [
+            torch.cat([layer.q_gain.expand(layer.heads, -1), layer.k_gain.expand(layer.kv_heads, -1)])
+            * config.head_dim**0.5
+            for layer in self.layers
+        ]
 
     @property
     def capacity(self) -> int:
@@ -61,6 +84,7 @@ class TemporalStep:
     def reserve(self, positions: int) -> None:
         """Grow the cache, if need be, so that rows of so many positions fit."""
         if positions > self.capacity:
+            self._graphs.clear()
             size = -(-positions // BLOCK) * BLOCK
             for i, old in enumerate(self.cache):
                 self.cache[i] = old.new_zeros((old.shape[0], size, *old.shape[2:]))
@@ -72,16 +96,47 @@ class TemporalStep:
             layer[target] = layer[source]
 
     def __call__(
-        self, x: Float[Tensor, "n d"], positions: Float[Tensor, " n"], lengths: Sequence[int]
+        self,
+        x: Float[Tensor, "n d"],
+        positions: Float[Tensor, " n"],
+        lengths: Sequence[int],
+        *,
+        static: bool = False,
     ) -> Float[Tensor, "n d"]:
-        """States after one more row, written behind the `lengths` rows that each take has."""
+        """States after one more row, written behind the `lengths` rows that each take has.
+
+        `static` attends to the whole cache, masked, so that shapes change only where it grows. On CUDA that
+        is a graph, and the result lives until the next call.
+        """
         seen, mask, place = max(lengths) + 1, None, lengths[0]
-        if any(length != place for length in lengths):
-            ends = torch.tensor(lengths, device=x.device)
+        if static or any(length != place for length in lengths):
+            seen, ends = self.capacity if static else seen, torch.tensor(lengths).to(x.device)
             mask = (torch.arange(seen, device=x.device) <= ends[:, None])[:, None, None]
             place = torch.arange(len(lengths), device=x.device) * self.capacity + ends
-        angle = positions[:, None, None] * self.frequency
-        rotary = (angle.cos().to(x), (angle.sin() * self.sign).to(x))
-        for layer, cache in zip(self.layers, self.cache, strict=True):
-            x = layer(x, cache, place, seen, mask, rotary)
-        return rms_norm(x, self.gain)
+        row = Row(x=x, positions=positions, place=place, seen=seen, mask=mask)
+        if not (static and x.is_cuda):
+            return self._make(row)
+        if len(x) not in self._graphs:
+            self._graphs[len(x)] = Replay(self._make, row)
+        return self._graphs[len(x)](row)
+
+    def _make(self, row: Row) -> Float[Tensor, "n d"]:
+        x = row.x
+        angle = row.positions[:, None, None] * self.frequency
+        cosine, sine = angle.cos().to(x.dtype), (angle.sin() * self.sign).to(x.dtype)
+        for layer, gain, cache in zip(self.layers, self.qk_gains, self.cache, strict=True):
+            qkv = layer.qkv(layer.norm(x)).view(len(x), -1, layer.head_dim)
+            qk = qkv[:, : -layer.kv_heads]
+            length = torch.linalg.vector_norm(qk, dim=-1, keepdim=True, dtype=torch.float32)
+            qk = (qk / length.hypot_(layer.floor)).to(x.dtype) * gain
+            # Half-split rotation; the sine is negative where its partner is subtracted.
+            turned = torch.addcmul(qk * cosine, qk.roll(layer.head_dim // 2, -1), sine)
+            kv = torch.cat([turned[:, layer.heads :], qkv[:, -layer.kv_heads :]], 1)
+            if isinstance(row.place, int):
+                cache[: len(x), row.place] = kv
+            else:
+                cache.flatten(0, 1).index_copy_(0, row.place, kv)
+            keys, values = cache[: len(x), : row.seen].transpose(1, 2).chunk(2, 1)
+            q = turned[:, : layer.heads].view(len(x), layer.kv_heads, -1, layer.head_dim)
+            x = layer.finish(x, F.scaled_dot_product_attention(q, keys, values, attn_mask=row.mask))
+        return self.norm(x) * self.scale

@@ -8,11 +8,12 @@ mask, be the ring empty or full.
 
 import copy
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokenizer import AudioTokenizer
 from tokenizer.transformer import Layer, Stage, fold, unfold
@@ -58,7 +59,7 @@ class PublishedStyleCodec:
         x = audio[:, :, None]
         for i, stage in enumerate(self.model.encoder):
             x = _stage(stage, fold(x, stage.config.patch_size), rings[i] if rings else None)
-        return self.quantize(x)
+        return self.quantize(x)[0]
 
     @torch.no_grad()
     def decode(
@@ -71,24 +72,34 @@ class PublishedStyleCodec:
         return x.squeeze(-1)
 
     @torch.no_grad()
-    def quantize(self, x: Float[Tensor, "b t d"]) -> Int[Tensor, "b t k"]:
-        """Residual quantisation: squared distances between normalised vectors and rows."""
-        residual, codes = self.model.quantizer.project_in(x), []
-        for level in self.model.quantizer.layers:
-            low, rows = F.normalize(level.project_in(residual), dim=-1), F.normalize(level.codebook.weight)
-            distance = low.square().sum(-1, keepdim=True) - 2 * low @ rows.T + rows.square().sum(-1)
-            code = (-distance).argmax(-1)
-            residual = residual - level.project_out(level.codebook(code))
+    def quantize(self, x: Float[Tensor, "b t d"]) -> tuple[Int[Tensor, "b t k"], Float[Tensor, "b t d"]]:
+        """Codes, and the latents that they stand for: residual quantisation under a mask of the lengths.
+
+        Nearest is the smallest squared distance between normalised vectors; the projections are
+        convolutions of one step, and the straight-through form of training is kept.
+        """
+        quantizer, x = self.model.quantizer, x.mT
+        mask = (torch.arange(x.shape[-1], device=x.device) < x.shape[-1])[None, None]
+        residual, total, codes = _project(quantizer.project_in, x), torch.zeros((), device=x.device), []
+        for level in quantizer.layers:
+            low = _project(level.project_in, residual * mask)
+            directions, rows = F.normalize(low.mT.flatten(0, 1)), F.normalize(level.codebook.weight)
+            distance = directions.square().sum(1, keepdim=True) - 2 * directions @ rows.T
+            distance = distance + rows.square().sum(1, keepdim=True).T
+            code = (-distance).argmax(1).view(low.shape[0], -1)
+            row = level.codebook(code).mT
+            out = _project(level.project_out, low + (row - low)) * mask
+            residual, total = residual - out, total + out
             codes.append(code)
-        return torch.stack(codes, -1)
+        return torch.stack(codes, -1), _project(quantizer.project_out, total).mT
 
     @torch.no_grad()
     def dequantize(self, codes: Int[Tensor, "b t k"]) -> Float[Tensor, "b t d"]:
         """The sum of the projected rows, projected."""
         total = torch.zeros((), device=codes.device)
         for level, code in zip(self.model.quantizer.layers, codes.unbind(-1), strict=False):
-            total = total + level.project_out(level.codebook(code))
-        return self.model.quantizer.project_out(total)
+            total = total + _project(level.project_out, level.codebook(code).mT)
+        return _project(self.model.quantizer.project_out, total).mT
 
     def encoder_rings(self, batch: int = 1) -> list[list[Ring]]:
         """The state in which a stream to encode, a frame a call, begins."""
@@ -101,6 +112,12 @@ class PublishedStyleCodec:
             rings.append(_rings(stage, batch, steps))
             steps *= stage.config.patch_size
         return rings
+
+
+def _project(projection: nn.Module, x: Float[Tensor, "b d t"]) -> Float[Tensor, "b e t"]:
+    """A weight-normed projection, as the published quantizer has it: the weight is computed anew."""
+    weight, bias = cast("nn.Linear", projection).weight, cast("nn.Linear", projection).bias
+    return F.conv1d(x.float(), weight[..., None], bias)
 
 
 def _rings(stage: Stage, batch: int, steps: int) -> list[Ring]:

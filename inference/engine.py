@@ -66,13 +66,17 @@ class Engine:
         """There is something to do."""
         return bool(self._active or self._queue)
 
+    def check_room(self) -> None:
+        """EngineBusy when there is no place left, EngineDead when there never will be."""
+        if self.fault is not None:
+            raise EngineDead(f"the engine stopped for good: {self.fault}") from self.fault
+        if self.queued >= self.waiting + self.slots - self.active:
+            raise EngineBusy(f"{self.active} takes are being made, {self.queued} wait: try again later")
+
     def submit(self, job: Job) -> Ticket:
-        """Queue a job; EngineBusy when there is no place left. Of any thread."""
+        """Queue a job, if there is room. Of any thread."""
         with self._door:
-            if self.fault is not None:
-                raise EngineDead(f"the engine stopped for good: {self.fault}") from self.fault
-            if self.queued >= self.waiting + self.slots - self.active:
-                raise EngineBusy(f"{self.active} takes are being made, {self.queued} wait: try again later")
+            self.check_room()
             ticket = Ticket(job)
             self._queue.append(ticket)
             return ticket
@@ -82,8 +86,8 @@ class Engine:
 
         What goes wrong for all ends all that have a slot, with that error; those that wait are served then.
         """
-        self.sweep()
         try:
+            self.sweep()
             self._fill()
             if self._active:
                 self._frame()
@@ -117,14 +121,14 @@ class Engine:
             finally:
                 self._stepping.release()
 
-    def abandon(self, error: Exception) -> None:
-        """End everything with an error."""
+    def stop(self, error: Exception) -> None:
+        """End everything with an error, for good."""
         with self._door:
-            waiting = list(self._queue)
+            self.fault = error
+            tickets = [*self._active.values(), *self._queue]
+            self._active = {}
             self._queue.clear()
-        for slot in list(self._active):
-            self._leave(slot, error)
-        for ticket in waiting:
+        for ticket in tickets:
             ticket.end(error)
 
     def _fill(self) -> None:
@@ -133,8 +137,10 @@ class Engine:
                 ticket = self._queue.popleft()
             try:
                 slot = self._decoder.join(ticket.job.continuation)
-            except Exception as error:
-                ticket.end(error)
+            except BaseException as error:
+                ticket.end(_shown(error))
+                if not isinstance(error, Exception):
+                    raise
                 continue
             self._active[slot] = ticket
             if ticket.job.context is None:
@@ -188,16 +194,13 @@ class Engine:
 
     def _recover(self, error: BaseException) -> None:
         """End all that have a slot and start afresh, or for good where that fails too."""
-        shown = error if isinstance(error, Exception) else RuntimeError(f"stopped by {error!r}")
         failed = list(self._active.values())
         try:
             self._start()
         except Exception as fault:
-            self.fault = fault
-            self._active = {}
-            self.abandon(fault)
+            self.stop(fault)
         for ticket in failed:
-            ticket.end(shown)
+            ticket.end(_shown(error))
 
     def _start(self) -> None:
         self._active: dict[int, Ticket] = {}
@@ -205,3 +208,8 @@ class Engine:
         self._speech = self.tokenizer.decoder_cache(self.slots)
         self._rows: list[int] = []
         """Slots in the order of the rows of `_speech`."""
+
+
+def _shown(error: BaseException) -> Exception:
+    """What a reader is told: not to go down with the thread that was interrupted."""
+    return error if isinstance(error, Exception) else RuntimeError(f"stopped by {error!r}")

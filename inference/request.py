@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
@@ -51,21 +50,19 @@ def request_rows(config: TTSConfig, text: TextTokenizer, request: Request) -> In
     return continuation_rows(config, text, render_user(whole), codes)
 
 
-def continuation(
-    config: TTSConfig, text: TextTokenizer, request: Request, device: torch.device
-) -> Continuation:
+def continuation(config: TTSConfig, text: TextTokenizer, request: Request) -> Continuation:
     """The request as the frame decoder takes it; text moves at the pace of the prompt."""
     voice, rows = request.voice, request_rows(config, text, request)
     pace = frames_per_token(len(voice.codes), len(text.encode(voice.text)))
     return Continuation(
-        rows=rows.to(device),
-        positions=positions(config, rows, pace).to(device),
+        rows=rows,
+        positions=positions(config, rows, pace),
         depth=request.depth,
         seed=request.seed,
         options=request.sampling,
         min_frames=request.min_frames,
         max_frames=request.max_frames,
-        forced=None if request.draft is None else request.draft.to(device),
+        forced=request.draft,
     )
 
 

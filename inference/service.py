@@ -56,10 +56,10 @@ class Service:
         EngineBusy when the queue is full, ServiceClosed after `close`.
         """
         request = replace(request, max_frames=min(request.max_frames, self.max_frames))
+        self._check_open()
         job = self.synthesizer.job(request, guard)
         with self._news:
-            if self._closing:
-                raise ServiceClosed("the service is closed: start another")
+            self._check_open()
             ticket = self.engine.submit(job)
             self._news.notify()
         return TakeStream(
@@ -83,6 +83,11 @@ class Service:
         self._worker.join()
         atexit.unregister(self.close)
 
+    def _check_open(self) -> None:
+        if self._closing:
+            raise ServiceClosed("the service is closed: start another")
+        self.engine.check_room()
+
     def _work(self) -> None:
         reason: Exception = ServiceClosed("the service was closed before this take was whole")
         try:
@@ -97,7 +102,7 @@ class Service:
         finally:
             with self._news:
                 self._closing = True
-            self.engine.abandon(self.engine.fault or reason)
+            self.engine.stop(self.engine.fault or reason)
 
     def _wait(self) -> bool:
         """Sleep until there is work; False when it is time to go."""

@@ -23,6 +23,7 @@ from inference.voice import Voice, Voices
 from inference.voice_file import is_voice_file, known_text, load_voice
 from tokenizer import AudioTokenizer
 from tokenizer.checkpoint import local_folder, read_config
+from tokenizer.model import Parts
 
 DEFAULT_MODEL = Path(__file__).parent.parent / "cat_tts" / "pretrained" / "mini"
 """The embedded model."""
@@ -48,6 +49,7 @@ class Synthesizer:
         text: TextTokenizer,
         tokenizer: AudioTokenizer,
         sampling: SamplingOptions | None = None,
+        load_encoder: Callable[[], AudioTokenizer] | None = None,
     ) -> None:
         if tts.config.num_codebooks > tokenizer.config.num_codebooks or (
             tts.config.codebook_size != tokenizer.config.codebook_size
@@ -60,7 +62,7 @@ class Synthesizer:
         self.tts, self.text, self.tokenizer = tts, text, tokenizer
         self.sampling = sampling or SamplingOptions()
         preparation = PLAIN if tts.config.chat is None else PUBLISHED
-        self.voices = Voices(tokenizer, tts.config, preparation)
+        self.voices = Voices(tokenizer, tts.config, preparation, load_encoder)
 
     @classmethod
     def from_pretrained(
@@ -68,13 +70,15 @@ class Synthesizer:
         model: str | Path | None = None,
         tokenizer: str | Path | None = None,
         device: str | None = None,
+        low_memory: bool = False,
     ) -> "Synthesizer":
         """Load the embedded model, or a folder or hub id.
 
         `model` holds `tts/`, `tokenizer/` and perhaps `sampling.json` (as training.bundle writes them), or is
         a TTS model alone: one of this project's layout, or the published MOSS-TTS-Local-Transformer. Then
         `tokenizer` names the audio tokenizer; by default it is the published one. `device` is cuda where
-        there is one; there the TTS runs in bfloat16.
+        there is one; there the TTS runs in bfloat16. With `low_memory` the encoder is loaded for each prompt
+        that is new, and dropped.
         """
         device = usable_device(device)
         folder = local_folder(DEFAULT_MODEL if model is None else model)
@@ -87,8 +91,14 @@ class Synthesizer:
         if (folder / SAMPLING_FILE).exists():
             sampling = read_config(SamplingOptions, folder / SAMPLING_FILE)
         dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
-        codec = AudioTokenizer.from_pretrained(tokenizer).to(device)
-        return cls(tts.to(device, dtype), text, codec, sampling)
+
+        def codec(parts: Parts) -> AudioTokenizer:
+            return AudioTokenizer.from_pretrained(tokenizer, parts).to(device)
+
+        tts = tts.to(device, dtype)
+        if low_memory:
+            return cls(tts, text, codec("decoder"), sampling, lambda: codec("encoder"))
+        return cls(tts, text, codec("both"), sampling)
 
     @property
     def sample_rate(self) -> int:
@@ -131,10 +141,7 @@ class Synthesizer:
         seed: int = 0,
         sampling: SamplingOptions | None = None,
     ) -> tuple[Float[np.ndarray, " s"], int]:
-        """Speak `text` in the voice of a prompt that says `prompt_text`: float32 samples and their rate.
-
-        Raises ValueError (AudioError for the prompt) in one line. `take` has more to set and to tell.
-        """
+        """Speak `text` in the voice of a prompt: samples and rate. `take` has more to set and to tell."""
         take = self.take(text, prompt_audio, prompt_text, depth=depth, seed=seed, sampling=sampling)
         return take.audio, take.sample_rate
 
@@ -152,10 +159,7 @@ class Synthesizer:
         guard: Guard | None = None,
         on_frame: Callable[[int], object] | None = None,
     ) -> Take:
-        """One synthesis with all that is to be known about it: the `stream` of the same, collected.
-
-        `on_frame` is called with the number of frames so far.
-        """
+        """The `stream` of the same, collected; `on_frame` is called with the number of frames so far."""
         request = self.request(
             text,
             prompt_audio,
@@ -262,7 +266,7 @@ class Synthesizer:
     def job(self, request: Request, guard: Guard | None = None) -> Job:
         """What an engine needs to make a take."""
         context = None if request.mode == "reference" else self.voices.context(request.voice, request.depth)
-        take = continuation(self.tts.config, self.text, request, self.device)
+        take = continuation(self.tts.config, self.text, request)
         return Job(continuation=take, context=context, guard=guard)
 
     def start(self, request: Request, *, guard: Guard | None = None, chunk_frames: int = 1) -> TakeStream:

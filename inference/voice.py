@@ -97,7 +97,15 @@ class Voices:
     `prompts` and `contexts` count what was made and what was there already.
     """
 
-    def __init__(self, tokenizer: AudioTokenizer, config: TTSConfig, preparation: Preparation) -> None:
+    def __init__(
+        self,
+        tokenizer: AudioTokenizer,
+        config: TTSConfig,
+        preparation: Preparation,
+        load_encoder: Callable[[], AudioTokenizer] | None = None,
+    ) -> None:
+        """Where `tokenizer` has no encoder, `load_encoder` brings one for each prompt that is new."""
+        self.load_encoder = load_encoder or (lambda: tokenizer)
         self.tokenizer, self.config, self.preparation = tokenizer, config, preparation
         self.max_seconds = config.max_prompt_frames / tokenizer.config.frame_rate
         self.prompts: Recent[Int[Tensor, "t k"]] = Recent(KEPT_PROMPTS, lambda codes: 1)
@@ -108,7 +116,8 @@ class Voices:
         audio = load_prompt(prompt, self.tokenizer.config.sample_rate, self.preparation, self.max_seconds)
 
         def encode() -> Int[Tensor, "t k"]:
-            return self.tokenizer.encode(self._on_device(audio[None]), self.config.num_codebooks)[0].cpu()
+            encoder = self.load_encoder()
+            return encoder.encode(self._on_device(audio[None]), self.config.num_codebooks)[0].cpu()
 
         return Voice(codes=self.prompts.of(content_key(audio), encode), text=text)
 

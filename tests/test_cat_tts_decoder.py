@@ -63,12 +63,13 @@ def party(model: CatTTS) -> list[Continuation]:
     ]
 
 
-@torch.inference_mode()
-def test_takes_do_not_hear_of_one_another(model: CatTTS) -> None:
+@pytest.mark.parametrize("static", [False, True])
+def test_takes_do_not_hear_of_one_another(model: CatTTS, static: bool) -> None:
     """They join at different times, outlast each other, take over others' slots, and one is broken off."""
     takes = party(model)
     waiting, made, slots = list(range(len(takes))), {i: [] for i in range(len(takes))}, {}
     decoder, steps, most = FrameDecoder(model, slots=3), 0, 0
+    decoder.static = static
     while waiting or decoder.active:
         if waiting and decoder.free and steps % 2 == 0:
             i = waiting.pop(0)
@@ -86,6 +87,32 @@ def test_takes_do_not_hear_of_one_another(model: CatTTS) -> None:
         if i == 1:
             expected = expected[: len(made[1])]
         assert torch.equal(torch.stack(made[i]), expected), i
+
+
+@pytest.mark.gpu
+def test_graphs_make_the_same_takes(model: CatTTS) -> None:
+    """Recorded, as on CUDA by default, and not."""
+    wanted, model = party(model)[:3], model.to("cuda")
+    made = []
+    for static in (True, False):
+        decoder = FrameDecoder(model, slots=3)
+        decoder.static = static
+        rows = {decoder.join(each): [] for each in wanted}
+        while decoder.active:
+            for slot, row in decoder.step().items():
+                rows[slot].append(row)
+        made.append([torch.stack(rows[slot]) for slot in sorted(rows)])
+    for recorded, eager in zip(*made, strict=True):
+        assert torch.equal(recorded, eager)
+
+
+def test_warm_up_leaves_nothing_behind(model: CatTTS) -> None:
+    decoder, wanted = FrameDecoder(model, slots=3), take(model, 6, 3)
+    decoder.warm_up(replace(wanted, seed=8, max_frames=1))
+    decoder.warm_up(replace(wanted, seed=8))
+    assert decoder.free == 3
+    slot = decoder.join(wanted)
+    assert torch.equal(torch.stack([decoder.step()[slot] for _ in range(12)]), alone(model, wanted))
 
 
 def test_slots(model: CatTTS) -> None:

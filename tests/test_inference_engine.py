@@ -174,14 +174,14 @@ def test_what_goes_wrong_for_all_ends_those_that_were_in(
     """The audio decoder breaks and is mended: takes under way fail, and the next ones are as ever."""
     wanted = [request(synthesizer, voices, number) for number in (6, 20, 5)]
     alone = synthesizer.start(wanted[2]).collect()
-    engine, layer = engine_of(synthesizer, 2), synthesizer.tokenizer.decoder[1].layers[0]
+    engine, stage = engine_of(synthesizer, 2), synthesizer.tokenizer.decoder[1]
     first, second, third = (submit(engine, synthesizer, each) for each in wanted)
     engine.step()
-    mended, layer.ffn_in = layer.ffn_in, nn.Linear(3, 3)
+    mended, stage.project_in = stage.project_in, nn.Linear(3, 3)
     engine.step()
     assert isinstance(first.error, RuntimeError) and first.error is second.error
     assert (len(first.audio), engine.active, engine.queued, third.error) == (1, 0, 1, None)
-    layer.ffn_in = mended
+    stage.project_in = mended
     finish(engine)
     same(third, alone)
 
@@ -191,7 +191,7 @@ def test_an_engine_that_cannot_start_again_says_so(synthesizer: Synthesizer, voi
     engine = engine_of(synthesizer, 1)
     first, second = (submit(engine, synthesizer, each) for each in wanted)
     engine.step()
-    synthesizer.tokenizer.decoder[1].layers[0].ffn_in = nn.Linear(3, 3)
+    synthesizer.tokenizer.decoder[1].project_in = nn.Linear(3, 3)
     synthesizer.tts.depth.code_heads[0].weight = nn.Parameter(torch.zeros(3))
     engine.step()
     assert isinstance(first.error, RuntimeError) and second.error is engine.fault
@@ -208,9 +208,15 @@ def living() -> tuple[int, int]:
 
 
 def test_200_requests_leave_nothing_behind(synthesizer: Synthesizer, voices: list[Voice]) -> None:
-    """Random lengths, depths, moments and cancels; the first 50 fill the caches, the others add nothing."""
+    """Random lengths, depths, moments and cancels; once caches are full, nothing is added."""
     engine, chance, tickets, counts = engine_of(synthesizer, 4, waiting=4), random.Random(0), [], []
     outcomes: list[str | None] = []
+    for depth in range(1, 7):
+        for takes in range(1, 5):
+            for number in range(takes):
+                one = synthesizer.request("Hi.", voices[number % 3], depth=depth, max_seconds=0.08)
+                submit(engine, synthesizer, one)
+            finish(engine)
     for number in range(200):
         wanted = synthesizer.request(
             chance.choice(TEXTS),
@@ -232,6 +238,8 @@ def test_200_requests_leave_nothing_behind(synthesizer: Synthesizer, voices: lis
             assert all(ticket.ended and ticket.error is None for ticket in tickets)
             outcomes += [ticket.stop_reason for ticket in tickets]
             tickets.clear()
+            submit(engine, synthesizer, request(synthesizer, voices, 6))  # the last one leaves its tables
+            finish(engine)
             counts.append(living())
     assert len(outcomes) == 200 and set(outcomes) == {"end", "limit", "cancelled"}
     tensors, sizes = zip(*counts[1:], strict=True)

@@ -165,12 +165,12 @@ def test_a_broken_step_is_told_to_its_takes_and_the_service_goes_on(
             there.set()
             until(broken)
 
-    layer = synthesizer.tokenizer.decoder[1].layers[0]
+    stage = synthesizer.tokenizer.decoder[1]
     stream = service.stream(wanted(synthesizer, speaker, 0, frames=20), guard=guard)
     until(there)
-    mended, layer.ffn_in = layer.ffn_in, nn.Linear(3, 3)
+    mended, stage.project_in = stage.project_in, nn.Linear(3, 3)
     broken.set()
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         stream.collect()
-    layer.ffn_in = mended
+    stage.project_in = mended
     assert len(service.take(wanted(synthesizer, speaker, 1)).codes) == 10

@@ -238,6 +238,7 @@ def test_published_reference(published_synthesizer: Synthesizer, prompt_file: Pa
     rows = generation_rows(model.tts.config, model.text, render_user(TEXT, [prompt]), [prompt])
     assert torch.equal(take.codes, generated(model, rows, 4, 3))
     assert torch.equal(take.codes, speak(model, prompt_file, prompt_text="", **options).codes)
+    assert speak(model, prompt_file, **options).audio.tobytes() == take.audio.tobytes()
     alone = model.tokenizer.decode(take.codes[None])[0].clamp(-1, 1)
     np.testing.assert_allclose(take.audio, alone.numpy(), atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match=r"^the prompt text is empty"):

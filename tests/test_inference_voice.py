@@ -79,6 +79,20 @@ def test_the_same_prompt_is_encoded_once(
     assert (prompts.made, contexts.made) == (2, 3)
 
 
+def test_with_little_memory_the_encoder_comes_for_new_prompts_only(
+    bundle: Path, synthesizer: Synthesizer, prompt_file: Path
+) -> None:
+    frugal = Synthesizer.from_pretrained(bundle, device="cpu", low_memory=True)
+    assert len(frugal.tokenizer.encoder) == 0
+    for seed in range(2):
+        take = frugal.take(TEXT, prompt_file, WORDS, depth=2, seed=seed)
+        assert (
+            take.audio.tobytes()
+            == synthesizer.take(TEXT, prompt_file, WORDS, depth=2, seed=seed).audio.tobytes()
+        )
+    assert (frugal.voices.prompts.made, len(frugal.tokenizer.encoder)) == (1, 0)
+
+
 def test_a_bad_prompt_is_not_remembered(synthesizer: Synthesizer, tmp_path: Path, voice: np.ndarray) -> None:
     path = tmp_path / "prompt.wav"
     with pytest.raises(AudioError, match=r"prompt\.wav"):

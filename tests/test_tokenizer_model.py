@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from tokenizer.config import TokenizerConfig, tiny
@@ -202,6 +203,51 @@ def test_audio_that_cannot_be() -> None:
         model.encode(torch.zeros(2000))
     with pytest.raises(ValueError, match="2000 samples in a stream: give whole frames of 1920"):
         model.encode(torch.zeros(1, 2000), cache=model.encoder_cache())
+
+
+def test_halves_load_separately(tmp_path: Path) -> None:
+    model, x = tokenizer(), audio(1, 3)
+    model.save_pretrained(tmp_path)
+    codes = model.encode(x)
+    encoder = AudioTokenizer.from_pretrained(tmp_path, parts="encoder")
+    decoder = AudioTokenizer.from_pretrained(tmp_path, parts="decoder")
+    assert torch.equal(encoder.encode(x), codes)
+    assert torch.equal(decoder.decode(codes), model.decode(codes))
+    assert [n for n in encoder.state_dict() if n.startswith("decoder")] == []
+    assert [n for n in decoder.state_dict() if n.startswith("encoder")] == []
+    for call in (lambda: decoder.encode(x), decoder.encoder_cache, lambda: decoder(x)):
+        with pytest.raises(ValueError, match="this tokenizer has no encoder: load it with parts='both' or"):
+            call()
+    for call in (lambda: encoder.decode(codes), encoder.decoder_cache, lambda: encoder(x)):
+        with pytest.raises(ValueError, match="this tokenizer has no decoder: load it with parts='both' or"):
+            call()
+    with pytest.raises(ValueError, match="half a tokenizer, the encoder, cannot be saved"):
+        encoder.save_pretrained(tmp_path / "half")
+    with pytest.raises(ValueError, match="parts='quantizer': choose one of both, encoder, decoder"):
+        AudioTokenizer.from_pretrained(tmp_path, parts="quantizer")  # pyright: ignore[reportArgumentType]
+
+
+def test_the_unused_half_is_not_read(tmp_path: Path) -> None:
+    """It may even be missing."""
+    model = tokenizer()
+    model.save_pretrained(tmp_path)
+    kept = {n: w for n, w in model.state_dict().items() if not n.startswith("encoder.")}
+    save_file(kept, tmp_path / "model.safetensors")
+    codes = torch.randint(32, (1, 2, 6))
+    decoder = AudioTokenizer.from_pretrained(tmp_path, parts="decoder")
+    assert torch.equal(decoder.decode(codes), model.decode(codes))
+    with pytest.raises(ValueError, match="the weights do not fit"):
+        AudioTokenizer.from_pretrained(tmp_path)
+
+
+def test_a_cache_serves_the_direction_that_it_was_made_for() -> None:
+    model = tokenizer()
+    with pytest.raises(ValueError, match="this cache is of a stream to encode: give one of decoder_cache"):
+        model.decode(torch.zeros(1, 1, 6, dtype=torch.long), model.encoder_cache())
+    with pytest.raises(ValueError, match="this cache is of a stream to decode: give one of encoder_cache"):
+        model.encode(audio(1, 1), cache=model.decoder_cache())
+    with pytest.raises(ValueError, match="a stream to decode cannot go on from one to encode"):
+        model.decoder_cache().adopt(0, model.encoder_cache())
 
 
 def without_config(folder: Path) -> None:

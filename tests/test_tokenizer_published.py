@@ -146,6 +146,13 @@ def test_names_round_trip(model: AudioTokenizer) -> None:
     assert [name for name in stored if not torch.equal(published[name], stored[name])] == []
 
 
+def test_halves_load_separately(model: AudioTokenizer) -> None:
+    codes = golden_codes("enc.codes")
+    decoder = AudioTokenizer.from_pretrained(GOLDEN, parts="decoder")
+    assert torch.equal(decoder.decode(codes), model.decode(codes))
+    assert torch.equal(AudioTokenizer.from_pretrained(GOLDEN, parts="encoder").encode(wav()), codes)
+
+
 def test_older_names_of_the_attention_matrices() -> None:
     stored = load_file(GOLDEN / "model.safetensors")
     wanted = state_from_published(stored)

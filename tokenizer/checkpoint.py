@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from huggingface_hub import snapshot_download
 from pydantic import TypeAdapter, ValidationError
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 Config = TypeVar("Config")
@@ -62,8 +63,11 @@ def read_config(kind: type[Config], path: Path) -> Config:
         raise CheckpointError(f"{path}: {where}: {first['msg']}") from None
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder, from one file or from the shards that an index names."""
+def read_weights(folder: Path, without: str | None = None) -> dict[str, Tensor]:
+    """All tensors of a folder, from one file or from the shards that an index names.
+
+    Those whose names begin with `without` are not read into memory.
+    """
     if (folder / INDEX).exists():
         names = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
     else:
@@ -73,7 +77,9 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         if Path(name).name != name or not (folder / name).exists():
             raise CheckpointError(f"{folder / name}: weights are missing")
         try:
-            state.update(load_file(folder / name))
+            with safe_open(folder / name, "pt") as file:
+                wanted = [key for key in file.keys() if not without or not key.startswith(without)]  # noqa: SIM118
+                state.update({key: file.get_tensor(key) for key in wanted})
         except Exception as error:
             raise CheckpointError(f"{folder / name}: not a safetensors file ({error})") from error
     return state

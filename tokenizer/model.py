@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +11,13 @@ from torch import Tensor, nn
 
 from tokenizer import checkpoint, published
 from tokenizer.config import StageConfig, TokenizerConfig
+from tokenizer.lookup import Lookup, Search
 from tokenizer.quantizer import ResidualVQ
 from tokenizer.stream import StreamCache
 from tokenizer.transformer import Stage, fold, unfold
+
+Parts = Literal["both", "encoder", "decoder"]
+"""Which halves stand beside the quantizer: an encoder is enough for prompts, a decoder for speech."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +40,20 @@ class AudioTokenizer(nn.Module):
         play(tokenizer.decode(frame, cache))
     """
 
-    def __init__(self, config: TokenizerConfig) -> None:
+    def __init__(self, config: TokenizerConfig, parts: Parts = "both") -> None:
         super().__init__()
-        self.config = config
+        self.config, self.parts = config, parts
         rates, rate = [], float(config.sample_rate)
         for stage in config.encoder:
             rate /= stage.patch_size
             rates.append(rate)
-        self.encoder = self._stages(config.encoder, rates)
+        self.encoder = self._stages(config.encoder if parts != "decoder" else (), rates)
         self.quantizer = ResidualVQ(config.quantizer, config.code_dim)
-        self.decoder = self._stages(config.decoder, rates[::-1])
+        self.decoder = self._stages(config.decoder if parts != "encoder" else (), rates[::-1])
 
     def _stages(self, stages: tuple[StageConfig, ...], rates: list[float]) -> list[Stage]:
         config, built = self.config, []
-        for stage, rate in zip(stages, rates, strict=True):
+        for stage, rate in zip(stages, rates, strict=bool(stages)):
             window = int(rate * config.context_seconds)
             built.append(Stage(stage, window, config.rope_period, config.layer_scale))
         return cast("list[Stage]", nn.ModuleList(built))
@@ -64,6 +68,7 @@ class AudioTokenizer(nn.Module):
         self, audio: Float[Tensor, "b s"], cache: StreamCache | None = None
     ) -> Float[Tensor, "b t d"]:
         """The encoder alone: whole frames of audio to what the quantizer sees."""
+        self._require("encoder")
         x = audio[:, :, None]
         for i, stage in enumerate(self.encoder):
             x = stage(fold(x, stage.config.patch_size), cache.stages[i] if cache else None)
@@ -73,6 +78,7 @@ class AudioTokenizer(nn.Module):
         self, latents: Float[Tensor, "b t d"], cache: StreamCache | None = None
     ) -> Float[Tensor, "b s"]:
         """The decoder alone: quantised latents to audio."""
+        self._require("decoder")
         x = latents
         for i, stage in enumerate(self.decoder):
             x = unfold(stage(x, cache.stages[i] if cache else None), stage.config.patch_size)
@@ -97,8 +103,10 @@ class AudioTokenizer(nn.Module):
             )
         if audio.shape[-1] == 0:
             raise ValueError("audio has no samples: nothing to encode")
-        lookup = cache.lookup if cache else self.quantizer.lookup()
-        return lookup.encode(self.latents(F.pad(audio, (0, missing)), cache), depth)
+        search = cache.quantizer if cache else self.quantizer.search()
+        if not isinstance(search, Search):
+            raise ValueError("this cache is of a stream to decode: give one of encoder_cache")
+        return search(self.latents(F.pad(audio, (0, missing)), cache), depth)
 
     @torch.no_grad()
     def decode(
@@ -114,16 +122,20 @@ class AudioTokenizer(nn.Module):
         self._depth(codes.shape[-1])
         if depth is not None:
             depth = self._depths(depth, codes)
-        lookup = cache.lookup if cache else self.quantizer.lookup()
-        return self.synthesize(lookup.decode(codes, depth), cache)
+        lookup = cache.quantizer if cache else self.quantizer.lookup()
+        if not isinstance(lookup, Lookup):
+            raise ValueError("this cache is of a stream to encode: give one of decoder_cache")
+        return self.synthesize(lookup(codes, depth), cache)
 
     def encoder_cache(self, batch: int = 1) -> StreamCache:
         """The state in which a stream of `batch` signals to encode begins."""
-        return StreamCache([stage.cache(batch) for stage in self.encoder], self.quantizer.lookup())
+        self._require("encoder")
+        return StreamCache([stage.cache(batch) for stage in self.encoder], self.quantizer.search())
 
     def decoder_cache(self, batch: int = 1) -> StreamCache:
         """The state in which a stream of `batch` signals to decode begins."""
-        return StreamCache([stage.cache(batch) for stage in self.decoder], self.quantizer.lookup())
+        self._require("decoder")
+        return StreamCache([stage.cache(batch) for stage in self.decoder], self.quantizer.lookup().folded())
 
     def _depths(self, depth: Int[Tensor, " b"], codes: Int[Tensor, "b t k"]) -> Int[Tensor, " b"]:
         """`depth` where `codes` are; its values are checked where that costs no wait, on the CPU."""
@@ -136,6 +148,10 @@ class AudioTokenizer(nn.Module):
             )
         return depth.to(codes.device)
 
+    def _require(self, part: Literal["encoder", "decoder"]) -> None:
+        if self.parts not in (part, "both"):
+            raise ValueError(f"this tokenizer has no {part}: load it with parts='both' or parts='{part}'")
+
     def _depth(self, depth: int) -> int:
         if not 1 <= depth <= self.config.num_codebooks:
             raise ValueError(
@@ -146,23 +162,31 @@ class AudioTokenizer(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json` and `model.safetensors`."""
+        if self.parts != "both":
+            raise ValueError(
+                f"half a tokenizer, the {self.parts}, cannot be saved: load it with parts='both'"
+            )
         checkpoint.save(folder, self.config, self.state_dict())
 
     @classmethod
-    def from_pretrained(cls, model: str | Path) -> "AudioTokenizer":
+    def from_pretrained(cls, model: str | Path, parts: Parts = "both") -> "AudioTokenizer":
         """Load a folder or hub id in this project's layout or the published MOSS-Audio-Tokenizer layout.
 
-        However they are stored, weights are float32: the quantizer's decisions need it.
+        However they are stored, weights are float32: the quantizer's decisions need it. `parts` saves the
+        memory of a half that is not used.
         """
+        if parts not in get_args(Parts):
+            raise ValueError(f"parts={parts!r}: choose one of {', '.join(get_args(Parts))}")
+        unused = {"both": None, "encoder": "decoder.", "decoder": "encoder."}[parts]
         folder = checkpoint.local_folder(model)
         raw = checkpoint.read_json(folder / checkpoint.CONFIG)
         if published.is_published(raw):
             config = published.config_from_published(raw)
-            state = published.state_from_published(checkpoint.read_weights(folder))
+            state = published.state_from_published(checkpoint.read_weights(folder, unused))
         else:
             config = checkpoint.read_config(TokenizerConfig, folder / checkpoint.CONFIG)
-            state = checkpoint.read_weights(folder)
+            state = checkpoint.read_weights(folder, unused)
         with torch.device("meta"):
-            tokenizer = cls(config)
+            tokenizer = cls(config, parts)
         checkpoint.load_weights(tokenizer, state, folder)
         return tokenizer.float().eval()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from tokenizer.config import QuantizerConfig
-from tokenizer.lookup import Level, Lookup
+from tokenizer.lookup import Lookup, Projection, Search
 
 
 @dataclass(frozen=True)
@@ -76,41 +76,43 @@ class ResidualVQ(nn.Module):
 
     def encode(self, x: Float[Tensor, "b t d"], depth: int) -> Int[Tensor, "b t k"]:
         """Codes of the first `depth` codebooks: exactly the first columns of the full encoding."""
-        return self.lookup().encode(x, depth)
+        return self.search()(x, depth)
 
     def decode(self, codes: Int[Tensor, "b t k"]) -> Float[Tensor, "b t d"]:
         """Latents of the first k codebooks: depth is the number of columns, nothing stands in for others."""
-        return self.lookup().decode(codes)
+        return self.lookup()(codes)
+
+    @torch.no_grad()
+    def search(self) -> Search:
+        """The present weights in the form that finds codes."""
+        rows = self._rows()
+        with torch.autocast(rows.device.type, enabled=False):
+            ins, outs = (
+                _folded([getattr(layer, name) for layer in self.layers])
+                for name in ("project_in", "project_out")
+            )
+            return Search.of(_only(_folded([self.project_in])), ins, outs, rows)
 
     @torch.no_grad()
     def lookup(self) -> Lookup:
-        """The present weights in the form that inference wants."""
-        count, rows = len(self.layers), torch.stack([layer.codebook.weight for layer in self.layers])
-        with torch.autocast(rows.device.type, enabled=False):
-            first_weight, first_bias = _folded([self.project_in])
-            last_weight, last_bias = _folded([self.project_out])
-            folded = (
-                *_folded([layer.project_in for layer in self.layers]),
-                *_folded([layer.project_out for layer in self.layers]),
-            )
-            in_weight, in_bias, out_weight, out_bias = (part.unflatten(0, (count, -1)) for part in folded)
-            directions = F.normalize(rows, dim=-1).mT.contiguous()
-            levels = zip(in_weight, in_bias, directions, rows, out_weight, out_bias, strict=True)
-            biases = F.pad(out_bias.cumsum(0), (0, 0, 1, 0))  # none, the first, the first two, ...
-            return Lookup(
-                project_in=first_weight,
-                project_in_bias=first_bias,
-                levels=[Level(*parts) for parts in levels],
-                rows=rows,
-                sum_rows=out_weight.mT.flatten(0, 1) @ last_weight.T,
-                sum_bias=biases @ last_weight.T + last_bias,
-            )
+        """The present weights in the form that reads codes."""
+        outs = _folded([layer.project_out for layer in self.layers])
+        return Lookup.of(outs, self._rows(), _only(_folded([self.project_out])))
+
+    def _rows(self) -> Float[Tensor, "k v l"]:
+        return torch.stack([layer.codebook.weight for layer in self.layers])
 
 
-def _folded(projections: list[nn.Module]) -> tuple[Float[Tensor, "rows columns"], Float[Tensor, " rows"]]:
-    """Weights and biases of weight-normed projections, one below the other."""
+def _folded(projections: list[nn.Module]) -> Projection:
+    """Weight-normed projections, stacked: what the parametrization computes, once for all."""
     gain, direction, bias = (
-        torch.cat([projection.get_parameter(name) for projection in projections])
+        torch.stack([projection.get_parameter(name) for projection in projections])
         for name in ("parametrizations.weight.original0", "parametrizations.weight.original1", "bias")
     )
-    return direction * (gain / direction.norm(dim=1, keepdim=True)), bias
+    flat = direction.flatten(0, 1), gain.flatten(0, 1)
+    weight = torch._weight_norm(*flat, 0)  # pyright: ignore[reportPrivateImportUsage]
+    return Projection(weight.view_as(direction).mT, bias)
+
+
+def _only(stacked: Projection) -> Projection:
+    return Projection(stacked.weight[0], stacked.bias[0])

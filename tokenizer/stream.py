@@ -1,14 +1,16 @@
 """What a stream remembers: the keys and values that its layers can still look back at."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
 from tokenizer.attention import Sight, rotate, sight, turns
-from tokenizer.lookup import Lookup
+from tokenizer.lookup import Lookup, Search
 
 SMALLEST_RESERVE = 16
 """Steps that fit behind the past before it has to be moved, when the window is very short."""
@@ -34,15 +36,17 @@ class Chunk:
         self, layer: int, qkv: Float[Tensor, "three b h t d"]
     ) -> tuple[Float[Tensor, "b h t d"], Float[Tensor, "b h m d"], Float[Tensor, "b h m d"]]:
         """One layer's queries, and keys and values behind the past that the queries may look back at."""
+        q, k, v = qkv.unbind()
         if not self.write:
-            return qkv.unbind()
-        q, kv = qkv[0], qkv[1:].detach()
+            return q, k, v
+        kv = qkv[1:].detach()
         if self.past:
             kv = torch.cat([self.past[layer], kv], -2)
             self.write[layer].copy_(kv[..., kv.shape[-2] - self.write[layer].shape[-2] :, :])
-            return q, *kv.unbind()
-        self.write[layer].copy_(kv)
-        return q, *self.read[layer].unbind()
+        else:
+            self.write[layer].copy_(kv)
+            kv = self.read[layer]
+        return q, kv[0], kv[1]
 
 
 def alone(x: Float[Tensor, "b t d"], window: int, frequencies: Float[Tensor, " half"]) -> Chunk:
@@ -68,12 +72,24 @@ class StageCache:
     block: Float[Tensor, "l two b h c d"]
     window: int
     frequencies: Float[Tensor, " half"]
+    weights: Sequence[Any] = ()
+    """Of the layers, with which the streams began."""
 
     def __post_init__(self) -> None:
-        self.stop, self.position = self.window - 1, 0
         self.lived = [0] * self.block.shape[2]
         """Steps of each row's stream so far."""
         self._sight: tuple[int, int, Sight] | None = None
+        self._begin_block(0)
+
+    @property
+    def reserve(self) -> int:
+        """Steps that fit behind the past."""
+        return self.block.shape[-2] - self.window + 1
+
+    @property
+    def position(self) -> int:
+        """Of the next step, for all rows; only differences between positions matter."""
+        return self._position + self.stop - self.window + 1
 
     def extend(self, steps: int, rows: int | None = None) -> Chunk:
         """Move the first `rows`, or all, on by `steps`; what each layer passes through the chunk fills them.
@@ -82,41 +98,57 @@ class StageCache:
         """
         block, living = self.block[:, :, :rows], self.lived[:rows]
         past, end = min(max(living), self.window - 1), self.window - 1
-        if self.stop + steps > block.shape[-2] >= end + steps:
+        if self.stop + steps > block.shape[-2] and steps <= self.reserve:
             block[..., :end, :] = block[..., self.stop - end : self.stop, :].clone()
-            self.stop = end
-        first, stop = self.stop - past, self.stop + steps
-        turning, seen = _turns(self.position, steps, self.frequencies), self._seen(living, past, steps)
-        if stop <= block.shape[-2]:
-            write = block[..., self.stop : stop, :].unbind()
-            chunk = Chunk(turning, seen, write=write, read=block[..., first:stop, :].unbind())
+            self._begin_block(self.position)
+        first, stop, seen = self.stop - past, self.stop + steps, self._seen(living, past, steps)
+        if steps <= self.reserve:
+            chunk = Chunk(
+                self._turns[self.stop - end : stop - end],
+                seen,
+                write=block[..., self.stop : stop, :].unbind(),
+                read=block[..., first:stop, :].unbind(),
+            )
             self.stop = stop
         else:
-            write = block[..., max(0, end - past - steps) : end, :].unbind()
-            chunk = Chunk(turning, seen, write=write, past=block[..., first : self.stop, :].unbind())
-            self.stop = end
-        self.position += steps
+            chunk = Chunk(
+                _turns(self.position, steps, self.frequencies),
+                seen,
+                write=block[..., max(0, end - past - steps) : end, :].unbind(),
+                past=block[..., first : self.stop, :].unbind(),
+            )
+            self._begin_block(self.position + steps)
         self.lived = [count + steps for count in living] + [0] * (len(self.lived) - len(living))
         return chunk
 
+    def _begin_block(self, position: int) -> None:
+        """The past stands at the beginning of the block, and the step at `position` comes next."""
+        self.stop, self._position = self.window - 1, position
+        self._turns = _turns(position, self.reserve, self.frequencies)
+
     def restart(self, row: int) -> None:
-        """Let `row` begin anew: what was before stays where it is, but this row no longer sees it."""
+        """Let `row` begin anew: what was before stays where it is, but this row no longer sees it.
+
+        Where no row has a past, the clock begins anew too, so that a stream alone is the same every time.
+        """
         self.lived[row] = 0
+        if not any(self.lived):
+            self._begin_block(0)
 
     def move(self, source: int, target: int) -> None:
         """Let `target` be what `source` is, and `source` begin anew."""
         if source != target:
             self.block[:, :, target] = self.block[:, :, source]
             self.lived[target] = self.lived[source]
-        self.lived[source] = 0
+        self.restart(source)
 
     def adopt(self, row: int, other: "StageCache") -> None:
         """Give `row` the past of the only row of `other`, its keys turned to where this clock stands.
 
-        Where no row has a past, the clock is set as well, so that a stream alone is the same every time.
+        Where no row has a past, the clock is set to theirs.
         """
         if not any(self.lived):
-            self.position, self.stop = other.position, self.window - 1
+            self._begin_block(other.position)
         kept = min(other.lived[0], self.window - 1)
         turning = _turns(self.position - other.position, 1, self.frequencies)[0, 1:, None]
         past = other.block[:, :, 0, :, other.stop - kept : other.stop]
@@ -128,7 +160,11 @@ class StageCache:
         kept = min(max(self.lived), self.window - 1)
         twin = copy.copy(self)
         twin.block = self.block[..., self.stop - kept : self.stop, :].clone()
-        twin.stop, twin.lived = kept, self.lived.copy()
+        twin.stop, twin._position, twin.lived = (
+            kept,
+            self.position + self.window - 1 - kept,
+            self.lived.copy(),
+        )
         return twin
 
     def copy(self) -> "StageCache":
@@ -160,8 +196,8 @@ class StreamCache:
     """
 
     stages: list[StageCache]
-    lookup: Lookup
-    """Of the weights with which the streams began."""
+    quantizer: Search | Lookup
+    """A Search encodes, a Lookup decodes, with the weights with which the streams began."""
 
     @property
     def batch(self) -> int:
@@ -176,6 +212,8 @@ class StreamCache:
         """Let `row` go on from where `other`, a stream alone, stands; `other` is left as it is."""
         if other.batch != 1:
             raise ValueError(f"a row can adopt one stream, not {other.batch}: give a cache of batch 1")
+        if type(self.quantizer) is not type(other.quantizer):
+            raise ValueError("a stream to decode cannot go on from one to encode, nor the other way round")
         for stage, theirs in zip(self.stages, other.stages, strict=True):
             stage.adopt(row, theirs)
 
@@ -186,7 +224,7 @@ class StreamCache:
 
     def past(self) -> "StreamCache":
         """What a stream that goes on from here has to adopt; it takes no more memory than that."""
-        return StreamCache([stage.past() for stage in self.stages], self.lookup)
+        return StreamCache([stage.past() for stage in self.stages], self.quantizer)
 
     @property
     def nbytes(self) -> int:
@@ -195,4 +233,4 @@ class StreamCache:
 
     def copy(self) -> "StreamCache":
         """A second stream that goes on from here on its own."""
-        return StreamCache([stage.copy() for stage in self.stages], self.lookup)
+        return StreamCache([stage.copy() for stage in self.stages], self.quantizer)
