@@ -149,7 +149,7 @@ def known_text(prompt: PromptAudio | Voice, prompt_text: str) -> str:
     else:
         return prompt_text
     if prompt_text not in ("", text):
-        raise ValueError(f"prompt text {prompt_text!r}: this voice says {text!r}; leave it out")
+        raise ValueError(f"this voice says {text!r}, not {prompt_text!r}: leave it out")
     return text
 
 
