@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -58,7 +59,7 @@ class ErrorResponse(Response):
 
     def __init__(self, error: ApiError) -> None:
         retry = error.retry_seconds
-        headers = {} if retry is None else {"Retry-After": str(max(1, round(retry + 0.5)))}
+        headers = {} if retry is None else {"Retry-After": str(max(1, math.ceil(retry)))}
         if error.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         super().__init__(json.dumps(error.body).encode(), error.status, headers)

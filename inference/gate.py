@@ -40,7 +40,8 @@ class Gate:
         self._uploads = anyio.CapacityLimiter(MOST_UPLOADS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith(GUARDED):
+        path = scope["path"].removeprefix(scope.get("root_path", "")) if scope["type"] == "http" else ""
+        if not path.startswith(GUARDED):
             await self.app(scope, receive, send)
             return
         request_id = secrets.token_hex(16)
@@ -51,7 +52,7 @@ class Gate:
                 self.metrics.answered(scope, message["status"])
             await send(message)
 
-        upload = scope["path"].endswith("/voices")
+        upload = path.endswith("/voices")
         try:
             self._admit(scope)
             async with self._uploads if upload else nullcontext():

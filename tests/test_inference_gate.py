@@ -11,10 +11,14 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from serving import NEVER_STOP, SHORT, Running, error_of, openai_client, running
+from fastapi import FastAPI
+from serving import NEVER_STOP, SHORT, Running, answering, error_of, openai_client, running
 
 from inference import Synthesizer
 from inference.limits import Limits
+from inference.server import create_server
+from inference.service import Service
+from inference.voice_folder import VoiceFolder
 
 ASK: dict[str, Any] = {"model": "cat-tts", "voice": "default", "input": SHORT}
 SPEECH = "/v1/audio/speech"
@@ -164,6 +168,19 @@ def test_api_key(synthesizer: Synthesizer) -> None:
             wrong.models.list()
         with openai_client(server.url, "right") as right:
             assert len(right.models.list().data) == 1
+
+
+def test_the_key_guards_it_below_a_path(synthesizer: Synthesizer) -> None:
+    """Mounted in another app, and whatever way the path is written."""
+    outer = FastAPI()
+    with Service(synthesizer, slots=1) as service:
+        outer.mount("/below", create_server(service, VoiceFolder(synthesizer), api_key="right"))
+        with answering(outer) as (url, _), httpx.Client(base_url=url) as http:
+            for path in ("/v1/models", "/%76%31/models", "/metrics"):
+                assert http.get(f"/below{path}").status_code == 401
+            key = {"Authorization": "Bearer right"}
+            assert http.get("/below/v1/models", headers=key).status_code == 200
+            assert http.get("/below/healthz").status_code == 200
 
 
 def test_rate(synthesizer: Synthesizer) -> None:
