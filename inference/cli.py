@@ -16,6 +16,7 @@ from cat_tts import SamplingOptions
 from cat_tts.products import Weights
 from inference.commands_codec import Decode, Encode, decode, encode
 from inference.commands_doctor import Doctor, doctor
+from inference.commands_serve import Serve, serve
 from inference.commands_voice import VoiceFiles, voice
 from inference.longtext import PIECE_SECONDS, split
 from inference.normalisation import normalise
@@ -178,6 +179,7 @@ COMMANDS = {
     "decode": (Decode, decode),
     "voice": (VoiceFiles, voice),
     "doctor": (Doctor, doctor),
+    "serve": (Serve, serve),
 }
 """The options of each command, and what runs it."""
 

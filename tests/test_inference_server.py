@@ -1,0 +1,272 @@
+"""The server as OpenAI's client sees it, and what its clients cannot do to each other."""
+
+import base64
+import json
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import anyio
+import numpy as np
+import openai
+import pytest
+from serving import (
+    FRAME_BYTES,
+    LONG,
+    LONG_FRAMES,
+    NEVER_STOP,
+    SHORT,
+    SHORT_FRAMES,
+    Running,
+    decoded,
+    error_of,
+    running,
+    until,
+)
+
+from inference import Synthesizer
+from inference.limits import Limits
+from inference.server import create_server
+from inference.service import Service
+from inference.voice_folder import VoiceFolder
+from tokenizer.audio import AI_GENERATED
+
+ASK: dict[str, Any] = {"model": "cat-tts", "voice": "default", "input": SHORT}
+
+
+@pytest.fixture(scope="module")
+def synthesizer(bundle: Path) -> Synthesizer:
+    synthesizer = Synthesizer.from_pretrained(bundle, device="cpu")
+    synthesizer.sampling = NEVER_STOP
+    return synthesizer
+
+
+@pytest.fixture(scope="module")
+def server(synthesizer: Synthesizer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(synthesizer, tmp_path_factory.mktemp("voices")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def whole(server: Running) -> bytes:
+    """A short take as pcm."""
+    return server.speak()
+
+
+def test_the_openai_client_is_answered_with_the_take(server: Running, synthesizer: Synthesizer) -> None:
+    answer = server.client.audio.speech.create(
+        **ASK, response_format="pcm", extra_body={"depth": 3, "seed": 5}
+    )
+    voice = synthesizer.voice(
+        "cat_tts/pretrained/mini/prompt.flac", Path("cat_tts/pretrained/mini/prompt.txt").read_text().strip()
+    )
+    take = synthesizer.take(SHORT, voice, depth=3, seed=5)
+    heard = np.frombuffer(answer.content, "<i2").astype(int)
+    wanted = (take.audio.astype(float) * 32768).round().clip(-32768, 32767)
+    assert len(heard) == len(wanted) == 1920 * SHORT_FRAMES and np.abs(wanted).max() > 100
+    assert np.abs(heard - wanted).max() <= 1  # rows of a batch may differ from a row alone by a rounding
+    headers = answer.response.headers
+    assert (headers["X-Sample-Rate"], headers["X-Depth"], headers["X-Seed"]) == ("24000", "3", "5")
+    assert headers["Content-Type"] == "audio/pcm" and headers["X-AI-Generated"] == "true"
+    assert len(headers["X-Request-Id"]) == 32
+
+
+def test_streamed_is_collected(server: Running, whole: bytes) -> None:
+    """Chunk by chunk, by `stream_format` or not: the same bytes."""
+    speech = server.client.audio.speech.with_streaming_response
+    with speech.create(**ASK, response_format="pcm", stream_format="audio") as answer:
+        chunks = list(answer.iter_bytes())
+    assert len(chunks) > 1 and b"".join(chunks) == whole
+    with speech.create(**ASK, response_format="pcm", stream_format="sse") as answer:
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        events = [json.loads(line.removeprefix("data: ")) for line in answer.iter_lines() if line]
+    assert [event["type"] for event in events] == ["speech.audio.delta"] * SHORT_FRAMES + [
+        "speech.audio.done"
+    ]
+    assert b"".join(base64.b64decode(event["audio"]) for event in events[:-1]) == whole
+    done, usage = events[-1], events[-1]["usage"]
+    assert (done["stop_reason"], done["depth"], done["seed"]) == ("limit", 6, 0)
+    assert usage["output_tokens"] == SHORT_FRAMES and usage["input_tokens"] > 0
+    assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "extra", "exact", "tagged"),
+    [
+        ("wav", 0, True, True),
+        ("flac", 0, True, True),
+        ("opus", 0, False, True),
+        ("mp3", 3 * 576, False, True),
+        ("aac", 3 * 1024, False, False),
+    ],
+)
+def test_formats(server: Running, whole: bytes, kind: str, extra: int, exact: bool, tagged: bool) -> None:
+    """All have the length of the take, but for what mp3 and aac put around it; what is lossless is exact."""
+    data = server.speak(response_format=kind)
+    heard, wanted = decoded(data), np.frombuffer(whole, "<i2")
+    assert len(wanted) <= len(heard) <= len(wanted) + extra
+    assert (AI_GENERATED.encode() in data) == tagged
+    if exact:
+        assert np.array_equal(heard, wanted)
+    else:
+        assert np.abs(heard.astype(int)).max() > 0.3 * np.abs(wanted.astype(int)).max()
+
+
+def test_mp3_is_the_default(server: Running) -> None:
+    answer = server.client.audio.speech.create(**ASK)
+    assert answer.response.headers["Content-Type"] == "audio/mpeg"
+    assert answer.content[:3] == b"ID3" and len(decoded(answer.content)) >= 1920 * SHORT_FRAMES
+
+
+def test_bytes_leave_while_frames_are_made(server: Running) -> None:
+    speech = server.client.audio.speech.with_streaming_response
+    for kind, sse in (("pcm", "audio"), ("wav", "audio"), ("mp3", "sse"), ("opus", "audio")):
+        ask: dict[str, Any] = {"input": LONG, "voice": {"id": "default"}, "extra_body": {"depth": 1}}
+        options: dict[str, Any] = {**ASK, **ask, "response_format": kind, "stream_format": sse}
+        with speech.create(**options) as answer:
+            chunks = answer.iter_bytes()
+            assert next(chunks)
+            assert server.service.engine.active == 1
+            assert len(server.service.engine.tickets[0].audio) < LONG_FRAMES
+        until(lambda: not server.service.engine.busy)
+
+
+def test_concurrent_streams_are_the_same_as_alone(server: Running) -> None:
+    asks = [{"seed": n, "depth": 1 + n % 6, "input": SHORT * (1 + n % 3)} for n in range(8)]
+
+    def stream(ask: dict[str, Any]) -> np.ndarray:
+        body = {**ASK, **ask}
+        extra = {name: body.pop(name) for name in ("seed", "depth")}
+        speech = server.client.audio.speech.with_streaming_response
+        with speech.create(**body, response_format="pcm", extra_body=extra) as answer:
+            return np.frombuffer(b"".join(answer.iter_bytes()), "<i2").astype(int)
+
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(stream, asks))
+    alone = [stream(ask) for ask in asks]
+    for first, second in zip(together, alone, strict=True):
+        assert len(first) == len(second) and np.abs(first - second).max() <= 1
+    assert len({audio.tobytes() for audio in alone}) == 8
+
+
+def test_a_client_that_leaves_frees_its_slot(server: Running) -> None:
+    before = server.metric("cat_tts_takes_total", stop_reason="cancelled")
+    ask = {**ASK, "input": LONG, "depth": 1}
+    with server.http() as http, http.stream("POST", "/v1/audio/speech", json=ask) as answer:
+        chunks = answer.iter_raw()
+        assert next(chunks) and server.service.engine.active == 1
+    until(lambda: not server.service.engine.busy)
+    until(lambda: server.metric("cat_tts_takes_total", stop_reason="cancelled") == before + 1)
+
+
+def test_who_leaves_the_queue_is_not_served(synthesizer: Synthesizer) -> None:
+    with running(synthesizer, slots=1, waiting=1) as server, server.http() as http:
+        with http.stream("POST", "/v1/audio/speech", json={**ASK, "input": LONG, "depth": 1}) as first:
+            chunks = first.iter_raw()
+            next(chunks)
+            with socket.create_connection(server.address) as waiting:
+                waiting.sendall(_raw_request(ASK))
+                until(lambda: server.service.engine.queued == 1)
+                refused = http.post("/v1/audio/speech", json=ASK)
+                assert refused.status_code == 429 and int(refused.headers["Retry-After"]) > 0
+                assert error_of(refused)["code"] == "queue_full"
+                with pytest.raises(openai.RateLimitError):
+                    server.client.audio.speech.create(**ASK)
+            until(lambda: server.service.engine.queued == 0)
+            assert server.service.engine.active == 1
+        until(lambda: not server.service.engine.busy)
+        assert len(server.speak()) == FRAME_BYTES * SHORT_FRAMES
+
+
+def test_a_slow_reader_stalls_nobody(server: Running) -> None:
+    alone = server.speak(LONG, depth=1)
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(server.address)
+        slow.sendall(_raw_request({**ASK, "input": LONG, "depth": 1, "response_format": "pcm"}))
+        assert slow.recv(1)
+        assert len(server.speak()) == FRAME_BYTES * SHORT_FRAMES
+        until(lambda: not server.service.engine.busy)  # its take is made though nobody reads it
+        data = b""
+        while part := slow.recv(1 << 20):
+            data += part
+    heard, wanted = (np.frombuffer(pcm, "<i2").astype(int) for pcm in (_unchunked(data), alone))
+    assert len(heard) == len(wanted) and np.abs(heard - wanted).max() <= 1
+
+
+def test_who_takes_nothing_is_cut_off(synthesizer: Synthesizer) -> None:
+    """Through the app itself: `send` never returns."""
+    sent: list[str] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+        if message["type"] == "http.response.body":
+            await anyio.sleep_forever()
+
+    async def ask(app: Any) -> None:
+        body = [{"type": "http.request", "body": json.dumps({**ASK, "input": LONG, "depth": 1}).encode()}]
+
+        async def receive() -> Any:
+            return body.pop() if body else await anyio.sleep_forever()
+
+        headers = [(b"content-type", b"application/json")]
+        scope = {"type": "http", "asgi": {"spec_version": "2.3"}, "http_version": "1.1", "method": "POST"}
+        scope |= {"path": "/v1/audio/speech", "query_string": b"", "headers": headers, "client": None}
+        with anyio.fail_after(30):
+            await app(scope, receive, send)
+
+    with Service(synthesizer, slots=1) as service:
+        app = create_server(service, VoiceFolder(synthesizer), limits=Limits(send_seconds=0.2))
+        anyio.run(ask, app)
+        assert sent == ["http.response.start", "http.response.body"]
+        until(lambda: not service.engine.busy)
+
+
+def test_shutdown_lets_takes_finish(synthesizer: Synthesizer) -> None:
+    with running(synthesizer) as server, server.http() as http:
+        with http.stream("POST", "/v1/audio/speech", json={**ASK, "response_format": "pcm"}) as answer:
+            chunks = answer.iter_raw()
+            data = next(chunks)
+            server.server.should_exit = True
+            data += b"".join(chunks)
+        assert len(data) == FRAME_BYTES * SHORT_FRAMES
+
+
+def test_models_health_and_metrics(server: Running) -> None:
+    client = server.client
+    assert [model.id for model in client.models.list()] == ["cat-tts"]
+    assert client.models.retrieve("cat-tts").id == "cat-tts"
+    with pytest.raises(openai.NotFoundError) as refused:
+        client.models.retrieve("tts-1")
+    assert error_of(refused.value)["code"] == "model_not_found"
+    with server.http() as http:
+        assert http.get("/healthz").json() == {"status": "ok"}
+    frames, takes = server.metric("cat_tts_frames_total"), server.metric("cat_tts_takes_total")
+    seconds = server.metric("cat_tts_ttfa_seconds_count")
+    ok = server.metric("cat_tts_requests_total", route="/v1/audio/speech", status="200")
+    server.speak()
+    assert server.metric("cat_tts_frames_total") == frames + SHORT_FRAMES
+    assert server.metric("cat_tts_takes_total") == takes + 1
+    assert server.metric("cat_tts_ttfa_seconds_count") == seconds + 1
+    assert server.metric("cat_tts_rtf_count") > 0
+    assert server.metric("cat_tts_requests_total", route="/v1/audio/speech", status="200") == ok + 1
+    assert server.metric("cat_tts_errors_total", code="model_not_found") >= 1
+    assert server.metric("cat_tts_slots") == 8
+
+
+def _raw_request(body: dict[str, Any]) -> bytes:
+    data = json.dumps(body).encode()
+    head = (
+        f"POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(data)}\r\n"
+    )
+    return head.encode() + b"Content-Type: application/json\r\n\r\n" + data
+
+
+def _unchunked(answer: bytes) -> bytes:
+    whole, data = b"", answer.partition(b"\r\n\r\n")[2]
+    while data:
+        size, _, data = data.partition(b"\r\n")
+        whole, data = whole + data[: int(size, 16)], data[int(size, 16) + 2 :]
+    return whole

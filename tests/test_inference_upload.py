@@ -1,0 +1,75 @@
+"""Audio of strangers: what is audio is decoded, what is not or too much is refused quickly."""
+
+import io
+import random
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+
+from inference.upload import decode_upload
+from tokenizer import AudioError
+
+
+def written(samples: np.ndarray, rate: int, kind: str) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format=kind)
+    return file.getvalue()
+
+
+def wav_header(rate: int, channels: int, data: bytes) -> bytes:
+    form = struct.pack("<HHIIHH", 1, channels, rate, (rate * channels) % 2**32, channels, 8)
+    riff = b"WAVEfmt " + struct.pack("<I", 16) + form + b"data" + struct.pack("<I", len(data)) + data
+    return b"RIFF" + struct.pack("<I", len(riff)) + riff
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
+def test_audio(voice: np.ndarray, kind: str) -> None:
+    stereo = np.stack([voice, np.zeros_like(voice)], 1)
+    samples, rate = decode_upload(written(stereo, 24_000, kind), 5)
+    assert rate == 24_000 and samples.dtype == np.float32 and abs(len(samples) - len(voice)) < 2000
+    assert np.abs(samples).max() == pytest.approx(np.abs(voice).max() / 2, rel=0.2)
+
+
+def test_exactly_the_most(voice: np.ndarray) -> None:
+    data = written(voice, 24_000, "WAV")
+    assert len(decode_upload(data, len(voice) / 24_000)[0]) == len(voice)
+    with pytest.raises(AudioError, match=r"longer than 1\.1 s"):
+        decode_upload(data, 1.1)
+
+
+def test_bombs() -> None:
+    """Ten hours of silence in a few kilobytes, and days of samples at a few Hertz."""
+    silence = written(np.zeros(24_000 * 600, np.int16), 24_000, "FLAC")
+    assert len(silence) < 100_000
+    with pytest.raises(AudioError, match="longer than 10 s"):
+        decode_upload(silence, 10)
+    for rate, channels in ((1, 1), (3999, 1), (2**31, 1), (24_000, 9), (24_000, 1000)):
+        with pytest.raises(AudioError, match=f"{channels} channels of {rate} Hz|not readable"):
+            decode_upload(wav_header(rate, channels, bytes(4000)), 10)
+
+
+def test_no_audio() -> None:
+    with pytest.raises(AudioError, match="holds no samples"):
+        decode_upload(wav_header(24_000, 1, b""), 10)
+    for data in (b"", b"RIFF", b"hello" * 100, bytes(1000), b"ID3" + bytes(100), b"OggS" + bytes(100)):
+        with pytest.raises(AudioError, match=r"not readable as audio|longer|no samples"):
+            decode_upload(data, 10)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3", "AIFF", "CAF"])
+def test_damaged_files(voice: np.ndarray, kind: str) -> None:
+    """Decoded in part or refused, within the length that was allowed; nothing else."""
+    good, chance = written(voice[:6000], 24_000, kind), random.Random(kind)
+    for _ in range(150):
+        data = bytearray(good)
+        for _ in range(chance.choice([1, 3, 20])):
+            data[chance.randrange(min(len(data), chance.choice([64, len(data)])))] = chance.randrange(256)
+        if chance.random() < 0.3:
+            del data[chance.randrange(len(data)) :]
+        try:
+            samples, rate = decode_upload(bytes(data), 2)
+        except AudioError:
+            continue
+        assert 0 < len(samples) <= 2 * rate + 1 and samples.ndim == 1
