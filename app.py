@@ -22,6 +22,8 @@ FORGET_EVERY, FORGET_AFTER = 300, 3600
 CSS = """
 #status, #rate, #count, #advice { font-variant-numeric: tabular-nums; padding: 0 4px; }
 #takes .wrap { flex-direction: column; }
+#seeds { align-items: end; }
+.picture img { width: 100%; height: 130px; object-fit: fill; }
 """
 LOOK: dict[str, Any] = {
     "theme": Default(

@@ -19,7 +19,6 @@ from tokenizer.audio import save_audio
 LABELS = gr.I18n(**json.loads(Path(__file__).with_name("demo_labels.json").read_text("utf-8")))
 EXAMPLE = DEFAULT_MODEL / "prompt.flac"
 """The bundled voice, and beside it what it says."""
-PICTURE_HEIGHT = 170
 
 
 @contextmanager

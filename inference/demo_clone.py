@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from inference.demo import LABELS, PICTURE_HEIGHT, new_folder, new_wav, told
+from inference.demo import LABELS, new_folder, new_wav, told
 from inference.demo_voice import Updates, VoiceCard
 from inference.hardware import attention_name
 from inference.service import Service
@@ -59,7 +59,7 @@ class CloneTab:
                 for name in presets(deepest)
             }
         self.rate = gr.Markdown(self.rate_of(deepest), elem_id="rate")
-        with gr.Row(equal_height=True):
+        with gr.Row(elem_id="seeds"):
             self.seed = gr.Number(
                 0,
                 precision=0,
@@ -70,7 +70,7 @@ class CloneTab:
                 elem_id="seed",
             )
             self.dice = gr.Button(LABELS("dice"), size="sm", min_width=60, elem_id="dice")
-        self.lock = gr.Checkbox(label=LABELS("lock"), elem_id="lock")
+            self.lock = gr.Checkbox(label=LABELS("lock"), min_width=100, elem_id="lock")
         with gr.Row():
             self.generate = gr.Button(
                 LABELS("generate"), variant="primary", min_width=100, elem_id="generate"
@@ -95,7 +95,7 @@ class CloneTab:
         with gr.Column(visible=False) as self.result:
             self.whole = gr.Audio(label=LABELS("whole"), interactive=False, buttons=[], elem_id="whole")
             self.picture = gr.Image(
-                label=LABELS("take_picture"), height=PICTURE_HEIGHT, buttons=[], elem_id="picture"
+                label=LABELS("take_picture"), buttons=[], elem_id="picture", elem_classes="picture"
             )
             self.files = gr.File(
                 label=LABELS("files"), file_count="multiple", interactive=False, elem_id="files"
@@ -120,7 +120,7 @@ class CloneTab:
 
     def _wire(self) -> None:
         quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        self.text.input(self.count_of, self.text, self.count, trigger_mode="always_last", **quick)
+        self.text.change(self.count_of, self.text, self.count, trigger_mode="always_last", **quick)
         self.depth.change(self.rate_of, self.depth, self.rate, trigger_mode="always_last", **quick)
         for name, button in self.presets.items():
             depth = presets(self.synthesizer.max_depth)[name]

@@ -5,7 +5,7 @@ from typing import Any
 import gradio as gr
 
 from inference.codeclab import Coded, decode_at, encode_file, rates
-from inference.demo import LABELS, PICTURE_HEIGHT, new_wav, told
+from inference.demo import LABELS, new_wav, told
 from inference.demo_voice import Updates
 from inference.spectrogram import spectrogram
 from tokenizer import AudioTokenizer
@@ -43,7 +43,7 @@ class CodecTab:
                 self.rate = gr.Markdown(self.rate_of(deepest))
                 self.decoded = gr.Audio(label=LABELS("decoded"), interactive=False, elem_id="decoded")
                 self.pictures = [
-                    gr.Image(label=LABELS(name), height=PICTURE_HEIGHT, buttons=[], visible=False)
+                    gr.Image(label=LABELS(name), buttons=[], visible=False, elem_classes="picture")
                     for name in ("recording_picture", "decoded_picture")
                 ]
         shown: list[Any] = [self.coded, self.rates, self.decoded, *self.pictures]

@@ -5,7 +5,7 @@ from typing import Any
 import gradio as gr
 
 from inference.clip import MOST_SECONDS, load_clip
-from inference.demo import EXAMPLE, LABELS, PICTURE_HEIGHT, new_wav, told
+from inference.demo import EXAMPLE, LABELS, new_wav, told
 from inference.prompt import PromptAudio
 from inference.spectrogram import spectrogram
 from inference.synthesizer import Synthesizer
@@ -31,10 +31,9 @@ class VoiceCard:
         self.advice = gr.Markdown(elem_id="advice")
         self.picture = gr.Image(
             label=LABELS("prompt_picture"),
-            height=PICTURE_HEIGHT,
             buttons=[],
             visible=False,
-            elem_id="prompt_picture",
+            elem_classes="picture",
         )
         optional = synthesizer.tts.config.chat is not None
         self.words = gr.Textbox(
