@@ -10,11 +10,23 @@ import gradio as gr
 from inference.demo import LABELS, new_folder, new_wav, told
 from inference.demo_voice import Updates, VoiceCard
 from inference.hardware import attention_name
+from inference.normalisation import normalise
 from inference.service import Service
 from inference.sidecar import write_take
 from inference.spectrogram import spectrogram
 from inference.speed import Speed
-from inference.studio import STOPPED, Kept, Session, Timing, presets, speak, usual_seconds, wav_bytes
+from inference.studio import (
+    STOPPED,
+    Kept,
+    Session,
+    Timing,
+    deepen,
+    presets,
+    remade,
+    speak,
+    usual_seconds,
+    wav_bytes,
+)
 
 MOST_SEED = 2**31 - 1
 
@@ -37,6 +49,10 @@ class CloneTab:
                 self.voice = VoiceCard(self.synthesizer)
                 self.text = gr.Textbox(label=LABELS("text"), lines=4, elem_id="text")
                 self.count = gr.Markdown(elem_id="count")
+                self.spell = gr.Button(LABELS("spell"), size="sm", elem_id="spell")
+                self.spelt = gr.Textbox(
+                    show_label=False, container=False, interactive=False, visible=False, elem_id="spelt"
+                )
             with gr.Column():
                 self._lay_out_controls()
                 self._lay_out_results()
@@ -59,18 +75,12 @@ class CloneTab:
                 for name in presets(deepest)
             }
         self.rate = gr.Markdown(self.rate_of(deepest), elem_id="rate")
-        with gr.Row(elem_id="seeds"):
-            self.seed = gr.Number(
-                0,
-                precision=0,
-                minimum=0,
-                maximum=MOST_SEED,
-                label=LABELS("seed"),
-                min_width=90,
-                elem_id="seed",
-            )
-            self.dice = gr.Button(LABELS("dice"), size="sm", min_width=60, elem_id="dice")
-            self.lock = gr.Checkbox(label=LABELS("lock"), min_width=100, elem_id="lock")
+        self.seed = gr.Number(
+            0, precision=0, minimum=0, maximum=MOST_SEED, label=LABELS("seed"), elem_id="seed"
+        )
+        with gr.Row():
+            self.dice = gr.Button(LABELS("dice"), size="sm", min_width=100, elem_id="dice")
+            self.lock = gr.Checkbox(label=LABELS("lock"), min_width=100, container=False, elem_id="lock")
         with gr.Row():
             self.generate = gr.Button(
                 LABELS("generate"), variant="primary", min_width=100, elem_id="generate"
@@ -121,6 +131,7 @@ class CloneTab:
     def _wire(self) -> None:
         quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         self.text.change(self.count_of, self.text, self.count, trigger_mode="always_last", **quick)
+        self.spell.click(self.spell_out, self.text, self.spelt, api_visibility="private")
         self.depth.change(self.rate_of, self.depth, self.rate, trigger_mode="always_last", **quick)
         for name, button in self.presets.items():
             depth = presets(self.synthesizer.max_depth)[name]
@@ -160,6 +171,11 @@ class CloneTab:
         seconds = usual_seconds(text, self.synthesizer.tokenizer.config.frame_rate)
         return f"{len(text)} characters · about {seconds:.1f} s" if text else ""
 
+    def spell_out(self, text: str) -> dict[str, Any]:
+        """The text with numbers, dates and units in words, which is what a take is made of."""
+        with told():
+            return gr.update(value=normalise(text), visible=bool(text.strip()))
+
     def rate_of(self, depth: float) -> str:
         """What a depth costs."""
         bitrate = self.synthesizer.tokenizer.config.bitrate(int(depth))
@@ -189,7 +205,7 @@ class CloneTab:
         }
         with told():
             request = self.synthesizer.request(
-                text,
+                normalise(text),
                 audio,
                 words,
                 depth=int(depth),
@@ -241,21 +257,14 @@ class CloneTab:
         """The chosen take at full depth, as a new one."""
         session.begin()
         with told():
-            take = session.take(number).take
-            for _ in speak(self.service, self.synthesizer.mastering(take), session):
-                pass
+            deepen(self.service, session.take(number).take, session)
         return self.show(session, session.takes[-1])
 
     def both(self, session: Session, number: int | None, *depths: float) -> list[str]:
         """The chosen take at two depths."""
         with told():
             take = session.take(number).take
-            made = [
-                take
-                if depth == take.depth
-                else self.service.take(self.synthesizer.mastering(take, int(depth)))
-                for depth in depths
-            ]
+            made = [remade(self.service, take, int(depth)) for depth in depths]
         return [new_wav(take.audio, take.sample_rate, f"depth-{take.depth}") for take in made]
 
     def forget_all(self, session: Session) -> Updates:

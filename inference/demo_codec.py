@@ -41,7 +41,9 @@ class CodecTab:
                     1, deepest, value=deepest, step=1, label=LABELS("depth"), elem_id="codec_depth"
                 )
                 self.rate = gr.Markdown(self.rate_of(deepest))
-                self.decoded = gr.Audio(label=LABELS("decoded"), interactive=False, elem_id="decoded")
+                self.decoded = gr.Audio(
+                    label=LABELS("decoded"), interactive=False, buttons=["download"], elem_id="decoded"
+                )
                 self.pictures = [
                     gr.Image(label=LABELS(name), buttons=[], visible=False, elem_classes="picture")
                     for name in ("recording_picture", "decoded_picture")

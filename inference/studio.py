@@ -3,7 +3,7 @@
 import io
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import soundfile
@@ -124,6 +124,21 @@ def speak(service: Service, request: Request, session: Session) -> Iterator[Piec
     take = stream.take
     if len(take.audio):
         session.keep(take, Timing(first_seconds=first, seconds=time.perf_counter() - begun))
+
+
+def deepen(service: Service, take: Take, session: Session) -> None:
+    """Master a take to full depth; it is the last one in the session then. The session has begun it."""
+    mastered = remade(service, take, service.synthesizer.max_depth)
+    seconds = time.perf_counter() - session.begun
+    session.keep(mastered, Timing(first_seconds=seconds, seconds=seconds))
+
+
+def remade(service: Service, take: Take, depth: int) -> Take:
+    """The same take at another depth, as `Synthesizer.master` makes it, by the service."""
+    if depth == take.depth:
+        return take
+    made = service.take(service.synthesizer.mastering(take, depth))
+    return replace(made, stop_reason=take.stop_reason)
 
 
 def usual_seconds(text: str, frame_rate: float) -> float:
