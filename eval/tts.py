@@ -36,6 +36,7 @@ from eval.results import (
 from eval.scoring import Judge, Line, Output, Score, read_list, summarise
 from inference import Synthesizer
 from tokenizer import load_audio, save_audio
+from tokenizer.audio import AI_GENERATED
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,9 @@ def takes_of_model(
                 if output and options.wavs and len(output.audio):
                     folder = options.wavs / f"depth-{depth}" / f"seed-{seed}"
                     folder.mkdir(parents=True, exist_ok=True)
-                    save_audio(folder / f"{line.utt}.wav", torch.from_numpy(output.audio), output.sample_rate)
+                    audio = torch.from_numpy(output.audio)
+                    path = folder / f"{line.utt}.wav"
+                    save_audio(path, audio, output.sample_rate, comment=AI_GENERATED)
                 yield judge.score(line, output, depth, seed, error)
 
 

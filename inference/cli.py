@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -12,11 +13,24 @@ import tyro
 from tqdm import tqdm
 
 from cat_tts import SamplingOptions
+from inference.commands_codec import Decode, Encode, decode, encode
+from inference.commands_doctor import Doctor, doctor
+from inference.commands_voice import VoiceFiles, voice
+from inference.longtext import PIECE_SECONDS, split
+from inference.normalisation import normalise
 from inference.prompt import check_prompt
-from inference.synthesizer import Mode, Synthesizer, check_texts
-from tokenizer.audio import check_output, save_audio
+from inference.reading import RETRIES, Delivery, Progress, Reading, read
+from inference.request import Mode, check_texts
+from inference.synthesizer import Synthesizer
+from inference.voice_file import is_voice_file, known_text
+from tokenizer.audio import AI_GENERATED, check_output, save_audio
 
-STOPPED = {"end": "end decided", "limit": "length limit"}
+STOPPED = {
+    "end": "end decided",
+    "limit": "length limit",
+    "repetition": "repeating itself",
+    "silence": "silent",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +54,13 @@ class Clone:
     """Speak a text in the voice of a recording."""
 
     prompt: Annotated[Path, tyro.conf.Positional]
-    """Recording of the voice: wav, flac, ogg or mp3."""
-    text: str
-    """What shall be spoken."""
+    """Recording of the voice: wav, flac, ogg or mp3; or a voice file: .catvoice."""
+    text: str = ""
+    """What shall be spoken; [pause 1.2s] or [pause 500ms] in it is silence."""
+    text_file: Path | None = None
+    """A UTF-8 file with what shall be spoken, of any length."""
     prompt_text: str = ""
-    """What the recording says; only the reference mode does without."""
+    """What the recording says; a voice file knows it, and the reference mode does without."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("out.wav")
     """File to write: wav, flac, ogg or mp3."""
     depth: int | None = None
@@ -60,7 +76,17 @@ class Clone:
     device: str | None = None
     """cpu or cuda; cuda where there is one by default."""
     max_seconds: float | None = None
-    """Length limit of the speech; by default twice what such a text usually takes."""
+    """Length limit of the speech, or of each piece; by default twice what such a text usually takes."""
+    piece_seconds: float = PIECE_SECONDS
+    """A text that usually takes longer is read in pieces of up to this length, all from the same prompt."""
+    normalise: bool = True
+    """Spell out numbers, dates, units and money, in English and Chinese."""
+    best_of: int = 1
+    """Make so many drafts of each piece, and master the most plausible one."""
+    retries: int = RETRIES
+    """Further attempts at a piece that repeats itself, falls silent or does not come to an end."""
+    work: Path | None = None
+    """Folder to keep finished pieces in: after an interruption, the same command goes on where it was."""
     sampling: tyro.conf.OmitArgPrefixes[Sampling] = field(default_factory=Sampling)
 
 
@@ -69,41 +95,101 @@ def clone(options: Clone) -> None:
     given = {name: value for name, value in asdict(options.sampling).items() if value is not None}
     SamplingOptions(**given)  # refuses what cannot be
     check_output(options.output)
-    check_texts(options.text, options.prompt_text, options.mode)
-    check_prompt(options.prompt)
+    text = spoken_text(options)
+    check_texts(text, known_text(options.prompt, options.prompt_text), options.mode)
+    split(text, options.piece_seconds)  # refuses malformed pauses
+    delivery = Delivery(
+        depth=options.depth,
+        seed=options.seed,
+        mode=options.mode,
+        piece_seconds=options.piece_seconds,
+        max_seconds=options.max_seconds,
+        retries=options.retries,
+        drafts=options.best_of,
+    )
+    if not is_voice_file(options.prompt):
+        check_prompt(options.prompt)
     synthesizer = Synthesizer.from_pretrained(options.model, options.tokenizer, options.device)
+    delivery = replace(delivery, sampling=replace(synthesizer.sampling, **given))
     start = time.perf_counter()
-    with tqdm(unit=" frames", disable=None, leave=False) as progress:
-        take = synthesizer.take(
-            options.text,
-            options.prompt,
-            options.prompt_text,
-            depth=options.depth,
-            seed=options.seed,
-            sampling=replace(synthesizer.sampling, **given),
-            mode=options.mode,
-            max_seconds=options.max_seconds,
-            on_frame=lambda _: progress.update(),
-        )
+    with tqdm(unit=" frames", disable=None, leave=False) as bar:
+
+        def show(progress: Progress) -> None:
+            if progress.pieces > 1 and progress.frames == 0:
+                bar.set_description(f"piece {progress.piece + 1} of {progress.pieces}")
+            bar.update(min(progress.frames, 1))
+
+        prompt = options.prompt, options.prompt_text
+        reading = read(synthesizer, text, *prompt, delivery, work=options.work, on_progress=show)
     elapsed = time.perf_counter() - start
-    save_audio(options.output, torch.from_numpy(take.audio), take.sample_rate)
+    audio = torch.from_numpy(reading.audio)
+    save_audio(options.output, audio, reading.sample_rate, comment=AI_GENERATED)
+    depth = options.depth or synthesizer.max_depth
     print(
         f"{options.output}: device {synthesizer.device}, {str(synthesizer.dtype).removeprefix('torch.')}, "
-        f"depth {take.depth} of {synthesizer.max_depth}, {take.bitrate:.0f} bit/s, seed {take.seed}, "
-        f"{take.seconds:.2f} s of audio, RTF {elapsed / take.seconds:.2f}, "
-        f"stopped: {STOPPED[take.stop_reason]}"
+        f"depth {depth} of {synthesizer.max_depth}, {synthesizer.tokenizer.config.bitrate(depth):.0f} bit/s, "
+        f"seed {options.seed}, {reading.seconds:.2f} s of audio, RTF {elapsed / reading.seconds:.2f}, "
+        f"stopped: {how_it_stopped(reading)}"
     )
+
+
+def spoken_text(options: Clone) -> str:
+    """The text of the options, normalised if that is asked for; lines that change are shown."""
+    if (options.text_file is None) == (not options.text):
+        if options.text_file is None:
+            raise ValueError("the text is empty: write what shall be spoken (--text or --text-file)")
+        raise ValueError("--text and --text-file are given: choose one of them")
+    text = options.text if options.text_file is None else read_text(options.text_file)
+    if not options.normalise:
+        return text
+    spoken = normalise(text)
+    for written, said in zip(text.splitlines(), spoken.splitlines(), strict=True):
+        if written != said:
+            print(f"spoken as: {said.strip()}", file=sys.stderr)
+    return spoken
+
+
+def read_text(path: Path) -> str:
+    """A text file; ValueError with its path where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not UTF-8 text; save it as such") from None
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); name a text file") from None
+
+
+def how_it_stopped(reading: Reading) -> str:
+    """The reason, or how many pieces have which; and how many attempts were made again."""
+    reasons = Counter(STOPPED[passage.stop_reason] for passage in reading.passages)
+    counted = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+    stopped = counted if len(reading.passages) > 1 else next(iter(reasons))
+    return f"{stopped}, retries: {reading.retries}" if reading.retries else stopped
+
+
+COMMANDS = {
+    "clone": (Clone, clone),
+    "encode": (Encode, encode),
+    "decode": (Decode, decode),
+    "voice": (VoiceFiles, voice),
+    "doctor": (Doctor, doctor),
+}
+"""The options of each command, and what runs it."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point: a mistake of the user ends with one line on stderr and exit code 2."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    options = tyro.extras.subcommand_cli_from_dict({"clone": Clone}, prog="cat-tts", args=argv)
+    kinds = {name: kind for name, (kind, _) in COMMANDS.items()}
+    options = tyro.extras.subcommand_cli_from_dict(kinds, prog="cat-tts", args=argv)
     try:
-        clone(options)
+        dict(COMMANDS.values())[type(options)](options)
     except ValueError as error:
         print("cat-tts: " + " ".join(str(error).splitlines()), file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("cat-tts: interrupted; nothing was written", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from inference.engine import Guard, StopReason
 from inference.request import usual_frames
+from inference.ticket import Guard, StopReason
 
 
 @dataclass(frozen=True, kw_only=True)

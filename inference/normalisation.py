@@ -1,9 +1,7 @@
 """Numbers, dates, times, money and units spelt out, by wetext's grammars for English and Chinese."""
 
-import importlib.util
 import logging
 import re
-from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -42,13 +40,11 @@ _REPAIRS = (
 _THOUSAND = re.compile(r"(?<![\d.,])([$£€]?)1,(\d{3})(?:\.(\d+))?(?!,?\d| [mb]illion)")
 
 
-def normalise(text: str, language: Language | None = None, *, required: bool = True) -> str:
+def normalise(text: str, language: Language | None = None) -> str:
     """The text as it is spoken; what needs nothing comes back as it was, character for character.
 
     Without a `language`, each sentence has that of its script: Chinese with Han characters, English with
-    Latin letters only, else it is left alone. Where wetext is not installed, a text that needs it is refused,
-    or, if not `required`, left alone with a warning. So is, with a warning, a word that the grammars cannot
-    read.
+    Latin letters only, else it is left alone. So is, with a warning, a word that the grammars cannot read.
 
     Raises:
         ValueError: the text needs wetext, and it is not installed.
@@ -64,14 +60,10 @@ def normalise(text: str, language: Language | None = None, *, required: bool = T
             local = language or (language_of(chunk) if any(map(str.isalpha, chunk)) else whole)
             if index % 2 or local is None or not _NEEDS[local].search(chunk):
                 spoken += chunk
-            elif not installed():
-                return _refuse(text, required)
             else:
                 bare = chunk.strip(" ")
                 read = _read(bare, local, unread)
-                if bare.endswith(".") and not read.endswith(
-                    "."
-                ):  # which the grammar takes for "Jul." and "p.m."
+                if bare.endswith(".") and not read.endswith("."):  # lost with that of "p.m."
                     read += "."
                 if not spoken.strip() or spoken.rstrip()[-1] in ".!?":
                     read = read[:1].upper() + read[1:]
@@ -92,19 +84,6 @@ def language_of(text: str) -> Language | None:
 def _is_latin_or_han(letter: str) -> bool:
     latin = letter < "\u0250" or "\u1e00" <= letter <= "\u1eff"
     return latin or "\u3400" <= letter <= "\u9fff" or "\uf900" <= letter <= "\ufaff" or letter >= "\U00020000"
-
-
-def installed() -> bool:
-    """Whether wetext is there; it is imported with the first text that needs it."""
-    return importlib.util.find_spec("wetext") is not None
-
-
-def _refuse(text: str, required: bool) -> str:
-    message = "spelling out numbers and signs needs wetext: pip install wetext"
-    if required:
-        raise ValueError(f"{message}, or leave the text as it is")
-    logger.warning("the text is read as it is written: %s", message)
-    return text
 
 
 def _read(chunk: str, language: Language, unread: list[str]) -> str:
@@ -134,8 +113,10 @@ def _one_thousand(match: re.Match[str]) -> str:
     return " ".join(filter(None, ["1 thousand", rest, whole, part]))
 
 
-@cache
 def _normaliser(language: Language) -> "Normalizer":
-    from wetext import Normalizer
-
+    try:
+        from wetext import Normalizer
+    except ModuleNotFoundError:
+        cure = "pip install wetext, or leave the text as it is (--no-normalise)"
+        raise ValueError(f"to spell out numbers and signs, wetext is missing: {cure}") from None
     return Normalizer(lang=language, operator="tn")

@@ -20,6 +20,7 @@ from inference.request import Mode, Request, check_texts, continuation, request_
 from inference.take import Take, TakeStream
 from inference.ticket import Guard, Job
 from inference.voice import Voice, Voices
+from inference.voice_file import is_voice_file, known_text, load_voice
 from tokenizer import AudioTokenizer
 from tokenizer.checkpoint import local_folder, read_config
 
@@ -110,13 +111,15 @@ class Synthesizer:
         return self.voices.max_seconds
 
     def voice(self, prompt_audio: PromptAudio | Voice, prompt_text: str = "") -> Voice:
-        """Encode a prompt once for many takes. A prompt that was heard lately is not encoded again."""
+        """Encode a prompt once for many takes; one that was heard lately is not encoded again.
+
+        A prompt that is the path of a `.catvoice` file is read, and says itself what is spoken in it.
+        """
+        prompt_text = known_text(prompt_audio, prompt_text)
         if isinstance(prompt_audio, Voice):
-            if prompt_text not in ("", prompt_audio.text):
-                raise ValueError(
-                    f"prompt text {prompt_text!r}: this voice says {prompt_audio.text!r}; leave it out"
-                )
-            return prompt_audio
+            return self.voices.checked(prompt_audio)
+        if is_voice_file(prompt_audio):
+            return load_voice(prompt_audio, self.tokenizer, self.tts.config)
         return self.voices.of(prompt_audio, prompt_text)
 
     def clone(
@@ -233,8 +236,7 @@ class Synthesizer:
         turn; its transcript is not needed then. `max_seconds` replaces the length limit drawn from the
         text, `sampling` the options that suit the model.
         """
-        known = prompt_audio.text if isinstance(prompt_audio, Voice) else prompt_text
-        check_texts(text, known, mode)
+        check_texts(text, known_text(prompt_audio, prompt_text), mode)
         depth = self._depth(depth)
         if not -(2**63) <= seed < 2**63:
             raise ValueError(f"seed {seed}: choose a whole number that fits in 64 bits")

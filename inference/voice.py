@@ -98,7 +98,7 @@ class Voices:
     """
 
     def __init__(self, tokenizer: AudioTokenizer, config: TTSConfig, preparation: Preparation) -> None:
-        self.tokenizer, self.preparation, self.num_codebooks = tokenizer, preparation, config.num_codebooks
+        self.tokenizer, self.config, self.preparation = tokenizer, config, preparation
         self.max_seconds = config.max_prompt_frames / tokenizer.config.frame_rate
         self.prompts: Recent[Int[Tensor, "t k"]] = Recent(KEPT_PROMPTS, lambda codes: 1)
         self.contexts: Recent[StreamCache] = Recent(KEPT_CONTEXT_BYTES, lambda cache: cache.nbytes)
@@ -108,9 +108,22 @@ class Voices:
         audio = load_prompt(prompt, self.tokenizer.config.sample_rate, self.preparation, self.max_seconds)
 
         def encode() -> Int[Tensor, "t k"]:
-            return self.tokenizer.encode(self._on_device(audio[None]), self.num_codebooks)[0].cpu()
+            return self.tokenizer.encode(self._on_device(audio[None]), self.config.num_codebooks)[0].cpu()
 
         return Voice(codes=self.prompts.of(content_key(audio), encode), text=text)
+
+    def checked(self, voice: Voice) -> Voice:
+        """The voice; ValueError for one that another model has made."""
+        frames, codebooks = voice.codes.shape
+        most, size = self.config.max_prompt_frames, self.config.codebook_size
+        if not 1 <= frames <= most or codebooks != self.config.num_codebooks:
+            raise ValueError(
+                f"a voice of {frames} frames with {codebooks} codes: this model takes 1 to {most} with "
+                f"{self.config.num_codebooks}; make it of its prompt with this model"
+            )
+        if not 0 <= int(voice.codes.min()) <= int(voice.codes.max()) < size:
+            raise ValueError(f"a voice with codes beyond {size - 1}: make it of its prompt with this model")
+        return voice
 
     def context(self, voice: Voice, depth: int) -> StreamCache:
         """The audio decoder behind the prompt at `depth`, from where new frames go on without a seam."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenizer.attention import attend, rotary_table, rotate, sight, window_mask
+from tokenizer.attention import attend, frequencies, rotate, sight, turns, window_mask
 
 CPU = torch.device("cpu")
 
@@ -84,7 +84,7 @@ def test_hidden_keys_are_not_read(queries: int, past: int) -> None:
 def test_rotate_by_hand() -> None:
     """Neighbouring features are a plane: pair 0 turns by 1 radian a step, pair 1 by period ** -1/2."""
     x = torch.tensor([1.0, 0.0, 0.0, 2.0]).expand(1, 1, 3, 4)
-    turned = rotate(x, rotary_table(5, 3, 4, 100.0, CPU))
+    turned = rotate(x, turns(5, 3, frequencies(4, 100.0, CPU)))
     for step, position in enumerate((5, 6, 7)):
         fast, slow = position * 1.0, position * 0.1
         expected = [math.cos(fast), math.sin(fast), -2 * math.sin(slow), 2 * math.cos(slow)]
@@ -93,19 +93,19 @@ def test_rotate_by_hand() -> None:
 
 def test_rotation_at_position_zero_is_none() -> None:
     x = torch.randn(2, 3, 1, 8)
-    torch.testing.assert_close(rotate(x, rotary_table(0, 1, 8, 10_000.0, CPU)), x, atol=0, rtol=0)
+    torch.testing.assert_close(rotate(x, turns(0, 1, frequencies(8, 10_000.0, CPU))), x, atol=0, rtol=0)
 
 
 def test_table_continues_where_a_stream_stands() -> None:
-    whole = rotary_table(0, 2000, 8, 10_000.0, CPU)
-    assert torch.equal(rotary_table(1990, 10, 8, 10_000.0, CPU), whole[1990:])
+    whole = turns(0, 2000, frequencies(8, 10_000.0, CPU))
+    assert torch.equal(turns(1990, 10, frequencies(8, 10_000.0, CPU)), whole[1990:])
 
 
 def test_scores_depend_on_distance_alone() -> None:
     q, k = torch.randn(1, 1, 1, 16), torch.randn(1, 1, 1, 16)
 
     def score(at: int, back: int) -> Tensor:
-        tables = (rotary_table(first, 1, 16, 10_000.0, CPU) for first in (at, at - back))
+        tables = (turns(first, 1, frequencies(16, 10_000.0, CPU)) for first in (at, at - back))
         turned_q, turned_k = (rotate(x, table) for x, table in zip((q, k), tables, strict=True))
         return (turned_q * turned_k).sum()
 
@@ -115,7 +115,7 @@ def test_scores_depend_on_distance_alone() -> None:
 
 
 def test_rotation_of_half_precision_is_computed_in_float32() -> None:
-    x, table = torch.randn(1, 1, 5, 8).bfloat16(), rotary_table(995, 5, 8, 10_000.0, CPU)
+    x, table = torch.randn(1, 1, 5, 8).bfloat16(), turns(995, 5, frequencies(8, 10_000.0, CPU))
     turned = rotate(x, table)
     assert turned.dtype == torch.bfloat16
     assert torch.equal(turned, rotate(x.float(), table).bfloat16())

@@ -10,7 +10,15 @@ import pytest
 import soundfile
 import torch
 
-from tokenizer.audio import FORMATS, AudioError, check_output, load_audio, save_audio, trim_silence
+from tokenizer.audio import (
+    AI_GENERATED,
+    FORMATS,
+    AudioError,
+    check_output,
+    load_audio,
+    save_audio,
+    trim_silence,
+)
 
 
 def sine(hertz: float, rate: int, seconds: float = 1.0, level: float = 0.5) -> np.ndarray:
@@ -126,17 +134,35 @@ def test_minutes_of_ogg_are_written_whole(tmp_path):
 
 
 def test_the_same_audio_gives_the_same_bytes_in_another_process(tmp_path):
-    for suffix in FORMATS:
-        save_audio(tmp_path / f"here{suffix}", torch.linspace(-0.5, 0.5, 50_000), 24_000)
     code = """if True:
         import sys, torch
         from tokenizer.audio import FORMATS, save_audio
         for suffix in FORMATS:
-            save_audio(f"{sys.argv[1]}/there{suffix}", torch.linspace(-0.5, 0.5, 50_000), 24_000)
+            for comment in ("", "a comment"):
+                path = f"{sys.argv[1]}/x{comment}{suffix}"
+                save_audio(path, torch.linspace(-0.5, 0.5, 50_000), 24_000, comment=comment)
     """
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=Path(__file__).parents[1])
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+    run = [sys.executable, "-c", code, str(tmp_path / "there")]
+    subprocess.run(run, check=True, cwd=Path(__file__).parents[1])
     for suffix in FORMATS:
-        assert (tmp_path / f"here{suffix}").read_bytes() == (tmp_path / f"there{suffix}").read_bytes()
+        for comment in ("", "a comment"):
+            here, there = (tmp_path / place / f"x{comment}{suffix}" for place in ("here", "there"))
+            save_audio(here, torch.linspace(-0.5, 0.5, 50_000), 24_000, comment=comment)
+            assert here.read_bytes() == there.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_comment_is_written_and_changes_no_sample(tmp_path, suffix):
+    audio = torch.from_numpy(sine(440, 24_000)).float()
+    plain, spoken = tmp_path / f"plain{suffix}", tmp_path / f"spoken{suffix}"
+    save_audio(plain, audio, 24_000)
+    save_audio(spoken, audio, 24_000, comment=AI_GENERATED)
+    assert AI_GENERATED.encode() in spoken.read_bytes()
+    with soundfile.SoundFile(plain) as one, soundfile.SoundFile(spoken) as other:
+        assert (one.comment, other.comment) == ("", AI_GENERATED)
+        assert np.array_equal(one.read(), other.read())
 
 
 def error_of_save(path: Path, audio: torch.Tensor | None = None, rate: int = 24_000) -> str:

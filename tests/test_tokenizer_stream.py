@@ -4,18 +4,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenizer.attention import attend, rotary_table, rotate
+from tokenizer.attention import attend, frequencies, rotate, turns
 from tokenizer.config import StageConfig, tiny
 from tokenizer.model import AudioTokenizer
-from tokenizer.stream import StageCache
+from tokenizer.stream import StageCache, capacity
 from tokenizer.transformer import Stage
 
+CPU = torch.device("cpu")
 SHORT = replace(tiny(), context_seconds=0.32)
 """Windows of 4, 8, 16 and 32 steps: rows of a stream of a few frames have forgotten their beginning."""
 
 
 def cache(window: int, batch: int = 1, layers: int = 1) -> StageCache:
-    return StageCache.empty(layers, batch, 2, 6, window, 10_000.0, torch.zeros(1, dtype=torch.float64))
+    block = torch.zeros(layers, 2, batch, 2, capacity(window), 6, dtype=torch.float64)
+    return StageCache(block, window, frequencies(6, 10_000.0, CPU))
 
 
 def stage(window: int) -> Stage:
@@ -55,8 +57,8 @@ def test_chunks_of_any_length_equal_one_call(chunks: list[int], window: int) -> 
     for steps in chunks:
         chunk = state.extend(steps)
         now = slice(at, at + steps)
-        keys, values = chunk.append(0, k[:, :, now], v[:, :, now])
-        parts.append(attend(q[:, :, now], keys, values, window, chunk.seen))
+        queries, keys, values = chunk.extend(0, torch.stack([q, k, v])[..., now, :])
+        parts.append(attend(queries, keys, values, window, chunk.seen))
         at += steps
     torch.testing.assert_close(torch.cat(parts, 2), attend(q, k, v, window))
     assert (state.position, state.lived) == (90, [90, 90])
@@ -66,7 +68,7 @@ def test_a_chunk_comes_behind_what_it_can_still_see() -> None:
     state, step = cache(window=4), 0
     for steps in [2, 1, 1, 6, 15, 30, 1]:  # the block holds 3 + 16
         new = torch.arange(step, step + steps, dtype=torch.float64).view(1, 1, -1, 1).expand(1, 2, -1, 6)
-        keys, values = state.extend(steps).append(0, new, -new)
+        _, keys, values = state.extend(steps).extend(0, torch.stack([new, new, -new]))
         assert torch.equal(values, -keys)
         step += steps
         assert keys[0, 1, :, 3].tolist() == list(range(max(0, step - steps - 3), step))
@@ -74,13 +76,13 @@ def test_a_chunk_comes_behind_what_it_can_still_see() -> None:
 
 def test_past_is_never_concatenated_and_memory_never_grows() -> None:
     state = cache(window=40)
-    before, moved = state.keys.data_ptr(), 0
+    before, moved = state.block.data_ptr(), 0
     for _ in range(500):
         stop = state.stop
-        keys, _ = state.extend(1).append(0, *torch.ones(2, 1, 2, 1, 6, dtype=torch.float64))
+        _, keys, _ = state.extend(1).extend(0, torch.ones(3, 1, 2, 1, 6, dtype=torch.float64))
         assert keys.untyped_storage().data_ptr() == before
         moved += state.stop < stop + 1
-    assert state.keys.shape == (1, 1, 2, 39 + 16, 6)
+    assert state.block.shape == (1, 2, 1, 2, 39 + 16, 6)
     assert moved == (500 - 1) // 16
 
 
@@ -132,8 +134,8 @@ def test_a_stream_alone_is_left_as_it_was_by_those_who_adopt_it() -> None:
 
 def test_turning_twice_is_turning_by_the_sum() -> None:
     """What `adopt` relies on."""
-    x, cpu = torch.randn(1, 1, 1, 8), torch.device("cpu")
-    by = [rotary_table(n, 1, 8, 100.0, cpu) for n in (7, -19, -12)]
+    x, speed = torch.randn(1, 1, 1, 8), frequencies(8, 100.0, CPU)
+    by = [turns(n, 1, speed) for n in (7, -19, -12)]
     torch.testing.assert_close(rotate(rotate(x, by[0]), by[1]), rotate(x, by[2]))
 
 

@@ -1,7 +1,21 @@
 """CAT: a causal audio tokenizer. Waveform to residual codes and back, at any depth, exactly streaming."""
 
 from tokenizer.audio import AudioError, load_audio, save_audio
+from tokenizer.coded_audio import CodedAudio, CodesError, decode_audio, encode_audio
+from tokenizer.codes_file import read_codes, write_codes
 from tokenizer.config import TokenizerConfig
 from tokenizer.model import AudioTokenizer
 
-__all__ = ["AudioError", "AudioTokenizer", "TokenizerConfig", "load_audio", "save_audio"]
+__all__ = [
+    "AudioError",
+    "AudioTokenizer",
+    "CodedAudio",
+    "CodesError",
+    "TokenizerConfig",
+    "decode_audio",
+    "encode_audio",
+    "load_audio",
+    "read_codes",
+    "save_audio",
+    "write_codes",
+]

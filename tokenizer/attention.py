@@ -97,20 +97,23 @@ def attend(
     return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
 
-def rotary_table(
-    first: int, steps: int, head_dim: int, period: float, device: torch.device
-) -> Complex[Tensor, "t half"]:
-    """Turns (cosine + i sine) of the positions first .. first+steps-1.
+def frequencies(head_dim: int, period: float, device: torch.device) -> Float[Tensor, " half"]:
+    """Radians a step by which each pair of features turns, in float64."""
+    exponent = torch.arange(0, head_dim, 2, device=device, dtype=torch.float64) / head_dim
+    return torch.pow(period, -exponent)
+
+
+def turns(first: int, steps: int, frequencies: Float[Tensor, " half"]) -> Complex[Tensor, "t half"]:
+    """Cosine + i sine of the angles at the positions first .. first+steps-1.
 
     Angles are float64: a stream's positions reach millions, where float32 knows no fraction of a turn.
     """
-    exponent = torch.arange(0, head_dim, 2, device=device, dtype=torch.float64) / head_dim
-    position = torch.arange(first, first + steps, device=device, dtype=torch.float64)
-    angle = position[:, None] * torch.pow(period, -exponent)
-    return torch.complex(angle.cos().float(), angle.sin().float())
+    position = torch.arange(first, first + steps, device=frequencies.device, dtype=frequencies.dtype)
+    angle = position[:, None] * frequencies
+    return torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
 
 
-def rotate(x: Float[Tensor, "*b t d"], table: Complex[Tensor, "*t half"]) -> Float[Tensor, "*b t d"]:
+def rotate(x: Float[Tensor, "*shape d"], turns: Complex[Tensor, "..."]) -> Float[Tensor, "*shape d"]:
     """Rotary embedding of the interleaved pairs (2i, 2i+1), computed in float32."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * table).flatten(-2).to(x.dtype)
+    pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
+    return torch.view_as_real(pairs * turns).view(x.shape).to(x.dtype)

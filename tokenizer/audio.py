@@ -1,7 +1,6 @@
 """Audio files in and out: any wav, flac, ogg or mp3 becomes 24 kHz mono float32, and back."""
 
 import os
-import secrets
 import zlib
 from pathlib import Path
 from typing import BinaryIO
@@ -13,8 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tokenizer.files import check_target, new_file
+
 FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3"}
 """What `save_audio` writes: 16-bit PCM for wav and flac, Vorbis for ogg, MPEG layer III for mp3."""
+AI_GENERATED = "AI-generated speech (CAT-TTS)"
+"""The comment in the file of what a model spoke; no longer than an ID3 tag of the first version holds."""
 
 _BLOCK_SAMPLES = 1 << 16  # libsndfile overflows its stack when given minutes of Vorbis in one call
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -65,8 +68,12 @@ def trim_silence(
     return audio[max(0, int(loud[0]) * frame - keep) : (int(loud[-1]) + 1) * frame + keep]
 
 
-def save_audio(path: str | os.PathLike[str], audio: Float[Tensor, " s"], sample_rate: int) -> None:
+def save_audio(
+    path: str | os.PathLike[str], audio: Float[Tensor, " s"], sample_rate: int, *, comment: str = ""
+) -> None:
     """Write mono `audio` at `sample_rate` Hz, in the format the suffix names (one of `FORMATS`).
+
+    `comment` goes into the file's metadata (wav: ICMT, flac and ogg: Vorbis comment, mp3: ID3).
 
     Samples beyond [-1, 1] are clamped. The same audio gives the same bytes every time. `path` either keeps
     what it held or gets the whole new file: writing goes to a neighbour that then takes its name.
@@ -78,36 +85,24 @@ def save_audio(path: str | os.PathLike[str], audio: Float[Tensor, " s"], sample_
     if not audio.isfinite().all():
         raise AudioError(f"{path}: NaN or infinite samples cannot be saved; check what produced them")
     pcm = (audio.detach().cpu().double() * 32768).round().clamp(-32768, 32767).short().numpy()
-    path = Path(path)
-    partial = path.with_name(f".{secrets.token_hex(8)}.partial")
+    kind = FORMATS[Path(path).suffix.lower()]
     try:
-        with open(partial, "x+b") as file:
-            _write(file, pcm, sample_rate, FORMATS[path.suffix.lower()])
-        os.replace(partial, path)
+        with new_file(path, AudioError) as file:
+            _write(file, pcm, sample_rate, kind, comment)
     except soundfile.SoundFileError:
-        message = f"{path}: {path.suffix} cannot hold {sample_rate} Hz; choose .wav or .flac"
+        message = f"{path}: {Path(path).suffix} cannot hold {sample_rate} Hz; choose .wav or .flac"
         raise AudioError(message) from None
-    except OSError as error:
-        raise AudioError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def check_output(path: str | os.PathLike[str]) -> None:
     """Raise AudioError where `save_audio` could not write `path`, before any work is spent on its content."""
-    path = Path(path)
-    if path.is_dir():
-        raise AudioError(f"{path}: is a folder; name a file in it")
-    if path.suffix.lower() not in FORMATS:
-        raise AudioError(f"{path}: unknown kind of audio file; end the name with one of {', '.join(FORMATS)}")
-    if not path.parent.is_dir():
-        raise AudioError(f"{path}: the folder {path.parent} does not exist; create it or choose another")
-    if not os.access(path.parent, os.W_OK):
-        raise AudioError(f"{path}: the folder {path.parent} is not writable; choose another")
+    check_target(path, FORMATS, AudioError, "audio file")
 
 
-def _write(file: BinaryIO, pcm: np.ndarray, sample_rate: int, kind: str) -> None:
+def _write(file: BinaryIO, pcm: np.ndarray, sample_rate: int, kind: str, comment: str) -> None:
     with soundfile.SoundFile(file, "w", sample_rate, channels=1, format=kind) as writer:
+        if comment:
+            writer.comment = comment
         for start in range(0, len(pcm), _BLOCK_SAMPLES):
             writer.write(pcm[start : start + _BLOCK_SAMPLES])
     if kind == "OGG":

@@ -1,70 +1,102 @@
 """What a stream remembers: the keys and values that its layers can still look back at."""
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from torch import Tensor
 
-from tokenizer.attention import Sight, rotary_table, rotate, sight
+from tokenizer.attention import Sight, rotate, sight, turns
 from tokenizer.lookup import Lookup
 
 SMALLEST_RESERVE = 16
 """Steps that fit behind the past before it has to be moved, when the window is very short."""
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """The steps of one call to a stage: how they turn, what they see, and where they are remembered."""
+
+    turns: Complex[Tensor, "t three one half"]
+    """Of queries, keys, and values, which do not turn."""
+    seen: Sight
+    past: tuple[Float[Tensor, "two b h p d"], ...] = ()
+    """By layer; only where past and chunk do not fit into the block together."""
+    write: tuple[Float[Tensor, "two b h w d"], ...] = ()
+    read: tuple[Float[Tensor, "two b h m d"], ...] = ()
+
+    @property
+    def steps(self) -> int:
+        return len(self.turns)
+
+    def extend(
+        self, layer: int, qkv: Float[Tensor, "three b h t d"]
+    ) -> tuple[Float[Tensor, "b h t d"], Float[Tensor, "b h m d"], Float[Tensor, "b h m d"]]:
+        """One layer's queries, and keys and values behind the past that the queries may look back at."""
+        if not self.write:
+            return qkv.unbind()
+        q, kv = qkv[0], qkv[1:].detach()
+        if self.past:
+            kv = torch.cat([self.past[layer], kv], -2)
+            self.write[layer].copy_(kv[..., kv.shape[-2] - self.write[layer].shape[-2] :, :])
+            return q, *kv.unbind()
+        self.write[layer].copy_(kv)
+        return q, *self.read[layer].unbind()
+
+
+def alone(x: Float[Tensor, "b t d"], window: int, frequencies: Float[Tensor, " half"]) -> Chunk:
+    """A whole signal at once: no past, and nothing to remember."""
+    steps = x.shape[1]
+    return Chunk(_turns(0, steps, frequencies), sight(steps, steps, window, x))
+
+
+def capacity(window: int) -> int:
+    """Steps that a layer's block holds."""
+    return window - 1 + max(window // 4, SMALLEST_RESERVE)
+
+
 @dataclass
 class StageCache:
-    """The past of one stage's layers for a batch of streams that share one clock.
+    """The past of one stage's layers, for a batch of streams that share one clock.
 
-    A layer's steps stand one behind the other in a block a little longer than the window, the next step
-    at `stop`. When the block is full, what is still to be seen moves to its beginning: a call copies no
+    A layer's steps stand one behind the other in a block somewhat longer than the window, the next step
+    at `stop`. When the block is full, what can still be seen moves to its beginning: a call copies no
     past, attention reads one contiguous piece, and memory does not grow.
     """
 
-    keys: Float[Tensor, "l b h c d"]
-    values: Float[Tensor, "l b h c d"]
+    block: Float[Tensor, "l two b h c d"]
     window: int
-    rope_period: float
-    stop: int
-    position: int = 0
-    """Of the next step, for all rows; only differences between positions matter."""
-    lived: list[int] = field(default_factory=list)
-    """Steps of each row's stream so far."""
+    frequencies: Float[Tensor, " half"]
 
-    @classmethod
-    def empty(
-        cls, layers: int, batch: int, heads: int, head_dim: int, window: int, rope_period: float, like: Tensor
-    ) -> "StageCache":
-        """The state in which `batch` streams begin."""
-        reserve = max(window // 4, SMALLEST_RESERVE)
-        keys = like.new_zeros(layers, batch, heads, window - 1 + reserve, head_dim)
-        return cls(keys, torch.zeros_like(keys), window, rope_period, window - 1, lived=[0] * batch)
+    def __post_init__(self) -> None:
+        self.stop, self.position = self.window - 1, 0
+        self.lived = [0] * self.block.shape[2]
+        """Steps of each row's stream so far."""
+        self._sight: tuple[int, int, Sight] | None = None
 
-    def extend(self, steps: int, rows: int | None = None) -> "Chunk":
-        """Move the first `rows`, or all, on by `steps`; what `Chunk.append` gets from each layer fills them.
+    def extend(self, steps: int, rows: int | None = None) -> Chunk:
+        """Move the first `rows`, or all, on by `steps`; what each layer passes through the chunk fills them.
 
         The other rows lose their past: the clock moves on without them.
         """
-        rows = len(self.lived) if rows is None else rows
-        living = self.lived[:rows]
-        past = min(max(living), self.window - 1)
-        hidden = None
-        if min(living) < past:
-            lived = torch.tensor(living, device=self.keys.device)[:, None]
-            hidden = torch.arange(past + steps, device=self.keys.device) < past - lived
-        seen = sight(steps, past + steps, self.window, self.keys, hidden)
-        turns = rotary_table(self.position, steps, self.keys.shape[-1], self.rope_period, self.keys.device)
-        if self.stop + steps > self.keys.shape[3] and steps <= self.keys.shape[3] - (self.window - 1):
-            for block in (self.keys, self.values):
-                past_end = block[:, :rows, :, self.stop - self.window + 1 : self.stop]
-                block[:, :rows, :, : self.window - 1] = past_end.clone()
-            self.stop = self.window - 1
-        chunk = Chunk(self, rows, self.stop, past, steps, seen, turns)
-        self.stop = self.stop + steps if chunk.fits else self.window - 1
+        block, living = self.block[:, :, :rows], self.lived[:rows]
+        past, end = min(max(living), self.window - 1), self.window - 1
+        if self.stop + steps > block.shape[-2] >= end + steps:
+            block[..., :end, :] = block[..., self.stop - end : self.stop, :].clone()
+            self.stop = end
+        first, stop = self.stop - past, self.stop + steps
+        turning, seen = _turns(self.position, steps, self.frequencies), self._seen(living, past, steps)
+        if stop <= block.shape[-2]:
+            write = block[..., self.stop : stop, :].unbind()
+            chunk = Chunk(turning, seen, write=write, read=block[..., first:stop, :].unbind())
+            self.stop = stop
+        else:
+            write = block[..., max(0, end - past - steps) : end, :].unbind()
+            chunk = Chunk(turning, seen, write=write, past=block[..., first : self.stop, :].unbind())
+            self.stop = end
         self.position += steps
-        self.lived = [count + steps for count in living] + [0] * (len(self.lived) - rows)
+        self.lived = [count + steps for count in living] + [0] * (len(self.lived) - len(living))
         return chunk
 
     def restart(self, row: int) -> None:
@@ -74,8 +106,7 @@ class StageCache:
     def move(self, source: int, target: int) -> None:
         """Let `target` be what `source` is, and `source` begin anew."""
         if source != target:
-            for block in (self.keys, self.values):
-                block[:, target] = block[:, source]
+            self.block[:, :, target] = self.block[:, :, source]
             self.lived[target] = self.lived[source]
         self.lived[source] = 0
 
@@ -87,62 +118,38 @@ class StageCache:
         if not any(self.lived):
             self.position, self.stop = other.position, self.window - 1
         kept = min(other.lived[0], self.window - 1)
-        turn = rotary_table(
-            self.position - other.position, 1, self.keys.shape[-1], self.rope_period, self.keys.device
-        )
-        theirs, mine = slice(other.stop - kept, other.stop), slice(self.stop - kept, self.stop)
-        self.keys[:, row, :, mine] = rotate(other.keys[:, 0, :, theirs], turn)
-        self.values[:, row, :, mine] = other.values[:, 0, :, theirs]
+        turning = _turns(self.position - other.position, 1, self.frequencies)[0, 1:, None]
+        past = other.block[:, :, 0, :, other.stop - kept : other.stop]
+        self.block[:, :, row, :, self.stop - kept : self.stop] = rotate(past, turning)
         self.lived[row] = other.lived[0]
 
     def past(self) -> "StageCache":
         """What can still be seen, alone: no room to go on, but to be adopted."""
-        kept = slice(self.stop - min(max(self.lived), self.window - 1), self.stop)
+        kept = min(max(self.lived), self.window - 1)
         twin = copy.copy(self)
-        twin.keys, twin.values = self.keys[:, :, :, kept].clone(), self.values[:, :, :, kept].clone()
-        twin.stop, twin.lived = twin.keys.shape[3], self.lived.copy()
+        twin.block = self.block[..., self.stop - kept : self.stop, :].clone()
+        twin.stop, twin.lived = kept, self.lived.copy()
         return twin
 
     def copy(self) -> "StageCache":
         twin = copy.copy(self)
-        twin.keys, twin.values, twin.lived = self.keys.clone(), self.values.clone(), self.lived.copy()
+        twin.block, twin.lived = self.block.clone(), self.lived.copy()
         return twin
 
+    def _seen(self, living: list[int], past: int, steps: int) -> Sight:
+        """Kept from call to call, as it stays the same once all rows have lived for a window."""
+        if min(living) < past:
+            lived = torch.tensor(living, device=self.block.device)[:, None]
+            hidden = torch.arange(past + steps, device=self.block.device) < past - lived
+            return sight(steps, past + steps, self.window, self.block, hidden)
+        if self._sight is None or self._sight[:2] != (past, steps):
+            self._sight = past, steps, sight(steps, past + steps, self.window, self.block)
+        return self._sight[2]
 
-@dataclass(frozen=True)
-class Chunk:
-    """The steps of one call: where they go, what they see, and their rotary turns."""
 
-    cache: StageCache
-    rows: int
-    start: int
-    past: int
-    steps: int
-    seen: Sight
-    turns: Tensor
-
-    @property
-    def fits(self) -> bool:
-        return self.start + self.steps <= self.cache.keys.shape[3]
-
-    def append(
-        self, layer: int, keys: Float[Tensor, "b h t d"], values: Float[Tensor, "b h t d"]
-    ) -> tuple[Float[Tensor, "b h m d"], Float[Tensor, "b h m d"]]:
-        """Remember one layer's keys and values; return them behind the past that they may look back at."""
-        blocks = (block[layer, : self.rows] for block in (self.cache.keys, self.cache.values))
-        keys, values = (self._append(block, new) for block, new in zip(blocks, (keys, values), strict=True))
-        return keys, values
-
-    def _append(self, block: Tensor, new: Tensor) -> Tensor:
-        first, stop = self.start - self.past, self.start + self.steps
-        if self.fits:
-            block[:, :, self.start : stop] = new
-            return block[:, :, first:stop]
-        whole = torch.cat([block[:, :, first : self.start], new], 2)
-        kept = whole[:, :, max(0, whole.shape[2] - self.cache.window + 1) :]
-        end = self.cache.window - 1
-        block[:, :, end - kept.shape[2] : end] = kept
-        return whole
+def _turns(first: int, steps: int, frequencies: Tensor) -> Complex[Tensor, "t three one half"]:
+    turning = turns(first, steps, frequencies)
+    return torch.stack([turning, turning, torch.ones_like(turning)], 1)[:, :, None]
 
 
 @dataclass
@@ -184,7 +191,7 @@ class StreamCache:
     @property
     def nbytes(self) -> int:
         """Of the keys and values."""
-        return sum(stage.keys.nbytes + stage.values.nbytes for stage in self.stages)
+        return sum(stage.block.nbytes for stage in self.stages)
 
     def copy(self) -> "StreamCache":
         """A second stream that goes on from here on its own."""

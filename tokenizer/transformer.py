@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenizer.attention import Sight, attend, rotary_table, rotate, sight
+from tokenizer.attention import attend, frequencies, rotate
 from tokenizer.config import StageConfig
-from tokenizer.stream import Chunk, StageCache
+from tokenizer.stream import Chunk, StageCache, alone, capacity
 
 
 class Layer(nn.Module):
@@ -18,6 +18,7 @@ class Layer(nn.Module):
     def __init__(self, config: StageConfig, window: int, layer_scale: float) -> None:
         super().__init__()
         self.num_heads, self.window = config.num_heads, window
+        self.head_dim = config.dim // config.num_heads
         self.attention_norm = nn.LayerNorm(config.dim)
         self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=False)
         self.attention_out = nn.Linear(config.dim, config.dim, bias=False)
@@ -27,15 +28,11 @@ class Layer(nn.Module):
         self.ffn_out = nn.Linear(config.ffn_dim, config.dim, bias=False)
         self.ffn_scale = nn.Parameter(torch.full((config.dim,), layer_scale))
 
-    def forward(
-        self, x: Float[Tensor, "b t d"], turns: Tensor, seen: Sight, chunk: Chunk | None, index: int
-    ) -> Float[Tensor, "b t d"]:
-        qkv = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.num_heads, -1))
-        qkv = qkv.permute(2, 0, 3, 1, 4)  # [3, b, h, t, d]
-        (q, k), v = rotate(qkv[:2], turns), qkv[2]
-        if chunk is not None:
-            k, v = chunk.append(index, k, v)
-        heads = attend(q, k, v, self.window, seen).transpose(1, 2).flatten(2)
+    def forward(self, x: Float[Tensor, "n d"], chunk: Chunk, index: int) -> Float[Tensor, "n d"]:
+        """Layer `index` of its stage on all steps of all signals, one below the other."""
+        qkv = self.qkv(self.attention_norm(x)).view(-1, chunk.steps, 3, self.num_heads, self.head_dim)
+        q, k, v = chunk.extend(index, rotate(qkv, chunk.turns).permute(2, 0, 3, 1, 4))
+        heads = attend(q, k, v, self.window, chunk.seen).transpose(1, 2).reshape(x.shape)
         x = torch.addcmul(x, self.attention_scale, self.attention_out(heads))
         return torch.addcmul(x, self.ffn_scale, self.ffn_out(F.gelu(self.ffn_in(self.ffn_norm(x)))))
 
@@ -53,33 +50,23 @@ class Stage(nn.Module):
         self.project_out = _projection(config.dim, config.output_dim)
 
     def forward(self, x: Float[Tensor, "b t i"], cache: StageCache | None = None) -> Float[Tensor, "b t o"]:
-        steps, chunk = x.shape[1], None
         x = self.project_in(x)
-        if cache is None:
-            turns = rotary_table(0, steps, self.head_dim, self.rope_period, x.device)
-            seen = sight(steps, steps, self.window, x)
-        else:
-            chunk = cache.extend(steps, len(x))
-            turns, seen = chunk.turns, chunk.seen
+        shape = x.shape
+        chunk = cache.extend(shape[1], shape[0]) if cache else alone(x, self.window, self._frequencies())
+        x = x.flatten(0, 1)
         for index, layer in enumerate(self.layers):
-            x = layer(x, turns, seen, chunk, index)
-        return self.project_out(x)
-
-    @property
-    def head_dim(self) -> int:
-        return self.config.dim // self.config.num_heads
+            x = layer(x, chunk, index)
+        return self.project_out(x.view(shape))
 
     def cache(self, batch: int) -> StageCache:
         """An empty past, for a stream of `batch` signals."""
-        return StageCache.empty(
-            len(self.layers),
-            batch,
-            self.config.num_heads,
-            self.head_dim,
-            self.window,
-            self.rope_period,
-            self.layers[0].qkv.weight,
-        )
+        heads, weight = self.config.num_heads, self.layers[0].qkv.weight
+        shape = (len(self.layers), 2, batch, heads, capacity(self.window), self.config.dim // heads)
+        return StageCache(weight.new_zeros(shape), self.window, self._frequencies())
+
+    def _frequencies(self) -> Tensor:
+        layer = self.layers[0]
+        return frequencies(layer.head_dim, self.rope_period, layer.qkv.weight.device)
 
 
 def fold(x: Float[Tensor, "b t d"], patch: int) -> Float[Tensor, "b u e"]:

@@ -1,0 +1,224 @@
+"""A text of any length read in one voice: piece by piece, each anchored on the same prompt."""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from cat_tts import SamplingOptions
+from inference.drafts import DRAFT_DEPTH, best_of, derived_seed, plausibility, watched
+from inference.longtext import PIECE_SECONDS, Piece, split
+from inference.prompt import PromptAudio
+from inference.request import Mode, Request
+from inference.synthesizer import Synthesizer
+from inference.take import Take
+from inference.ticket import StopReason
+from inference.voice import Voice
+from inference.workfolder import Made, WorkFolder
+from tokenizer.audio import trim_silence
+
+RETRIES = 2
+FADE_SECONDS = 0.005
+"""At both ends of a piece, along a cosine: a click is a step."""
+EDGE_SECONDS = 0.08
+"""Of silence that a piece keeps at both ends; the pause between pieces is not left to chance."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """How a text is read."""
+
+    depth: int | None = None
+    """All codebooks by default."""
+    seed: int = 0
+    sampling: SamplingOptions | None = None
+    """What suits the model by default."""
+    mode: Mode = "continuation"
+    piece_seconds: float = PIECE_SECONDS
+    max_seconds: float | None = None
+    """Length limit of every piece, in place of what is drawn from its text."""
+    retries: int = RETRIES
+    """Further attempts at a piece that ran away or into its length limit."""
+    drafts: int = 1
+    """From 2 on, every attempt is the best of so many drafts."""
+    draft_depth: int = DRAFT_DEPTH
+
+    def __post_init__(self) -> None:
+        if self.retries < 0:
+            raise ValueError(f"retries={self.retries}: give 0 for a single attempt, or more")
+        if self.drafts < 1:
+            raise ValueError(f"the best of {self.drafts} drafts: ask for at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a reading is."""
+
+    piece: int
+    """The piece that is being made, from 0."""
+    pieces: int
+    attempt: int
+    """From 0."""
+    frames: int
+    """Of the attempt, or of its draft, so far; 0 when it begins."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passage:
+    """One piece as it is heard."""
+
+    audio: Float[np.ndarray, " s"]
+    """With the silence around it."""
+    text: str
+    seconds: float
+    """Of speech, without the silence around it."""
+    stop_reason: StopReason
+    attempts: int
+    seed: int
+    """Of the attempt that is heard."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """A text read out."""
+
+    audio: Float[np.ndarray, " s"]
+    sample_rate: int
+    passages: tuple[Passage, ...]
+
+    @property
+    def retries(self) -> int:
+        """Attempts beyond the first, of all pieces."""
+        return sum(passage.attempts - 1 for passage in self.passages)
+
+    @property
+    def seconds(self) -> float:
+        return len(self.audio) / self.sample_rate
+
+
+def read(
+    synthesizer: Synthesizer,
+    text: str,
+    prompt_audio: PromptAudio | Voice,
+    prompt_text: str = "",
+    delivery: Delivery | None = None,
+    *,
+    work: Path | None = None,
+    on_progress: Callable[[Progress], object] | None = None,
+) -> Reading:
+    """The passages of a text, joined; `passages` says how they are made."""
+    made = tuple(
+        passages(synthesizer, text, prompt_audio, prompt_text, delivery, work=work, on_progress=on_progress)
+    )
+    audio = np.concatenate([passage.audio for passage in made])
+    return Reading(audio=audio, sample_rate=synthesizer.sample_rate, passages=made)
+
+
+def passages(
+    synthesizer: Synthesizer,
+    text: str,
+    prompt_audio: PromptAudio | Voice,
+    prompt_text: str = "",
+    delivery: Delivery | None = None,
+    *,
+    work: Path | None = None,
+    on_progress: Callable[[Progress], object] | None = None,
+) -> Generator[Passage, None, None]:
+    """The pieces of a text one by one, to be played in a row.
+
+    Every piece continues the same prompt, so that the voice cannot drift, with a seed derived from the
+    reading's and its number: the first has the seed itself, and a text of one piece without pauses is the
+    take of that seed, sample for sample. An attempt that does not come to an end by itself is made again with
+    another seed; when all fail, the most plausible is heard. What is made is kept in the folder `work`, and
+    found there when the same is asked for again: an interrupted reading goes on.
+
+    All that can be refused is refused with the first piece, and ValueError says so in one line.
+    """
+    delivery = delivery or Delivery()
+    script = split(text, delivery.piece_seconds)
+    voice = synthesizer.voice(prompt_audio, prompt_text)
+    requests = [
+        synthesizer.request(
+            piece.text,
+            voice,
+            depth=delivery.depth,
+            seed=derived_seed(delivery.seed, index),
+            sampling=delivery.sampling,
+            mode=delivery.mode,
+            max_seconds=delivery.max_seconds,
+        )
+        for index, piece in enumerate(script.pieces)
+    ]
+    folder = None if work is None else WorkFolder(work, synthesizer)
+    how = (delivery.retries, delivery.drafts, delivery.draft_depth, delivery.max_seconds is not None)
+    alone = len(requests) == 1 and not script.lead_seconds and not script.pieces[0].pause_seconds
+    for index, (request, piece) in enumerate(zip(requests, script.pieces, strict=True)):
+
+        def report(attempt: int, frames: int, index: int = index) -> None:
+            if on_progress is not None:
+                progress = Progress(piece=index, pieces=len(requests), attempt=attempt, frames=frames)
+                on_progress(progress)
+
+        made = folder.find(request, how) if folder else None
+        if made is None:
+            made = _make(synthesizer, request, delivery, report)
+            if folder:
+                folder.keep(request, how, made)
+        audio = made.audio if alone else _edged(made.audio, synthesizer.sample_rate)
+        lead = script.lead_seconds if index == 0 else 0.0
+        yield Passage(
+            audio=_with_silence(audio, lead, piece, synthesizer.sample_rate),
+            text=piece.text,
+            seconds=len(audio) / synthesizer.sample_rate,
+            stop_reason=made.stop_reason,
+            attempts=made.attempts,
+            seed=made.seed,
+        )
+
+
+def _make(
+    synthesizer: Synthesizer, request: Request, delivery: Delivery, report: Callable[[int, int], None]
+) -> Made:
+    """Attempts until one ends by itself; else the most plausible of them."""
+    takes: list[Take] = []
+    for attempt in range(1 + delivery.retries):
+        again = replace(request, seed=derived_seed(request.seed, attempt))
+        takes.append(_attempt(synthesizer, again, delivery, lambda frames, n=attempt: report(n, frames)))
+        asked = delivery.max_seconds is not None and takes[-1].stop_reason == "limit"
+        if takes[-1].stop_reason == "end" or asked:
+            best = takes[-1]
+            break
+    else:
+        best = max(takes, key=plausibility)
+    return Made(audio=best.audio, stop_reason=best.stop_reason, attempts=len(takes), seed=best.seed)
+
+
+def _attempt(
+    synthesizer: Synthesizer, request: Request, delivery: Delivery, on_frame: Callable[[int], None]
+) -> Take:
+    on_frame(0)
+    if delivery.drafts == 1:
+        return watched(synthesizer, request, on_frame)
+    choice = best_of(
+        synthesizer, request, delivery.drafts, draft_depth=delivery.draft_depth, on_frame=on_frame
+    )
+    return choice.take
+
+
+def _edged(audio: Float[np.ndarray, " s"], sample_rate: int) -> Float[np.ndarray, " s"]:
+    """The audio without long silence at its ends, faded in and out."""
+    kept = trim_silence(torch.from_numpy(audio), sample_rate, margin=EDGE_SECONDS).numpy().copy()
+    count = min(round(FADE_SECONDS * sample_rate), len(kept) // 2)
+    fade = (0.5 - 0.5 * np.cos(np.pi * (np.arange(count) + 0.5) / max(count, 1))).astype(np.float32)
+    kept[:count] *= fade
+    kept[len(kept) - count :] *= fade[::-1]
+    return kept
+
+
+def _with_silence(
+    audio: Float[np.ndarray, " s"], lead_seconds: float, piece: Piece, sample_rate: int
+) -> Float[np.ndarray, " s"]:
+    return np.pad(audio, (round(lead_seconds * sample_rate), round(piece.pause_seconds * sample_rate)))

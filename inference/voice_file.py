@@ -1,0 +1,199 @@
+"""`.catvoice`: a voice in a file, to be spoken with by every model of the tokenizer that made it.
+
+Numbers are unsigned and little endian. The header has 20 bytes, and the rest follows without gaps:
+
+    offset  bytes  what
+         0      7  the bytes 89 43 41 54 56 0D 0A ("CATV" between bytes that a text transfer would harm)
+         7      1  version: 1
+         8      2  bytes of the transcript, at most 8192
+        10      2  bytes of the language, at most 35
+        12      2  bytes of the consent note, at most 8192
+        14      2  level of the voice in hundredths of dBFS (RMS): the one signed number
+        16      4  bytes of the codes
+        20         transcript, language, consent note: UTF-8
+                   codes: a `.cat` file (`tokenizer.codes_file`)
+                4  CRC-32 of all bytes before
+
+Texts have no control characters but line breaks and tabs. The language is a BCP 47 tag such as "en" or
+"zh-TW", or empty where none was given.
+"""
+
+import math
+import re
+import struct
+import unicodedata
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeGuard
+
+from cat_tts import TTSConfig
+from inference.prompt import PromptAudio
+from inference.voice import Voice
+from tokenizer import AudioTokenizer
+from tokenizer.coded_audio import CodedAudio, CodesError, check_origin, coded, decode_audio
+from tokenizer.codes_file import pack_codes, unpack_codes
+from tokenizer.files import PathLike, check_target, new_file, read_bytes
+
+SUFFIX = ".catvoice"
+MAGIC, VERSION = b"\x89CATV\r\n", 1
+MOST_BYTES = 2**20
+"""Half an hour of 32 layers: far more than a prompt."""
+MOST_TEXT = {"transcript": 8192, "language": 35, "consent note": 8192}
+"""Bytes of UTF-8."""
+
+_HEADER, _CRC = struct.Struct("<7sBHHHhI"), struct.Struct("<I")
+_LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
+
+
+class VoiceFileError(ValueError):
+    """A voice file that cannot be read, written or used: one line with what is wrong and the cure."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedVoice:
+    """What a voice file holds."""
+
+    coded: CodedAudio
+    """The prompt, at all depths."""
+    text: str
+    """What the prompt says; only the reference mode does without."""
+    level_db: float
+    """RMS in dBFS of what the codes sound like."""
+    language: str = ""
+    consent: str = ""
+    """Who allowed what to be done with this voice, in plain words."""
+
+    def __post_init__(self) -> None:
+        check_labels(*self.texts)
+        if not -327 < self.level_db < 327:
+            raise VoiceFileError(f"a level of {self.level_db} dBFS cannot be")
+
+    @property
+    def texts(self) -> tuple[str, str, str]:
+        return self.text, self.language, self.consent
+
+
+def check_labels(text: str, language: str, consent: str) -> None:
+    """VoiceFileError for texts that a voice file cannot hold."""
+    for (name, most), label in zip(MOST_TEXT.items(), (text, language, consent), strict=True):
+        try:
+            size = len(label.encode())
+        except UnicodeEncodeError:
+            raise VoiceFileError(f"the {name} {label!r:.80} is not Unicode text: write it again") from None
+        if size > most:
+            raise VoiceFileError(f"the {name} has {size} bytes, {most} can be: shorten it")
+        if any(unicodedata.category(c) == "Cc" and c not in "\r\n\t" for c in label):
+            raise VoiceFileError(f"the {name} {label!r:.80} has control characters: leave them out")
+    if language and not _LANGUAGE.fullmatch(language):
+        raise VoiceFileError(f"the language {language!r} is no tag such as en or zh-TW")
+
+
+def saved_voice(
+    tokenizer: AudioTokenizer, voice: Voice, *, language: str = "", consent: str = ""
+) -> SavedVoice:
+    """A voice of `tokenizer` as a file holds it."""
+    codes = coded(tokenizer, voice.codes)
+    power = float(decode_audio(tokenizer, codes).square().mean())
+    level_db = 10 * math.log10(max(power, 1e-10))
+    return SavedVoice(coded=codes, text=voice.text, level_db=level_db, language=language, consent=consent)
+
+
+def write_voice(path: PathLike, saved: SavedVoice) -> None:
+    """Write a `.catvoice` file whole or not at all."""
+    check_voice_output(path)
+    data = pack_voice(saved)
+    with new_file(path, VoiceFileError) as file:
+        file.write(data)
+
+
+def read_voice(path: PathLike) -> SavedVoice:
+    """Read a `.catvoice` file; VoiceFileError for anything else."""
+    data = read_bytes(path, MOST_BYTES, VoiceFileError)
+    try:
+        return unpack_voice(data)
+    except VoiceFileError as error:
+        raise VoiceFileError(f"{path}: {error}") from None
+
+
+def load_voice(path: PathLike, tokenizer: AudioTokenizer, config: TTSConfig) -> Voice:
+    """The voice for a model of `config` that speaks with `tokenizer`; VoiceFileError if it does not fit."""
+    saved = read_voice(path)
+    frames, layers = saved.coded.codes.shape
+    try:
+        check_origin(tokenizer, saved.coded)
+    except CodesError as error:
+        raise VoiceFileError(f"{path}: {error}, or save the voice again with this one") from None
+    if layers < config.num_codebooks:
+        raise VoiceFileError(
+            f"{path}: has {layers} layers, this model needs {config.num_codebooks}: save it again"
+        )
+    if frames > config.max_prompt_frames:
+        raise VoiceFileError(
+            f"{path}: has {frames} frames, this model takes {config.max_prompt_frames}: save a shorter prompt"
+        )
+    return Voice(codes=saved.coded.codes[:, : config.num_codebooks], text=saved.text)
+
+
+def is_voice_file(prompt: PromptAudio | Voice) -> TypeGuard[str | Path]:
+    """Whether the prompt names a voice file rather than a recording: the suffix decides."""
+    return isinstance(prompt, (str, Path)) and Path(prompt).suffix.lower() == SUFFIX
+
+
+def known_text(prompt: PromptAudio | Voice, prompt_text: str) -> str:
+    """What the prompt says: a voice knows it itself, and ValueError if something else is given."""
+    if is_voice_file(prompt):
+        text = read_voice(prompt).text
+    elif isinstance(prompt, Voice):
+        text = prompt.text
+    else:
+        return prompt_text
+    if prompt_text not in ("", text):
+        raise ValueError(f"this voice says {text!r}, not {prompt_text!r}: leave it out")
+    return text
+
+
+def check_voice_output(path: PathLike) -> None:
+    """VoiceFileError where `write_voice` could not write."""
+    check_target(path, [SUFFIX], VoiceFileError, "voice file")
+
+
+def pack_voice(saved: SavedVoice) -> bytes:
+    """The bytes of the file."""
+    texts, codes = [text.encode() for text in saved.texts], pack_codes(saved.coded)
+    sizes, level = [len(text) for text in texts], round(100 * saved.level_db)
+    head = _HEADER.pack(MAGIC, VERSION, *sizes, level, len(codes))
+    data = b"".join([head, *texts, codes])
+    if len(data) + _CRC.size > MOST_BYTES:
+        raise VoiceFileError(f"a voice of {saved.coded.seconds:.0f} s is too long for a file: give a prompt")
+    return data + _CRC.pack(zlib.crc32(data))
+
+
+def unpack_voice(data: bytes) -> SavedVoice:
+    """What the bytes of a file hold, or a VoiceFileError."""
+    if data[: len(MAGIC)] != MAGIC:
+        raise VoiceFileError(f"not a {SUFFIX} file")
+    if len(data) < _HEADER.size + _CRC.size:
+        raise VoiceFileError("cut off: fetch it again")
+    _, version, *sizes, level, last = _HEADER.unpack_from(data)
+    sizes.append(last)
+    if version != VERSION:
+        raise VoiceFileError(f"version {version} of the format, this program reads {VERSION}: update it")
+    if len(data) != _HEADER.size + sum(sizes) + _CRC.size:
+        raise VoiceFileError(f"has {len(data)} bytes where its header says otherwise: fetch it again")
+    if _CRC.unpack_from(data, len(data) - _CRC.size)[0] != zlib.crc32(data[: -_CRC.size]):
+        raise VoiceFileError("is damaged: fetch it again")
+    parts, start = [], _HEADER.size
+    for size in sizes:
+        parts.append(data[start : start + size])
+        start += size
+    *texts, codes = parts
+    try:
+        text, language, consent = (part.decode() for part in texts)
+        return SavedVoice(
+            coded=unpack_codes(codes), text=text, level_db=level / 100, language=language, consent=consent
+        )
+    except UnicodeDecodeError:
+        raise VoiceFileError("its texts are not UTF-8: save the voice again") from None
+    except CodesError as error:
+        raise VoiceFileError(f"its codes: {error}") from None

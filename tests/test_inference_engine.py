@@ -1,0 +1,238 @@
+"""Continuous batching: nobody's take depends on who shares the batch, and nobody's fault is another's."""
+
+import gc
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cat_tts import SamplingOptions
+from inference import Request, Synthesizer, Take, Voice
+from inference.engine import Engine, EngineBusy, EngineDead
+from inference.ticket import Guard, Ticket
+
+WORDS = "What the recording says."
+TEXTS = ["Good morning, old fox.", "Hi.", "The lazy dog sleeps under the old tree.", "Tomorrow."]
+SAMPLINGS = [
+    SamplingOptions(),
+    SamplingOptions(temperature=0.8, top_k=20, top_p=0.9, repetition_penalty=1.2),
+    SamplingOptions(temperature=0.0),
+]
+
+
+@pytest.fixture
+def synthesizer(bundle: Path) -> Synthesizer:
+    return Synthesizer.from_pretrained(bundle, device="cpu")
+
+
+@pytest.fixture
+def voices(synthesizer: Synthesizer, voice: np.ndarray) -> list[Voice]:
+    prompts = [voice, voice[::-1], np.tile(voice, 2)]
+    return [synthesizer.voice((prompt, 24_000), WORDS) for prompt in prompts]
+
+
+def engine_of(synthesizer: Synthesizer, slots: int, waiting: int = 32) -> Engine:
+    return Engine(synthesizer.tts, synthesizer.tokenizer, slots=slots, waiting=waiting)
+
+
+def request(synthesizer: Synthesizer, voices: list[Voice], number: int) -> Request:
+    """Each number another text, voice, depth, seed, sampling and length."""
+    return synthesizer.request(
+        TEXTS[number % 4],
+        voices[number % 3],
+        depth=1 + number % 6,
+        seed=number,
+        sampling=SAMPLINGS[number % 3],
+        max_seconds=0.16 * (1 + number % 7),
+    )
+
+
+def submit(engine: Engine, synthesizer: Synthesizer, wanted: Request, guard: Guard | None = None) -> Ticket:
+    return engine.submit(synthesizer.job(wanted, guard))
+
+
+def finish(engine: Engine) -> None:
+    while engine.busy:
+        engine.step()
+
+
+def same(ticket: Ticket, take: Take, frames: int | None = None) -> None:
+    """The codes of the take, or of its first frames, and their audio."""
+    frames = len(take.codes) if frames is None else frames
+    assert torch.equal(torch.stack(ticket.codes), take.codes[:frames])
+    np.testing.assert_allclose(np.concatenate(ticket.audio), take.audio[: frames * 1920], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("slots", [2, 3, 8])
+def test_together_as_alone_with_joins_and_leaves(
+    synthesizer: Synthesizer, voices: list[Voice], slots: int
+) -> None:
+    """Twelve takes come in while others are under way, one is broken off, and each is as it is alone."""
+    wanted = [request(synthesizer, voices, number) for number in range(12)]
+    alone = [synthesizer.start(each).collect() for each in wanted]
+    assert len({len(take.codes) for take in alone}) > 4 and {t.stop_reason for t in alone} == {"end", "limit"}
+    engine, tickets, shared, broken = engine_of(synthesizer, slots), list[Ticket](), 0, 6
+    for each in wanted:
+        tickets.append(submit(engine, synthesizer, each))
+        engine.step()
+        shared = max(shared, engine.active)
+        if len(tickets[broken : broken + 1]) and len(tickets[broken].audio) == 2:
+            tickets[broken].cancel()
+    while engine.busy:
+        engine.step()
+        if len(tickets[broken].audio) == 2:
+            tickets[broken].cancel()
+    assert shared == min(slots, shared) > 1, "nobody met"
+    for number, (ticket, take) in enumerate(zip(tickets, alone, strict=True)):
+        if number == broken:
+            assert ticket.stop_reason == "cancelled" and len(take.codes) > 2
+            same(ticket, take, 2)
+        else:
+            assert ticket.stop_reason == take.stop_reason
+            same(ticket, take)
+
+
+def test_takes_past_the_window_of_the_audio_decoder(synthesizer: Synthesizer, voices: list[Voice]) -> None:
+    """12 s in a window of 10 s, joined by a neighbour in the middle."""
+    slow = SamplingOptions(decision_temperature=0)
+    long, short = (
+        synthesizer.request(TEXTS[0], voices[0], depth=2, seed=seed, sampling=slow, max_seconds=seconds)
+        for seed, seconds in ((1, 12.0), (2, 3.0))
+    )
+    engine = engine_of(synthesizer, 2)
+    first = submit(engine, synthesizer, long)
+    for _ in range(120):
+        engine.step()
+    second = submit(engine, synthesizer, short)
+    finish(engine)
+    same(first, synthesizer.start(long).collect())
+    same(second, synthesizer.start(short).collect())
+    assert len(first.audio) == 150 and len(second.audio) == 38
+
+
+def test_a_cancelled_take_frees_its_slot_before_the_next_frame(
+    synthesizer: Synthesizer, voices: list[Voice]
+) -> None:
+    engine = engine_of(synthesizer, 1)
+    first, second, third = (submit(engine, synthesizer, request(synthesizer, voices, n)) for n in (6, 9, 20))
+    engine.step()
+    assert (engine.active, engine.queued, len(first.audio), len(second.audio)) == (1, 2, 1, 0)
+    first.cancel()
+    third.cancel()
+    engine.step()
+    assert (engine.active, engine.queued, len(first.audio), len(second.audio)) == (1, 0, 1, 1)
+    assert (first.stop_reason, second.stop_reason, third.stop_reason) == ("cancelled", None, "cancelled")
+    finish(engine)
+    assert second.stop_reason in ("end", "limit") and third.audio == []
+
+
+def test_a_full_queue(synthesizer: Synthesizer, voices: list[Voice]) -> None:
+    engine = engine_of(synthesizer, 2, waiting=1)
+    wanted = [request(synthesizer, voices, number) for number in (6, 20, 5, 4)]
+    for each in wanted[:3]:
+        submit(engine, synthesizer, each)
+    with pytest.raises(EngineBusy, match=r"^0 takes are being made, 3 wait: try again later"):
+        submit(engine, synthesizer, wanted[3])
+    engine.step()
+    with pytest.raises(EngineBusy, match=r"^2 takes are being made, 1 wait: try again later"):
+        submit(engine, synthesizer, wanted[3])
+    while engine.queued:
+        engine.step()
+    ticket = submit(engine, synthesizer, wanted[3])
+    finish(engine)
+    same(ticket, synthesizer.start(wanted[3]).collect())
+
+
+@pytest.mark.parametrize(("slots", "waiting"), [(0, 1), (1, -1)])
+def test_engines_that_cannot_be(synthesizer: Synthesizer, slots: int, waiting: int) -> None:
+    with pytest.raises(ValueError, match=f"^slots={slots}, waiting={waiting}: give"):
+        engine_of(synthesizer, slots, waiting)
+
+
+def test_what_is_wrong_with_one_job_is_its_own(synthesizer: Synthesizer, voices: list[Voice]) -> None:
+    def guard(codes: torch.Tensor, audio: np.ndarray) -> None:
+        raise ZeroDivisionError("of the guard")
+
+    wanted = request(synthesizer, voices, 6)
+    engine = engine_of(synthesizer, 4)
+    good = submit(engine, synthesizer, wanted)
+    engine.step()
+    bad = submit(engine, synthesizer, Request(**{**vars(wanted), "depth": 6, "max_frames": 0}))
+    worse = submit(engine, synthesizer, wanted, guard)
+    finish(engine)
+    assert isinstance(bad.error, ValueError) and "max_frames=0" in str(bad.error)
+    assert isinstance(worse.error, ZeroDivisionError) and len(worse.audio) == 1
+    same(good, synthesizer.start(wanted).collect())
+
+
+def test_what_goes_wrong_for_all_ends_those_that_were_in(
+    synthesizer: Synthesizer, voices: list[Voice]
+) -> None:
+    """The audio decoder breaks and is mended: takes under way fail, and the next ones are as ever."""
+    wanted = [request(synthesizer, voices, number) for number in (6, 20, 5)]
+    alone = synthesizer.start(wanted[2]).collect()
+    engine, layer = engine_of(synthesizer, 2), synthesizer.tokenizer.decoder[1].layers[0]
+    first, second, third = (submit(engine, synthesizer, each) for each in wanted)
+    engine.step()
+    mended, layer.ffn_in = layer.ffn_in, nn.Linear(3, 3)
+    engine.step()
+    assert isinstance(first.error, RuntimeError) and first.error is second.error
+    assert (len(first.audio), engine.active, engine.queued, third.error) == (1, 0, 1, None)
+    layer.ffn_in = mended
+    finish(engine)
+    same(third, alone)
+
+
+def test_an_engine_that_cannot_start_again_says_so(synthesizer: Synthesizer, voices: list[Voice]) -> None:
+    wanted = [request(synthesizer, voices, number) for number in (6, 20)]
+    engine = engine_of(synthesizer, 1)
+    first, second = (submit(engine, synthesizer, each) for each in wanted)
+    engine.step()
+    synthesizer.tokenizer.decoder[1].layers[0].ffn_in = nn.Linear(3, 3)
+    synthesizer.tts.depth.code_heads[0].weight = nn.Parameter(torch.zeros(3))
+    engine.step()
+    assert isinstance(first.error, RuntimeError) and second.error is engine.fault
+    assert not engine.busy
+    with pytest.raises(EngineDead, match=r"^the engine stopped for good: "):
+        submit(engine, synthesizer, wanted[0])
+
+
+def living() -> tuple[int, int]:
+    """Tensors that are alive, and their bytes."""
+    gc.collect()
+    tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
+    return len(tensors), sum(tensor.nbytes for tensor in tensors)
+
+
+def test_200_requests_leave_nothing_behind(synthesizer: Synthesizer, voices: list[Voice]) -> None:
+    """Random lengths, depths, moments and cancels; the first 50 fill the caches, the others add nothing."""
+    engine, chance, tickets, counts = engine_of(synthesizer, 4, waiting=4), random.Random(0), [], []
+    outcomes: list[str | None] = []
+    for number in range(200):
+        wanted = synthesizer.request(
+            chance.choice(TEXTS),
+            chance.choice(voices),
+            depth=chance.randint(1, 6),
+            seed=number,
+            sampling=chance.choice(SAMPLINGS),
+            max_seconds=chance.uniform(0.08, 0.8),
+        )
+        while engine.queued >= engine.waiting:
+            engine.step()
+        tickets.append(submit(engine, synthesizer, wanted))
+        for _ in range(chance.randint(0, 2)):
+            engine.step()
+        if chance.random() < 0.3:
+            chance.choice(tickets).cancel()
+        if number % 50 == 49:
+            finish(engine)
+            assert all(ticket.ended and ticket.error is None for ticket in tickets)
+            outcomes += [ticket.stop_reason for ticket in tickets]
+            tickets.clear()
+            counts.append(living())
+    assert len(outcomes) == 200 and set(outcomes) == {"end", "limit", "cancelled"}
+    tensors, sizes = zip(*counts[1:], strict=True)
+    assert len(set(tensors)) == 1 and max(sizes) - min(sizes) < 20_000, "a second of audio is 96,000 bytes"

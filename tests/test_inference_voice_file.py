@@ -1,0 +1,231 @@
+"""The `.catvoice` format, and that a voice from a file speaks as its prompt does."""
+
+import random
+import struct
+import tracemalloc
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from inference import Synthesizer, Voice
+from inference.voice_file import (
+    MOST_BYTES,
+    SavedVoice,
+    VoiceFileError,
+    is_voice_file,
+    known_text,
+    pack_voice,
+    read_voice,
+    saved_voice,
+    unpack_voice,
+    write_voice,
+)
+from tokenizer.coded_audio import CodedAudio, encode_audio
+from tokenizer.codes_file import pack_codes
+
+WORDS, TEXT = "What the recording says.", "Good morning, old fox."
+CODED = CodedAudio(
+    codes=torch.tensor([[31, 1], [16, 2]]),
+    codebook_size=32,
+    sample_rate=24_000,
+    frame_size=1920,
+    num_samples=3840,
+    tokenizer=b"ABCDEFGH",
+)
+SMALL = SavedVoice(coded=CODED, text="A\u00fc.", language="de", consent="Ann: yes", level_db=-23.5)
+HEAD = bytes.fromhex("89434154560d0a 01 0400 0200 0800 d2f6") + struct.pack("<I", 40 + 2 * 6)
+BODY = HEAD + b"A\xc3\xbc." + b"de" + b"Ann: yes" + pack_codes(CODED)
+BYTES = BODY + struct.pack("<I", zlib.crc32(BODY))
+
+
+@pytest.fixture(scope="module")
+def synthesizer(bundle: Path) -> Synthesizer:
+    return Synthesizer.from_pretrained(bundle, device="cpu")
+
+
+def assert_same(one: SavedVoice, other: SavedVoice) -> None:
+    assert (one.texts, one.level_db) == (other.texts, other.level_db)
+    assert pack_codes(one.coded) == pack_codes(other.coded)
+
+
+def sealed(body: bytes) -> bytes:
+    """A file whose checksum is right, whatever else is wrong."""
+    return body + struct.pack("<I", zlib.crc32(body))
+
+
+def test_by_hand() -> None:
+    assert pack_voice(SMALL) == BYTES
+    assert_same(unpack_voice(BYTES), SMALL)
+
+
+def test_a_take_of_the_file_is_that_of_the_prompt(
+    synthesizer: Synthesizer, prompt_file: Path, tmp_path: Path
+) -> None:
+    voice = synthesizer.voice(prompt_file, WORDS)
+    path = tmp_path / "ann.catvoice"
+    write_voice(path, saved_voice(synthesizer.tokenizer, voice, language="en", consent="Ann"))
+    assert [file.name for file in tmp_path.iterdir()] == ["ann.catvoice"]
+    loaded = synthesizer.voice(path)
+    assert loaded.text == WORDS and torch.equal(loaded.codes, voice.codes) and loaded.key == voice.key
+    for depth in (1, 6):
+        take = synthesizer.take(TEXT, prompt_file, WORDS, depth=depth, max_seconds=0.4)
+        for given in (path, str(path), loaded):
+            other = synthesizer.take(TEXT, given, depth=depth, max_seconds=0.4)
+            assert np.array_equal(other.audio, take.audio)
+    assert np.array_equal(synthesizer.clone(TEXT, path)[0], synthesizer.clone(TEXT, prompt_file, WORDS)[0])
+
+
+def test_level_and_length_are_those_of_the_voice(synthesizer: Synthesizer, prompt_file: Path) -> None:
+    voice = synthesizer.voice(prompt_file, WORDS)
+    saved = saved_voice(synthesizer.tokenizer, voice)
+    heard = synthesizer.tokenizer.decode(voice.codes[None])
+    assert saved.level_db == pytest.approx(20 * float(heard.square().mean().sqrt().log10()), abs=1e-3)
+    assert saved.coded.seconds == len(voice.codes) * 0.08
+
+
+def test_a_voice_of_another_tokenizer_is_refused(synthesizer: Synthesizer, tmp_path: Path) -> None:
+    path = tmp_path / "other.catvoice"
+    write_voice(path, SMALL)
+    with pytest.raises(
+        VoiceFileError, match=r"other\.catvoice: made by the tokenizer 4142434445464748, but "
+    ):
+        synthesizer.take(TEXT, path)
+
+
+def test_voices_that_do_not_fit_the_model(synthesizer: Synthesizer, tmp_path: Path) -> None:
+    whole = encode_audio(synthesizer.tokenizer, 0.1 * torch.randn(4000))
+    path = tmp_path / "a.catvoice"
+    write_voice(path, replace(SMALL, coded=whole.at_depth(5)))
+    with pytest.raises(VoiceFileError, match=r"a\.catvoice: has 5 layers, this model needs 6"):
+        synthesizer.voice(path)
+    write_voice(path, replace(SMALL, coded=encode_audio(synthesizer.tokenizer, torch.randn(101 * 1920))))
+    with pytest.raises(VoiceFileError, match=r"a\.catvoice: has 101 frames, this model takes 100"):
+        synthesizer.voice(path)
+
+
+def test_a_model_of_fewer_codebooks_takes_those_it_speaks(
+    synthesizer: Synthesizer, published: tuple[Path, Path], tmp_path: Path
+) -> None:
+    theirs = Synthesizer.from_pretrained(*published, device="cpu")
+    coded = encode_audio(theirs.tokenizer, 0.1 * torch.randn(4000))
+    write_voice(tmp_path / "a.catvoice", replace(SMALL, coded=coded))
+    voice = theirs.voice(tmp_path / "a.catvoice")
+    assert torch.equal(voice.codes, coded.codes[:, : theirs.max_depth])
+
+
+def test_the_file_knows_its_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.CATVOICE"
+    write_voice(path, SMALL)
+    assert is_voice_file(path) and is_voice_file(str(path)) and not is_voice_file(tmp_path / "a.wav")
+    assert known_text(path, "") == known_text(path, SMALL.text) == SMALL.text
+    assert known_text("a.wav", "words") == "words"
+    assert known_text(Voice(codes=CODED.codes, text="mine"), "") == "mine"
+    with pytest.raises(ValueError, match=r"this voice says 'A\u00fc\.', not 'other': leave it out"):
+        known_text(path, "other")
+
+
+def test_any_other_byte_is_detected() -> None:
+    for position in range(len(BYTES)):
+        for value in range(256):
+            if value != BYTES[position]:
+                with pytest.raises(VoiceFileError):
+                    unpack_voice(BYTES[:position] + bytes([value]) + BYTES[position + 1 :])
+
+
+def test_a_cut_at_any_byte_is_an_error() -> None:
+    for size in range(len(BYTES)):
+        with pytest.raises(VoiceFileError, match=r"not a \.catvoice|cut off|bytes where its header"):
+            unpack_voice(BYTES[:size])
+    with pytest.raises(VoiceFileError, match="bytes where its header"):
+        unpack_voice(BYTES + b"more")
+
+
+def test_what_a_right_checksum_does_not_excuse() -> None:
+    assert_same(unpack_voice(sealed(BODY)), SMALL)
+    for body, message in [
+        (BODY[:7] + b"\x02" + BODY[8:], "version 2 of the format, this program reads 1: update it"),
+        (BODY.replace(b"\xc3\xbc", b"\xc3\xc3"), "not UTF-8"),
+        (BODY.replace(b"Ann: yes", b"Ann:\x1b[1m"), r"consent note 'Ann:\\x1b\[1m' has control characters"),
+        (BODY.replace(b"Ann: yes", b"Ann:\0yes"), "control characters"),
+        (BODY.replace(b"de", b"d "), "language 'd ' is no tag"),
+        (BODY.replace(b"\xd2\xf6", b"\0\x80"), r"level of -327\.68 dBFS"),
+        (BODY[:-1] + bytes([BODY[-1] ^ 1]), "its codes: layer 2 of 2 is damaged"),
+        (BODY.replace(b"\x89CAT\r", b"\x89DOG\r"), r"its codes: not a \.cat file"),
+    ]:
+        with pytest.raises(VoiceFileError, match=message) as caught:
+            unpack_voice(sealed(body))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"text": "\u00fc" * 4097}, "the transcript has 8194 bytes, 8192 can be: shorten it"),
+        ({"consent": "x" * 8193}, "the consent note has 8193 bytes"),
+        ({"language": "english language"}, "the language 'english language' is no tag such as en"),
+        ({"language": "en-" * 20}, "the language has 60 bytes"),
+        ({"text": "a\x07"}, "control characters"),
+        ({"text": "\ud800"}, "not Unicode text"),
+        ({"level_db": float("nan")}, "a level of nan"),
+    ],
+)
+def test_texts_that_cannot_be(wrong: dict, message: str) -> None:
+    with pytest.raises(VoiceFileError, match=message) as caught:
+        replace(SMALL, **wrong)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_longest_texts_and_other_alphabets_come_back() -> None:
+    saved = replace(SMALL, text="\u4f60\n\u597d\t" * 1024, consent="\U0001f408" * 2048, language="zh-Hant-TW")
+    assert_same(unpack_voice(pack_voice(saved)), saved)
+
+
+def test_thousands_of_mutations_end_in_the_one_error() -> None:
+    """Bytes changed, cut out and doubled, the checksum made right again in half of them."""
+    chance, read = random.Random(0), 0
+    tracemalloc.start()
+    for turn in range(4000):
+        mutant = bytearray(BODY)
+        for _ in range(chance.randrange(1, 4)):
+            first, last = sorted(chance.choices(range(len(mutant) + 1), k=2))
+            match chance.randrange(4):
+                case 0:
+                    mutant[first:last] = chance.randbytes(last - first)
+                case 1:
+                    del mutant[first:last]
+                case 2:
+                    mutant[first:first] = mutant[first:last]
+                case 3 if len(mutant) > 20:
+                    mutant[chance.randrange(7, len(mutant))] = chance.choice([0, 1, 65, 127, 255])
+        data = sealed(bytes(mutant)) if turn % 2 else bytes(mutant) + BYTES[-4:]
+        try:
+            unpack_voice(data)
+            read += 1
+        except VoiceFileError as error:
+            assert "\n" not in str(error) and len(str(error)) < 300
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10e6
+    assert 0 < read < 2000
+
+
+def test_files(tmp_path: Path) -> None:
+    write_voice(tmp_path / "a.catvoice", SMALL)
+    assert_same(read_voice(tmp_path / "a.catvoice"), SMALL)
+    with open(tmp_path / "b.catvoice", "wb") as file:
+        file.truncate(2**33)
+    with pytest.raises(VoiceFileError, match=f"such a file has at most {MOST_BYTES}"):
+        read_voice(tmp_path / "b.catvoice")
+    with pytest.raises(VoiceFileError, match=r"c\.catvoice: no such file"):
+        read_voice(tmp_path / "c.catvoice")
+    with pytest.raises(VoiceFileError, match=r"end the name with one of \.catvoice"):
+        write_voice(tmp_path / "c.voice", SMALL)
+    hour = torch.zeros(45_000, 32).long()
+    long = replace(CODED, codes=hour, codebook_size=1024, num_samples=45_000 * 1920)
+    with pytest.raises(VoiceFileError, match="a voice of 3600 s is too long for a file"):
+        write_voice(tmp_path / "c.catvoice", replace(SMALL, coded=long))
+    assert not (tmp_path / "c.catvoice").exists()
