@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from inference.prompt import check_prompt
-from tokenizer.audio import AudioError, load_audio, trim_silence
+from tokenizer.audio import load_audio, trim_silence
 
 LEAST_SECONDS, MOST_SECONDS = 3.0, 15.0
 """How long a prompt should be: shorter ones hold too little of a voice, longer ones only take longer."""
@@ -33,15 +33,9 @@ class Clip:
 
 
 def load_clip(path: str | Path, sample_rate: int, most_seconds: float = MOST_SECONDS) -> Clip:
-    """The first speech of a file, up to `most_seconds`, cut in a pause; AudioError for what is no prompt.
-
-    The error names the file alone, not its folder, which on a server is nobody's business.
-    """
-    try:
-        whole = load_audio(path, sample_rate)
-        check_prompt((whole.numpy(), sample_rate))
-    except AudioError as error:
-        raise AudioError(str(error).replace(str(path), Path(path).name)) from None
+    """The first speech of a file, up to `most_seconds`, cut in a pause; AudioError for what is no prompt."""
+    whole = load_audio(path, sample_rate)
+    check_prompt((whole.numpy(), sample_rate))
     speech = trim_silence(whole, sample_rate).numpy()
     audio = cut_in_pause(speech, sample_rate, most_seconds)
     return Clip(

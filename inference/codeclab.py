@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from inference.spectrogram import mel_levels
-from tokenizer import AudioError, AudioTokenizer, load_audio
+from tokenizer import AudioTokenizer, load_audio
 
 MOST_SECONDS = 30.0
 
@@ -38,10 +38,7 @@ class Rate:
 def encode_file(tokenizer: AudioTokenizer, path: str | Path) -> Coded:
     """The first half minute of a file, as codes; AudioError for what is no audio."""
     sample_rate = tokenizer.config.sample_rate
-    try:
-        audio = load_audio(path, sample_rate)[: round(MOST_SECONDS * sample_rate)]
-    except AudioError as error:
-        raise AudioError(str(error).replace(str(path), Path(path).name)) from None
+    audio = load_audio(path, sample_rate)[: round(MOST_SECONDS * sample_rate)]
     device = next(tokenizer.parameters()).device
     codes = tokenizer.encode(audio[None].to(device))[0].cpu()
     return Coded(audio=audio.numpy(), sample_rate=sample_rate, codes=codes)

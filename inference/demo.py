@@ -22,12 +22,16 @@ EXAMPLE = DEFAULT_MODEL / "prompt.flac"
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """What the visitor can cure is told in one line, which Gradio would render as HTML."""
+def told(path: str = "") -> Iterator[None]:
+    """What the visitor can cure is told in one line, which Gradio would render as HTML.
+
+    `path` is named without its folder, which on a server is nobody's business.
+    """
     try:
         yield
     except ValueError as error:
         line = " ".join(str(error).splitlines())
+        line = line.replace(path, Path(path).name) if path else line
         raise gr.Error(html.escape(line), print_exception=False) from None
 
 

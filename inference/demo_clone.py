@@ -10,7 +10,7 @@ import gradio as gr
 from inference.demo import LABELS, new_folder, new_wav, told
 from inference.demo_voice import Updates, VoiceCard
 from inference.hardware import attention_name
-from inference.normalisation import normalise
+from inference.normalisation import DIRECTIVE, normalise
 from inference.service import Service
 from inference.sidecar import write_take
 from inference.spectrogram import spectrogram
@@ -27,6 +27,7 @@ from inference.studio import (
     usual_seconds,
     wav_bytes,
 )
+from inference.voice import Voice
 
 MOST_SEED = 2**31 - 1
 
@@ -139,25 +140,15 @@ class CloneTab:
         self.dice.click(lambda: random.randint(0, MOST_SEED), None, self.seed, **quick)
 
         shown = [self.takes, self.result, self.whole, self.picture, self.files, self.status]
-        voice = self.voice
         gr.on(
             [self.generate.click, self.text.submit],
             self.speak,
-            [
-                self.session,
-                voice.consent,
-                voice.prompt,
-                voice.words,
-                self.text,
-                self.depth,
-                self.seed,
-                self.lock,
-            ],
+            [self.session, *self.voice.parts, self.text, self.depth, self.seed, self.lock],
             [*shown, self.live, self.seed, self.generate, self.stop],
             show_progress="hidden",
             trigger_mode="once",
             api_visibility="private",
-        ).then(self.rest, None, [self.generate, self.stop], **quick)
+        ).then(self.rest, self.status, [self.generate, self.stop, self.status], **quick)
         self.stop.click(Session.stop, self.session, None, **quick)
         self.takes.input(self.choose, [self.session, self.takes], shown, api_visibility="private")
         self.master.click(self.deepen, [self.session, self.takes], shown, api_visibility="private")
@@ -187,6 +178,7 @@ class CloneTab:
         consent: bool,
         prompt: str | None,
         words: str,
+        opened: Voice | None,
         text: str,
         depth: float,
         seed: float | None,
@@ -194,8 +186,6 @@ class CloneTab:
     ) -> Iterator[Updates]:
         """A take, streamed; then the whole of it."""
         session.begin()
-        with told():
-            audio = self.voice.chosen(prompt, consent)
         number = int(seed) if locked and seed is not None else random.randint(0, MOST_SEED)
         yield {
             self.seed: number,
@@ -203,16 +193,19 @@ class CloneTab:
             self.stop: gr.update(interactive=True),
             self.status: f"{self.machine} · reading the voice",
         }
+        with told(prompt or ""):
+            voice = self.voice.chosen(consent, prompt, words, opened)
+            if DIRECTIVE.search(text):
+                raise ValueError(
+                    "the text has a [pause]: the command cat-tts clone knows it, this page does not"
+                )
         with told():
             request = self.synthesizer.request(
                 normalise(text),
-                audio,
-                words,
+                voice,
                 depth=int(depth),
                 seed=number,
-                mode="continuation"
-                if words.strip() or self.synthesizer.tts.config.chat is None
-                else "reference",
+                mode="continuation" if voice.text.strip() else "reference",
             )
             before = session.made
             for piece in speak(self.service, request, session):
@@ -226,9 +219,13 @@ class CloneTab:
         else:
             yield self.show(session, session.takes[-1])
 
-    def rest(self) -> Updates:
-        """Nothing is being spoken."""
-        return {self.generate: gr.update(interactive=True), self.stop: gr.update(interactive=False)}
+    def rest(self, status: str) -> Updates:
+        """Nothing is being spoken; an error may have left the status where it was."""
+        return {
+            self.generate: gr.update(interactive=True),
+            self.stop: gr.update(interactive=False),
+            self.status: status if "stopped" in status else self.machine,
+        }
 
     def show(self, session: Session, kept: Kept) -> Updates:
         """A take as the chosen one."""
@@ -237,7 +234,9 @@ class CloneTab:
             "first_audio_seconds": round(kept.timing.first_seconds, 3),
             "rtf": round(kept.timing.seconds / take.seconds, 3),
         }
-        paths = write_take(take, new_folder(), kept.name, device=self.machine, **timing)
+        paths = write_take(
+            take, self.synthesizer.tokenizer, new_folder(), kept.name, device=self.machine, **timing
+        )
         choices = [(kept.label, kept.number) for kept in reversed(session.takes)]
         return {
             self.takes: gr.update(choices=choices, value=kept.number, visible=True),

@@ -60,7 +60,7 @@ class CodecTab:
 
     def encode(self, path: str | None, depth: float) -> Updates:
         """All that is to be known of a recording."""
-        with told():
+        with told(path or ""):
             if path is None:
                 raise ValueError("there is no recording yet: upload or record one")
             coded = encode_file(self.tokenizer, path)

@@ -1,13 +1,12 @@
-"""The files of a take: its audio, and a JSON beside it that says how it was made."""
+"""The files of a take: its audio, its codes, and a JSON beside them that says how it was made."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from inference.take import Take
-from tokenizer.audio import save_audio
+from inference.take_file import save_take
+from tokenizer import AudioTokenizer
 from tokenizer.checkpoint import write_text
 
 
@@ -34,11 +33,11 @@ def describe(take: Take) -> dict[str, object]:
     return about
 
 
-def write_take(take: Take, folder: Path, name: str, **more: object) -> list[Path]:
-    """Write `name`.wav, .flac and .json, the last with `more` beside the description."""
+def write_take(take: Take, tokenizer: AudioTokenizer, folder: Path, name: str, **more: object) -> list[Path]:
+    """Write `name`.wav, .flac, .cat and .json, the last with `more` beside the description."""
     folder.mkdir(parents=True, exist_ok=True)
-    wav, flac, about = (folder / f"{name}{suffix}" for suffix in (".wav", ".flac", ".json"))
-    for path in (wav, flac):
-        save_audio(path, torch.from_numpy(take.audio), take.sample_rate)
-    write_text(about, json.dumps(describe(take) | more, indent=2, ensure_ascii=False) + "\n")
-    return [wav, flac, about]
+    paths = [folder / f"{name}{suffix}" for suffix in (".wav", ".flac", ".cat", ".json")]
+    for path in paths[:-1]:
+        save_take(path, take, tokenizer)
+    write_text(paths[-1], json.dumps(describe(take) | more, indent=2, ensure_ascii=False) + "\n")
+    return paths

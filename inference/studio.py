@@ -9,6 +9,7 @@ import numpy as np
 import soundfile
 from jaxtyping import Float
 
+from inference.guard import runaway_guard
 from inference.request import Request, usual_frames
 from inference.service import Service
 from inference.take import Take, TakeStream
@@ -110,7 +111,8 @@ def speak(service: Service, request: Request, session: Session) -> Iterator[Piec
     """
     begun, spoken, first = session.begun, 0.0, 0.0
     frame_rate = service.synthesizer.tokenizer.config.frame_rate
-    with service.stream(request, chunk_frames=round(FIRST_SECONDS * frame_rate)) as stream:
+    guard, first_frames = runaway_guard(request.text), round(FIRST_SECONDS * frame_rate)
+    with service.stream(request, guard=guard, chunk_frames=first_frames) as stream:
         session.stream = stream
         if session.stopped:
             stream.close()

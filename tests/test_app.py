@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 gr = pytest.importorskip("gradio")
 
@@ -66,6 +67,7 @@ def spoken(tab: CloneTab, session: Session, **changed: Any) -> list[dict]:
         "consent": True,
         "prompt": str(EXAMPLE),
         "words": WORDS,
+        "opened": None,
         "text": "Good morning.",
         "depth": 3,
         "seed": 5,
@@ -126,6 +128,42 @@ def test_the_example_brings_its_words(tab: CloneTab) -> None:
     assert shown[tab.voice.prompt] == str(EXAMPLE) and shown[tab.voice.words].startswith("Someone else told")
 
 
+def test_a_voice_is_saved_and_opened_again(tab: CloneTab, prompt_file: Path) -> None:
+    card = tab.voice
+    with pytest.raises(gr.Error, match="tick the box"):
+        card.save(False, str(prompt_file), WORDS, None)
+    saved = card.save(True, str(prompt_file), WORDS, None)["value"]
+    shown = card.open(saved)
+    voice = tab.synthesizer.voice(prompt_file, WORDS)
+    assert shown[card.words] == WORDS and torch.equal(shown[card.opened].codes, voice.codes)
+    assert "1.2 s, from a voice file. Consent: Whoever saved" in shown[card.advice]
+    session = Session()
+    opened = {"prompt": shown[card.prompt], "opened": shown[card.opened]}
+    spoken(tab, session, **opened)
+    spoken(tab, session, prompt=str(prompt_file))
+    assert np.array_equal(session.takes[0].take.audio, session.takes[1].take.audio)
+    with pytest.raises(gr.Error, match="leave it out"):
+        spoken(tab, session, **opened, words="Something else.")
+    assert card.hear(shown[card.prompt])[card.opened] is None
+
+
+def test_a_file_that_is_no_voice_is_told_without_its_folder(tab: CloneTab, tmp_path: Path) -> None:
+    path = tmp_path / "friend.catvoice"
+    path.write_bytes(b"no voice")
+    with pytest.raises(gr.Error, match=r"friend\.catvoice: not a") as caught:
+        tab.voice.open(str(path))
+    assert str(tmp_path) not in caught.value.message
+    path = tmp_path / "notes.wav"
+    path.write_bytes(b"no audio")
+    with pytest.raises(gr.Error, match=r"^.?notes\.wav: not readable"):
+        tab.voice.hear(str(path))
+
+
+def test_the_status_of_a_take_stays_and_that_of_an_error_goes(tab: CloneTab) -> None:
+    assert tab.rest("cpu, stopped: limit")[tab.status] == "cpu, stopped: limit"
+    assert tab.rest("cpu, reading the voice")[tab.status] == "cpu · float32 · SDPA"
+
+
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
@@ -134,6 +172,7 @@ def test_the_example_brings_its_words(tab: CloneTab) -> None:
         ({"words": " "}, "the prompt text is empty"),
         ({"text": ""}, "the text is empty"),
         ({"text": "<b>!</b>" * 900}, "shorten"),
+        ({"text": "Good [pause 1s] morning."}, "the text has a [pause]"),
         ({"text": "<...>"}, "the text &#x27;&lt;...&gt;&#x27; has no letter"),
     ],
 )
@@ -164,8 +203,8 @@ def test_a_take_is_streamed_then_shown(tab: CloneTab) -> None:
     assert last[tab.takes]["value"] == 1 and last[tab.takes]["choices"][0][0].startswith(
         "#1: depth 3, seed 5"
     )
-    assert [Path(path).suffix for path in last[tab.files]] == [".wav", ".flac", ".json"]
-    about = json.loads(Path(last[tab.files][2]).read_text())
+    assert [Path(path).suffix for path in last[tab.files]] == [".wav", ".flac", ".cat", ".json"]
+    about = json.loads(Path(last[tab.files][-1]).read_text())
     assert (about["seed"], about["text"], about["device"]) == (5, "Good morning.", "cpu · float32 · SDPA")
 
 

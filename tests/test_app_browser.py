@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,6 +16,9 @@ import app  # noqa: E402
 from inference import Synthesizer  # noqa: E402
 from inference.demo import EXAMPLE  # noqa: E402
 from inference.service import Service  # noqa: E402
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page, Route
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [
@@ -64,7 +68,7 @@ def address(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture(scope="module")
-def browser(address: str) -> Iterator["sync_api.Browser"]:
+def browser(address: str) -> Iterator["Browser"]:
     """Opened after the page: Playwright occupies the event loop of this thread."""
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
@@ -73,18 +77,18 @@ def browser(address: str) -> Iterator["sync_api.Browser"]:
 
 
 @pytest.fixture
-def visit(browser: "sync_api.Browser", address: str) -> Iterator[Callable[..., "sync_api.Page"]]:
+def visit(browser: "Browser", address: str) -> Iterator[Callable[..., "Page"]]:
     """Opens the page as a new visitor, without a network; at the end nothing may have asked for one."""
     contexts, strayed, broken = [], [], []
 
-    def stay(route: "sync_api.Route") -> None:
+    def stay(route: "Route") -> None:
         if route.request.url.startswith((address, "data:", "blob:")):
             route.continue_()
         else:
             strayed.append(route.request.url)
             route.abort()
 
-    def open_page(**options) -> "sync_api.Page":
+    def open_page(**options) -> "Page":
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
         context.set_default_timeout(PATIENCE)
         context.route("**/*", stay)
@@ -101,14 +105,14 @@ def visit(browser: "sync_api.Browser", address: str) -> Iterator[Callable[..., "
     assert (strayed, broken) == ([], [])
 
 
-def prepare(page: "sync_api.Page", text: str) -> None:
+def prepare(page: "Page", text: str) -> None:
     page.click("#example")
     page.wait_for_function("document.querySelector('#words textarea').value")
     page.check("#consent input")
     page.fill("#text textarea", text)
 
 
-def wait_for_status(page: "sync_api.Page", part: str) -> str:
+def wait_for_status(page: "Page", part: str) -> str:
     page.wait_for_function(
         "part => document.querySelector('#status .prose')?.innerText.includes(part)", arg=part
     )
@@ -146,8 +150,19 @@ def test_upload_type_choose_a_depth_and_generate(visit, prompt_file: Path) -> No
     page.wait_for_function("document.querySelectorAll('#takes input').length == 2")
     assert f"depth 3, seed {seed}" in page.inner_text("#takes label:first-child")
 
-    page.click("#master_take")
+    page.click("#save_voice")
+    with page.expect_download() as download:
+        page.click("#voice_file a[download]")
+    file = prompt_file.with_name("kept.catvoice")
+    download.value.save_as(file)
+    page.set_input_files("input[accept*=catvoice]", file)
+    page.wait_for_function("document.querySelector('#advice').innerText.includes('from a voice file')")
+    page.click("#generate")
     page.wait_for_function("document.querySelectorAll('#takes input').length == 3")
+    assert f"depth 3, seed {seed}" in page.inner_text("#takes label:first-child")
+
+    page.click("#master_take")
+    page.wait_for_function("document.querySelectorAll('#takes input').length == 4")
     assert "(mastered): depth 12" in page.inner_text("#takes label:first-child")
 
 

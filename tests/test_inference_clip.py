@@ -65,12 +65,8 @@ def test_load_takes_the_speech_of_a_file(tmp_path: Path) -> None:
     assert load_clip(path, RATE, most_seconds=3.5).cut
 
 
-def test_an_error_keeps_the_folder_to_itself(tmp_path: Path) -> None:
+def test_a_silent_file_is_no_prompt(tmp_path: Path) -> None:
     path = tmp_path / "clip.wav"
-    path.write_bytes(b"no audio")
-    with pytest.raises(AudioError) as caught:
-        load_clip(path, RATE)
-    assert str(caught.value).startswith("clip.wav: not readable")
     soundfile.write(path, np.zeros(RATE), RATE)
     with pytest.raises(AudioError, match="is silent"):
         load_clip(path, RATE)

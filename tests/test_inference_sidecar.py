@@ -6,17 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import torch
 
 from inference import Synthesizer
 from inference.sidecar import describe, write_take
+from tokenizer.codes_file import read_codes
 
 
 def test_files_of_a_take(bundle: Path, prompt_file: Path, tmp_path: Path) -> None:
     synthesizer = Synthesizer.from_pretrained(bundle, device="cpu")
     voice = synthesizer.voice(prompt_file, "What it says.")
     take = synthesizer.take("Good morning.", voice, depth=3, seed=7, max_seconds=0.6)
-    wav, flac, about = write_take(take, tmp_path / "new", "take", device="cpu")
-    assert [path.name for path in (wav, flac, about)] == ["take.wav", "take.flac", "take.json"]
+    paths = write_take(take, synthesizer.tokenizer, tmp_path / "new", "take", device="cpu")
+    wav, flac, cat, about = paths
+    assert [path.name for path in paths] == ["take.wav", "take.flac", "take.cat", "take.json"]
+    assert torch.equal(read_codes(cat).codes, take.codes)
     for path in (wav, flac):
         samples, rate = soundfile.read(path, dtype="float32")
         assert rate == 24_000 and np.abs(samples - take.audio).max() <= 2**-15
