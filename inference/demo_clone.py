@@ -148,7 +148,7 @@ class CloneTab:
             show_progress="hidden",
             trigger_mode="once",
             api_visibility="private",
-        ).then(self.rest, self.status, [self.generate, self.stop, self.status], **quick)
+        )
         self.stop.click(Session.stop, self.session, None, **quick)
         self.takes.input(self.choose, [self.session, self.takes], shown, api_visibility="private")
         self.master.click(self.deepen, [self.session, self.takes], shown, api_visibility="private")
@@ -172,7 +172,15 @@ class CloneTab:
         bitrate = self.synthesizer.tokenizer.config.bitrate(int(depth))
         return f"{bitrate / 1000:g} kbit/s · predicted RTF {self.speed.rtf(int(depth)):.2f}"
 
-    def speak(
+    def speak(self, session: Session, *given: Any) -> Iterator[Updates]:
+        """A take, streamed; then the whole of it. After an error the page can be used as before."""
+        try:
+            yield from self._speak(session, *given)
+        except Exception:
+            yield {**self.rest(), self.status: self.machine}
+            raise
+
+    def _speak(
         self,
         session: Session,
         consent: bool,
@@ -184,7 +192,6 @@ class CloneTab:
         seed: float | None,
         locked: bool,
     ) -> Iterator[Updates]:
-        """A take, streamed; then the whole of it."""
         session.begin()
         number = int(seed) if locked and seed is not None else random.randint(0, MOST_SEED)
         yield {
@@ -215,17 +222,13 @@ class CloneTab:
                     update[self.live] = wav_bytes(piece.audio, self.synthesizer.sample_rate)
                 yield update
         if session.made == before:
-            yield {self.status: f"{self.machine} · stopped by you, nothing was spoken"}
+            yield {**self.rest(), self.status: f"{self.machine} · stopped by you, nothing was spoken"}
         else:
-            yield self.show(session, session.takes[-1])
+            yield {**self.rest(), **self.show(session, session.takes[-1])}
 
-    def rest(self, status: str) -> Updates:
-        """Nothing is being spoken; an error may have left the status where it was."""
-        return {
-            self.generate: gr.update(interactive=True),
-            self.stop: gr.update(interactive=False),
-            self.status: status if "stopped" in status else self.machine,
-        }
+    def rest(self) -> Updates:
+        """Nothing is being spoken."""
+        return {self.generate: gr.update(interactive=True), self.stop: gr.update(interactive=False)}
 
     def show(self, session: Session, kept: Kept) -> Updates:
         """A take as the chosen one."""

@@ -73,7 +73,7 @@ def spoken(tab: CloneTab, session: Session, **changed: Any) -> list[dict]:
         "seed": 5,
         "locked": True,
     }
-    return list(tab.speak(session, **given | changed))
+    return list(tab.speak(session, *(given | changed).values()))
 
 
 def test_labels_are_the_same_in_every_language() -> None:
@@ -159,9 +159,13 @@ def test_a_file_that_is_no_voice_is_told_without_its_folder(tab: CloneTab, tmp_p
         tab.voice.hear(str(path))
 
 
-def test_the_status_of_a_take_stays_and_that_of_an_error_goes(tab: CloneTab) -> None:
-    assert tab.rest("cpu, stopped: limit")[tab.status] == "cpu, stopped: limit"
-    assert tab.rest("cpu, reading the voice")[tab.status] == "cpu · float32 · SDPA"
+def test_after_a_mistake_the_page_is_as_before(tab: CloneTab) -> None:
+    updates = tab.speak(Session(), False, str(EXAMPLE), WORDS, None, "Good morning.", 3, 5, True)
+    assert next(updates)[tab.generate]["interactive"] is False
+    last = next(updates)
+    assert last[tab.generate]["interactive"] is True and last[tab.status] == "cpu · float32 · SDPA"
+    with pytest.raises(gr.Error, match="tick the box"):
+        next(updates)
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,12 @@ from inference.demo import EXAMPLE  # noqa: E402
 from inference.service import Service  # noqa: E402
 
 if TYPE_CHECKING:
+    from gradio import Blocks
     from playwright.sync_api import Browser, Page, Route
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting'"),  # gradio 6.31 with pandas 3
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # gradio 6.31 with pandas 3
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt install chromium)"),
     pytest.mark.skipif(
         shutil.which("ffmpeg") is None, reason="needs ffmpeg, to hear takes while they are made"
@@ -55,7 +56,7 @@ def address(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Itera
     Gradio opens event loops, and leaves them open, wherever none is running.
     """
 
-    async def launch() -> tuple[gr.Blocks, str]:
+    async def launch() -> "tuple[Blocks, str]":
         demo = app.build_demo(service.synthesizer, service)
         server = {"server_name": "127.0.0.1", "prevent_thread_lock": True, "quiet": True, "ssr_mode": False}
         return demo, demo.launch(**server, **app.LOOK)[1]
@@ -68,7 +69,7 @@ def address(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture(scope="module")
-def browser(address: str) -> Iterator["Browser"]:
+def browser(address: str) -> "Iterator[Browser]":
     """Opened after the page: Playwright occupies the event loop of this thread."""
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
@@ -180,7 +181,8 @@ def test_audio_is_played_before_the_take_is_whole_and_stop_stops(visit, service:
     assert "stopped by you" in wait_for_status(page, "stopped:")
     assert service.engine.active == 0
     page.wait_for_selector("#whole .waveform-container")
-    assert page.is_enabled("#generate") and not page.is_enabled("#stop")
+    page.wait_for_selector("#generate:enabled")
+    page.wait_for_selector("#stop:disabled")
 
 
 def test_two_visitors_at_once_and_one_who_leaves(visit, service: Service) -> None:
