@@ -7,7 +7,7 @@ from jaxtyping import Float, UInt8
 from transformers.audio_utils import mel_filter_bank
 
 WINDOW, BANDS, ROW_PIXELS = 1024, 80, 2
-LEAST_HOP, MOST_COLUMNS = 120, 1000
+HOP, MOST_COLUMNS = 120, 1000
 RANGE_DB = 70.0
 """What is so far below the loudest is black."""
 FLOOR_POWER = 1e-4
@@ -18,16 +18,14 @@ COLOURS = np.array([[0, 0, 8], [66, 15, 110], [147, 38, 103], [221, 81, 58], [25
 
 def spectrogram(audio: Float[np.ndarray, " s"], sample_rate: int) -> UInt8[np.ndarray, "h w 3"]:
     """Time to the right, 80 mel bands from the lowest below to half the rate above, the loudest brightest."""
-    level_db = mel_levels(audio, sample_rate, max(LEAST_HOP, -(-len(audio) // MOST_COLUMNS)))
+    level_db = mel_levels(audio, sample_rate, -(-len(audio) // MOST_COLUMNS))
     brightness = np.clip(1 + (level_db - level_db.max()) / RANGE_DB, 0, 1)
     rows = np.repeat(brightness.T[::-1], ROW_PIXELS, axis=0)
     steps = np.linspace(0, 1, len(COLOURS))
     return np.stack([np.interp(rows, steps, colour) for colour in COLOURS.T], axis=-1).astype(np.uint8)
 
 
-def mel_levels(
-    audio: Float[np.ndarray, " s"], sample_rate: int, hop: int = LEAST_HOP
-) -> Float[np.ndarray, "t m"]:
+def mel_levels(audio: Float[np.ndarray, " s"], sample_rate: int, hop: int = HOP) -> Float[np.ndarray, "t m"]:
     """The level of every mel band every `hop` samples, in dB, not below what 16 bits resolve."""
     frames = np.lib.stride_tricks.sliding_window_view(np.pad(audio, WINDOW // 2), WINDOW)[::hop]
     power = np.abs(np.fft.rfft(frames * np.hanning(WINDOW))) ** 2
