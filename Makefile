@@ -7,6 +7,7 @@ RUN := $(VENV)/bin
 PIP := $(RUN)/python -m pip --disable-pip-version-check
 CORE := $(VENV)/.installed-core
 DEV := $(VENV)/.installed-dev
+PAGE := $(VENV)/.installed-page
 
 # PyPI's torch for Linux brings gigabytes of CUDA. TORCH_INDEX=URL of PyTorch's CPU index spares them.
 TORCH := $(shell sed -n 's/^ *"\(torch[<>=][^"]*\)".*/\1/p' pyproject.toml)
@@ -16,7 +17,7 @@ DEMO_TEXT := The quick brown fox jumps over the lazy dog.
 DEMO_OUTPUT := demo.wav
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint format stale
+.PHONY: help demo app test slow lint format stale
 
 help: ## List these commands.
 	@sed -n 's/^\([a-z]*\):.*## /  make \1: /p' Makefile
@@ -24,7 +25,10 @@ help: ## List these commands.
 demo: $(CORE) ## Clone the voice of the bundled prompt into demo.wav.
 	$(RUN)/cat-tts clone $(DEFAULT_VOICE)/prompt.flac --prompt-text "$$(cat $(DEFAULT_VOICE)/prompt.txt)" \
 		--text "$(DEMO_TEXT)" -o $(DEMO_OUTPUT)
-	@echo "The cloned voice is in $(CURDIR)/$(DEMO_OUTPUT)"
+	@echo "The cloned voice is in $(CURDIR)/$(DEMO_OUTPUT). The page in the browser: make app"
+
+app: $(PAGE) ## Open the page in the browser; it prints its address.
+	$(RUN)/python app.py
 
 test: lint ## Run every check: lint, types, import layers, and the tests but the slow ones.
 	$(RUN)/python -m pytest
@@ -55,6 +59,10 @@ $(CORE): pyproject.toml
 	$(if $(TORCH_INDEX),$(PIP) install --no-deps --index-url $(TORCH_INDEX) "$(TORCH)")
 	$(PIP) install --editable .
 	@printf '%s' "$(CURDIR)" > $(CORE)
+
+$(PAGE): $(CORE)
+	$(PIP) install --editable ".[demo]"
+	@touch $(PAGE)
 
 $(DEV): $(CORE)
 	$(PIP) install --editable ".[dev]"

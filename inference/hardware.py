@@ -1,5 +1,6 @@
 """The device to run on, and the memory that was needed."""
 
+import importlib.util
 from pathlib import Path
 
 import torch
@@ -27,3 +28,9 @@ def peak_bytes(device: torch.device) -> int:
     import resource  # not on Windows, where the rest of this works
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def attention_name(device: torch.device, dtype: torch.dtype) -> str:
+    """What `tokenizer.attention.attend` uses for this device and dtype."""
+    fits = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
+    return "FlashAttention 2" if fits and importlib.util.find_spec("flash_attn") else "SDPA"

@@ -190,13 +190,16 @@ class Synthesizer:
 
         They are drawn with the seed of the take, as if it had been made with them, but for its own codes.
         """
+        return replace(self.start(self.mastering(take, depth)).collect(), stop_reason=take.stop_reason)
+
+    def mastering(self, take: Take, depth: int | None = None) -> Request:
+        """What `master` asks for."""
         if take.request is None or len(take.codes) == 0:
             raise ValueError("this take does not say what it answers: master the takes that it was made of")
         depth, frames = self._depth(depth), len(take.codes)
-        request = replace(
+        return replace(
             take.request, depth=depth, draft=take.codes[:, :depth], min_frames=frames, max_frames=frames
         )
-        return replace(self.start(request).collect(), stop_reason=take.stop_reason)
 
     def request(
         self,

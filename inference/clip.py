@@ -1,0 +1,82 @@
+"""A clip that shall become a prompt: cut to a good length, with advice on what would make it better."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from inference.prompt import check_prompt
+from tokenizer.audio import load_audio, trim_silence
+
+LEAST_SECONDS, MOST_SECONDS = 3.0, 15.0
+"""How long a prompt should be: shorter ones hold too little of a voice, longer ones only take longer."""
+PAUSE_SECONDS = 0.2
+"""Length of the quiet that a cut looks for."""
+QUIET_DB, NOISY_DB, CLIPPED_LEVEL, CLIPPED_SHARE = -40.0, 10.0, 0.99, 0.001
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """What a voice is made of."""
+
+    audio: Float[np.ndarray, " s"]
+    sample_rate: int
+    cut: bool
+    """The file went on after it."""
+    advice: tuple[str, ...]
+    """One line for each thing that spoils it; empty for a good one."""
+
+    @property
+    def seconds(self) -> float:
+        return len(self.audio) / self.sample_rate
+
+
+def load_clip(path: str | Path, sample_rate: int, most_seconds: float = MOST_SECONDS) -> Clip:
+    """The first speech of a file, up to `most_seconds`, cut in a pause; AudioError for what is no prompt."""
+    whole = load_audio(path, sample_rate)
+    check_prompt((whole.numpy(), sample_rate))
+    speech = trim_silence(whole, sample_rate).numpy()
+    audio = cut_in_pause(speech, sample_rate, most_seconds)
+    return Clip(
+        audio=audio,
+        sample_rate=sample_rate,
+        cut=len(audio) < len(speech),
+        advice=tuple(advise(audio, sample_rate)),
+    )
+
+
+def cut_in_pause(
+    audio: Float[np.ndarray, " s"], sample_rate: int, most_seconds: float
+) -> Float[np.ndarray, " t"]:
+    """The audio up to the middle of the quietest moment in the last half before `most_seconds`."""
+    most = round(most_seconds * sample_rate)
+    if len(audio) <= most:
+        return audio
+    pause = round(PAUSE_SECONDS * sample_rate)
+    first = max(most // 2, min(round(LEAST_SECONDS * sample_rate), most - pause))
+    energy = np.concatenate([[0.0], np.cumsum(np.square(audio[first:most], dtype=np.float64))])
+    loudness = energy[pause:] - energy[:-pause]
+    return audio[: first + int(loudness.argmin()) + pause // 2]
+
+
+def advise(audio: Float[np.ndarray, " s"], sample_rate: int) -> list[str]:
+    """What would make a better prompt, one line each."""
+    frame = sample_rate // 50
+    power = np.square(audio[: len(audio) // frame * frame].reshape(-1, frame)).mean(axis=1) + 1e-12
+    quiet_db, loud_db = 10 * np.log10(np.percentile(power, [10, 90]))
+    level_db = 10 * np.log10(power.mean())
+    seconds, clipped = len(audio) / sample_rate, float((np.abs(audio) >= CLIPPED_LEVEL).mean())
+    advice = []
+    if seconds < LEAST_SECONDS:
+        advice.append(f"It lasts {seconds:.1f} s: {LEAST_SECONDS:.0f} s or more hold a voice better.")
+    if level_db < QUIET_DB:
+        advice.append(f"It is very quiet ({level_db:.0f} dBFS): record it closer or louder.")
+    if clipped > CLIPPED_SHARE:
+        advice.append(f"It is clipped ({clipped:.1%} of it at full scale): record it with less gain.")
+    if loud_db - quiet_db < NOISY_DB:
+        advice.append(
+            f"Its quiet moments are only {loud_db - quiet_db:.0f} dB below the loud ones: "
+            "noise, music or an echo would be cloned too."
+        )
+    return advice

@@ -1,0 +1,165 @@
+"""What is behind the page: one visitor's takes, and how one is made while it is listened to."""
+
+import io
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import soundfile
+from jaxtyping import Float
+
+from inference.guard import runaway_guard
+from inference.request import Request, usual_frames
+from inference.service import Service
+from inference.take import Take, TakeStream
+
+FIRST_SECONDS, NEXT_SECONDS = 0.5, 1.0
+"""Length of the first piece of audio, and of the others: soon there, then few."""
+MOST_TAKES = 20
+"""Takes that a visitor can come back to; the oldest is forgotten first."""
+STOPPED = {
+    "end": "the text is spoken",
+    "limit": "length limit",
+    "cancelled": "stopped by you",
+    "repetition": "it repeated itself",
+    "silence": "it fell silent",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """How fast a take was made."""
+
+    first_seconds: float
+    """Until its first piece of audio."""
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """A take of this visitor."""
+
+    number: int
+    take: Take
+    timing: Timing
+
+    @property
+    def name(self) -> str:
+        return f"take-{self.number}-depth-{self.take.depth}-seed-{self.take.seed}"
+
+    @property
+    def label(self) -> str:
+        take = self.take
+        origin = " (mastered)" if take.request is not None and take.request.draft is not None else ""
+        text = "" if take.request is None else shortened(take.request.text)
+        return (
+            f"#{self.number}{origin}: depth {take.depth}, seed {take.seed}, {take.seconds:.1f} s, "
+            f"{STOPPED[take.stop_reason]}: {text}"
+        )
+
+
+@dataclass
+class Session:
+    """What is remembered of one visitor, as long as the page is open."""
+
+    takes: list[Kept] = field(default_factory=list)
+    made: int = 0
+    stream: TakeStream | None = None
+    """What is being spoken."""
+    stopped: bool = False
+    begun: float = 0.0
+
+    def begin(self) -> None:
+        """A take is asked for; its clock starts."""
+        self.stopped, self.begun = False, time.perf_counter()
+
+    def stop(self) -> None:
+        """End what is being spoken, also where it has not begun."""
+        self.stopped = True
+        if self.stream is not None:
+            self.stream.close()
+
+    def keep(self, take: Take, timing: Timing) -> Kept:
+        self.made += 1
+        kept = Kept(number=self.made, take=take, timing=timing)
+        self.takes = [*self.takes, kept][-MOST_TAKES:]
+        return kept
+
+    def take(self, number: int | None) -> Kept:
+        """ValueError where it is not there."""
+        for kept in self.takes:
+            if kept.number == number:
+                return kept
+        raise ValueError("no take is chosen: generate one, or choose one in the list")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Audio that has just been made, and how it goes so far."""
+
+    audio: Float[np.ndarray, " s"]
+    seconds: float
+    """Of audio so far."""
+    timing: Timing
+
+
+def speak(service: Service, request: Request, session: Session) -> Iterator[Piece]:
+    """The take piece by piece; afterwards it is the last one in the session, unless nothing was spoken.
+
+    The session has begun it. Leaving the iteration early, or `session.stop`, frees its place in the service.
+    """
+    begun, spoken, first = session.begun, 0.0, 0.0
+    frame_rate = service.synthesizer.tokenizer.config.frame_rate
+    guard, first_frames = runaway_guard(request.text), round(FIRST_SECONDS * frame_rate)
+    with service.stream(request, guard=guard, chunk_frames=first_frames) as stream:
+        session.stream = stream
+        if session.stopped:
+            stream.close()
+        for audio in stream:
+            first = first or time.perf_counter() - begun
+            spoken += len(audio) / stream.sample_rate
+            stream.chunk_frames = round(NEXT_SECONDS * frame_rate)
+            timing = Timing(first_seconds=first, seconds=time.perf_counter() - begun)
+            yield Piece(audio=audio, seconds=spoken, timing=timing)
+    session.stream = None
+    take = stream.take
+    if len(take.audio):
+        session.keep(take, Timing(first_seconds=first, seconds=time.perf_counter() - begun))
+
+
+def deepen(service: Service, take: Take, session: Session) -> None:
+    """Master a take to full depth; it is the last one in the session then. The session has begun it."""
+    mastered = remade(service, take, service.synthesizer.max_depth)
+    seconds = time.perf_counter() - session.begun
+    session.keep(mastered, Timing(first_seconds=seconds, seconds=seconds))
+
+
+def remade(service: Service, take: Take, depth: int) -> Take:
+    """The same take at another depth, as `Synthesizer.master` makes it, by the service."""
+    if depth == take.depth:
+        return take
+    made = service.take(service.synthesizer.mastering(take, depth))
+    return replace(made, stop_reason=take.stop_reason)
+
+
+def usual_seconds(text: str, frame_rate: float) -> float:
+    """About how long it takes to speak `text`."""
+    return usual_frames(text) / frame_rate
+
+
+def presets(deepest: int) -> dict[str, int]:
+    """Depths with names."""
+    return {"draft": max(1, deepest // 4), "balanced": max(1, deepest // 2), "master": deepest}
+
+
+def shortened(text: str, most: int = 40) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+def wav_bytes(audio: Float[np.ndarray, " s"], sample_rate: int) -> bytes:
+    """A whole 16-bit wav file. The level is left as it is: pieces of one take must fit each other."""
+    file = io.BytesIO()
+    soundfile.write(file, audio, sample_rate, format="WAV", subtype="PCM_16")
+    return file.getvalue()

@@ -1,0 +1,277 @@
+"""What the controls of the page do, without a browser."""
+
+import asyncio
+import inspect
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+gr = pytest.importorskip("gradio")
+
+import app  # noqa: E402
+from inference import Synthesizer  # noqa: E402
+from inference.demo import EXAMPLE  # noqa: E402
+from inference.demo_clone import CloneTab  # noqa: E402
+from inference.demo_codec import CodecTab  # noqa: E402
+from inference.service import Service  # noqa: E402
+from inference.speed import Speed  # noqa: E402
+from inference.studio import Session  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+LABELS = json.loads((ROOT / "inference" / "demo_labels.json").read_text("utf-8"))
+SPEED = Speed(base=0.01, per_codebook=0.005, frame_rate=12.5)
+WORDS = "What it says."
+
+
+@pytest.fixture(scope="module")
+def service(bundle: Path) -> Iterator[Service]:
+    with Service(Synthesizer.from_pretrained(bundle, device="cpu"), slots=2) as service:
+        yield service
+
+
+@pytest.fixture(scope="module", autouse=True)
+def gradio_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def tab(service: Service) -> CloneTab:
+    return on_a_page(lambda: CloneTab(service, SPEED))[0]
+
+
+def on_a_page(make: Callable[[], Any]) -> tuple[Any, set[str]]:
+    """What is made, and the ids on its page.
+
+    Outside a running event loop, Gradio would open one for every page and never close it.
+    """
+
+    async def build() -> tuple[Any, set[str]]:
+        with gr.Blocks(analytics_enabled=False) as page:
+            made = make()
+        return made, {block.elem_id for block in page.blocks.values() if block.elem_id}
+
+    return asyncio.run(build())
+
+
+def spoken(tab: CloneTab, session: Session, **changed: Any) -> list[dict]:
+    given = {
+        "consent": True,
+        "prompt": str(EXAMPLE),
+        "words": WORDS,
+        "opened": None,
+        "text": "Good morning.",
+        "depth": 3,
+        "seed": 5,
+        "locked": True,
+    }
+    return list(tab.speak(session, *(given | changed).values()))
+
+
+def test_labels_are_the_same_in_every_language() -> None:
+    assert LABELS["en"].keys() == LABELS["zh"].keys()
+    assert all(all(words.values()) for words in LABELS.values())
+
+
+def test_every_label_stands_somewhere() -> None:
+    sources = [ROOT / "app.py", *(ROOT / "inference").glob("*.py")]
+    text = "".join(path.read_text() for path in sources)
+    assert [key for key in LABELS["en"] if f'"{key}"' not in text] == []
+
+
+def test_gradio_takes_the_look() -> None:
+    for function in (gr.Blocks.launch, gr.mount_gradio_app):
+        assert app.LOOK.keys() <= inspect.signature(function).parameters.keys()
+
+
+def test_length_of_a_text(tab: CloneTab) -> None:
+    assert tab.count_of("Good morning.") == "13 characters · about 0.9 s"
+    assert tab.count_of("") == ""
+
+
+def test_cost_of_a_depth(tab: CloneTab) -> None:
+    assert tab.rate_of(6) == "0.375 kbit/s · predicted RTF 0.50"
+
+
+def test_text_is_spelt_out_on_demand(tab: CloneTab) -> None:
+    pytest.importorskip("wetext")
+    assert tab.spell_out("It is 5 o'clock.")["value"] == "It is five o'clock."
+    assert tab.spell_out("  ")["visible"] is False
+
+
+def test_a_new_clip_is_described(tab: CloneTab, prompt_file: Path) -> None:
+    card = tab.voice
+    shown = card.hear(str(prompt_file))
+    assert shown[card.advice].startswith("1.2 s. It lasts 1.2 s: 3 s or more")
+    assert shown[card.picture]["visible"] and card.prompt not in shown
+    assert card.hear(None)[card.picture]["visible"] is False
+
+
+def test_a_long_clip_is_cut_and_said_to_be(tab: CloneTab, voice: np.ndarray, tmp_path: Path) -> None:
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.tile(voice, 10), 24_000)
+    shown = tab.voice.hear(str(path))
+    assert soundfile.info(shown[tab.voice.prompt]).duration <= 8.0  # the longest prompt of this model
+    assert "It was cut in a pause" in shown[tab.voice.advice]
+
+
+def test_the_example_brings_its_words(tab: CloneTab) -> None:
+    shown = tab.voice.take_example()
+    assert shown[tab.voice.prompt] == str(EXAMPLE) and shown[tab.voice.words].startswith("Someone else told")
+
+
+def test_a_voice_is_saved_and_opened_again(tab: CloneTab, prompt_file: Path) -> None:
+    card = tab.voice
+    with pytest.raises(gr.Error, match="tick the box"):
+        card.save(False, str(prompt_file), WORDS, None)
+    saved = card.save(True, str(prompt_file), WORDS, None)["value"]
+    shown = card.open(saved)
+    voice = tab.synthesizer.voice(prompt_file, WORDS)
+    assert shown[card.words] == WORDS and torch.equal(shown[card.opened].codes, voice.codes)
+    assert "1.2 s, from a voice file. Consent: Whoever saved" in shown[card.advice]
+    session = Session()
+    opened = {"prompt": shown[card.prompt], "opened": shown[card.opened]}
+    spoken(tab, session, **opened)
+    spoken(tab, session, prompt=str(prompt_file))
+    assert np.array_equal(session.takes[0].take.audio, session.takes[1].take.audio)
+    with pytest.raises(gr.Error, match="leave it out"):
+        spoken(tab, session, **opened, words="Something else.")
+    assert card.hear(shown[card.prompt])[card.opened] is None
+
+
+def test_a_file_that_is_no_voice_is_told_without_its_folder(tab: CloneTab, tmp_path: Path) -> None:
+    path = tmp_path / "friend.catvoice"
+    path.write_bytes(b"no voice")
+    with pytest.raises(gr.Error, match=r"friend\.catvoice: not a") as caught:
+        tab.voice.open(str(path))
+    assert str(tmp_path) not in caught.value.message
+    path = tmp_path / "notes.wav"
+    path.write_bytes(b"no audio")
+    with pytest.raises(gr.Error, match=r"^.?notes\.wav: not readable"):
+        tab.voice.hear(str(path))
+
+
+def test_after_a_mistake_the_page_is_as_before(tab: CloneTab) -> None:
+    updates = tab.speak(Session(), False, str(EXAMPLE), WORDS, None, "Good morning.", 3, 5, True)
+    assert next(updates)[tab.generate]["interactive"] is False
+    last = next(updates)
+    assert last[tab.generate]["interactive"] is True and last[tab.status] == "cpu · float32 · SDPA"
+    with pytest.raises(gr.Error, match="tick the box"):
+        next(updates)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"prompt": None}, "there is no voice yet"),
+        ({"consent": False}, "tick the box"),
+        ({"words": " "}, "the prompt text is empty"),
+        ({"text": ""}, "the text is empty"),
+        ({"text": "<b>!</b>" * 900}, "shorten"),
+        ({"text": "Good [pause 1s] morning."}, "the text has a [pause]"),
+        ({"text": "<...>"}, "the text &#x27;&lt;...&gt;&#x27; has no letter"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(tab: CloneTab, changed: dict, told: str) -> None:
+    with pytest.raises(gr.Error) as caught:
+        spoken(tab, Session(), **changed)
+    assert told in caught.value.message and "\n" not in caught.value.message
+    assert not caught.value.print_exception
+
+
+def test_a_silent_clip_is_told(tab: CloneTab, tmp_path: Path) -> None:
+    path = tmp_path / "silent.wav"
+    soundfile.write(path, np.zeros(48_000), 24_000)
+    for act in (lambda: tab.voice.hear(str(path)), lambda: spoken(tab, Session(), prompt=str(path))):
+        with pytest.raises(gr.Error, match="is silent"):
+            act()
+
+
+def test_a_take_is_streamed_then_shown(tab: CloneTab) -> None:
+    session = Session()
+    first, *pieces, last = spoken(tab, session)
+    assert first[tab.seed] == 5 and first[tab.stop]["interactive"]
+    take = session.takes[0].take
+    samples = [soundfile.read(io.BytesIO(piece[tab.live]), dtype="float32")[0] for piece in pieces]
+    assert np.abs(np.concatenate(samples) - take.audio).max() <= 2**-15
+    assert all("speaking, " in piece[tab.status] for piece in pieces)
+    assert last[tab.status].startswith("cpu · float32 · SDPA · ") and "stopped: " in last[tab.status]
+    assert last[tab.takes]["value"] == 1 and last[tab.takes]["choices"][0][0].startswith(
+        "#1: depth 3, seed 5"
+    )
+    assert [Path(path).suffix for path in last[tab.files]] == [".wav", ".flac", ".cat", ".json"]
+    about = json.loads(Path(last[tab.files][-1]).read_text())
+    assert (about["seed"], about["text"], about["device"]) == (5, "Good morning.", "cpu · float32 · SDPA")
+
+
+def test_a_seed_is_kept_or_drawn(tab: CloneTab) -> None:
+    session = Session()
+    for locked in (True, True, False):
+        spoken(tab, session, locked=locked)
+    takes = [kept.take for kept in session.takes]
+    assert np.array_equal(takes[0].audio, takes[1].audio) and takes[2].seed != 5
+
+
+def test_without_ffmpeg_the_page_says_so_and_plays_whole_takes(
+    service: Service, tab: CloneTab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    without, ids = on_a_page(lambda: CloneTab(service, SPEED))
+    assert "no_ffmpeg" in ids and not without.live.visible and tab.live.visible
+    updates = spoken(without, Session())
+    assert all(without.live not in update for update in updates)
+    assert Path(updates[-1][without.whole]).exists()
+
+
+def test_takes_are_chosen_mastered_compared_and_forgotten(tab: CloneTab) -> None:
+    session = Session()
+    spoken(tab, session)
+    with pytest.raises(gr.Error, match="no take is chosen"):
+        tab.choose(session, None)
+    mastered = tab.deepen(session, 1)
+    assert mastered[tab.takes]["value"] == 2 and "depth 6" in mastered[tab.takes]["choices"][0][0]
+    assert tab.choose(session, 1)[tab.takes]["value"] == 1
+    paths = tab.both(session, 1, 1, 3)
+    assert [Path(path).name for path in paths] == ["depth-1.wav", "depth-3.wav"]
+    samples = soundfile.read(paths[1], dtype="float32")[0]
+    assert np.abs(samples - session.takes[0].take.audio).max() <= 2**-15
+    assert tab.forget_all(session)[tab.result]["visible"] is False and session.takes == []
+
+
+def test_the_codec_alone(service: Service, prompt_file: Path) -> None:
+    tab, _ = on_a_page(lambda: CodecTab(service.synthesizer.tokenizer))
+    with pytest.raises(gr.Error, match="there is no recording yet"):
+        tab.encode(None, 2)
+    shown = tab.encode(str(prompt_file), 2)
+    assert [row[:3] for row in shown[tab.rates]["value"]] == [
+        [1, 0.0625, 10],
+        [2, 0.125, 19],
+        [4, 0.25, 38],
+        [6, 0.375, 57],
+    ]
+    assert soundfile.info(shown[tab.decoded]).frames == 28_800
+    assert tab.decode(None, 2) == {tab.decoded: None}
+    assert Path(tab.decode(shown[tab.coded], 1)[tab.decoded]).name == "depth-1.wav"
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [(["--model", "no/such/model folder"], "no/such/model folder"), (["--slots", "0"], "slots=0")],
+)
+def test_mistakes_at_the_start_end_in_a_line(
+    argv: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        app.main(argv)
+    error = capsys.readouterr().err
+    assert (
+        caught.value.code == 2 and error.startswith("app.py: ") and told in error and error.count("\n") == 1
+    )

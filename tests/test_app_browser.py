@@ -1,0 +1,228 @@
+"""The page in a real browser: what a visitor sees, hears and presses."""
+
+import asyncio
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+gr = pytest.importorskip("gradio")
+sync_api = pytest.importorskip("playwright.sync_api")
+
+import app  # noqa: E402
+from inference import Synthesizer  # noqa: E402
+from inference.demo import EXAMPLE  # noqa: E402
+from inference.service import Service  # noqa: E402
+
+if TYPE_CHECKING:
+    from gradio import Blocks
+    from playwright.sync_api import Browser, Page, Route
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # gradio 6.31 with pandas 3
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt install chromium)"),
+    pytest.mark.skipif(
+        shutil.which("ffmpeg") is None, reason="needs ffmpeg, to hear takes while they are made"
+    ),
+]
+SWITCHES = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+LONG = "The quick brown fox sleeps under the old garden house today. " * 8
+PATIENCE = 60_000
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    """Of the embedded model: a tiny one is through with a text before the browser has asked for its audio."""
+    with Service(Synthesizer.from_pretrained(device="cpu"), slots=2) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def address(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where the page is served, by a thread.
+
+    Gradio opens event loops, and leaves them open, wherever none is running.
+    """
+
+    async def launch() -> "tuple[Blocks, str]":
+        demo = app.build_demo(service.synthesizer, service)
+        server = {"server_name": "127.0.0.1", "prevent_thread_lock": True, "quiet": True, "ssr_mode": False}
+        return demo, demo.launch(**server, **app.LOOK)[1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
+        demo, address = asyncio.run(launch())
+        yield address
+        demo.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def browser(address: str) -> "Iterator[Browser]":
+    """Opened after the page: Playwright occupies the event loop of this thread."""
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: "Browser", address: str) -> Iterator[Callable[..., "Page"]]:
+    """Opens the page as a new visitor, without a network; at the end nothing may have asked for one."""
+    contexts, strayed, broken = [], [], []
+
+    def stay(route: "Route") -> None:
+        if route.request.url.startswith((address, "data:", "blob:")):
+            route.continue_()
+        else:
+            strayed.append(route.request.url)
+            route.abort()
+
+    def open_page(**options) -> "Page":
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        context.set_default_timeout(PATIENCE)
+        context.route("**/*", stay)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: broken.append(str(error)))
+        page.goto(address)
+        page.wait_for_selector("#generate")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert (strayed, broken) == ([], [])
+
+
+def prepare(page: "Page", text: str) -> None:
+    page.click("#example")
+    page.wait_for_function("document.querySelector('#words textarea').value")
+    page.check("#consent input")
+    page.fill("#text textarea", text)
+
+
+def wait_for_status(page: "Page", part: str) -> str:
+    page.wait_for_function(
+        "part => document.querySelector('#status .prose')?.innerText.includes(part)", arg=part
+    )
+    return page.inner_text("#status .prose")
+
+
+def test_upload_type_choose_a_depth_and_generate(visit, prompt_file: Path) -> None:
+    page = visit()
+    page.set_input_files("#prompt input[type=file]", prompt_file)
+    page.wait_for_function("document.querySelector('#advice').innerText.includes('It lasts 1.2 s')")
+    page.fill("#words textarea", "What it says.")
+    page.fill("#text textarea", "Good morning.")
+    page.wait_for_function("document.querySelector('#count').innerText.includes('13 characters')")
+    page.click("#draft")
+    page.wait_for_function("document.querySelector('#rate').innerText.includes('0.375 kbit/s')")
+
+    page.click("#generate")
+    page.wait_for_selector("text=tick the box under the voice first")
+    page.check("#consent input")
+    page.click("#generate")
+    status = wait_for_status(page, "stopped:")
+    assert "at 0.375 kbit/s" in status and "first audio after" in status and "RTF" in status
+    assert "depth 3, seed" in page.inner_text("#takes")
+    page.wait_for_selector("#whole .waveform-container")
+    with page.expect_download() as download:
+        page.click("#files a[download$='.wav']")
+    assert Path(download.value.path()).read_bytes()[:4] == b"RIFF"
+
+    first = page.input_value("#seed input")
+    page.check("#lock input")
+    page.click("#dice")
+    page.wait_for_function("first => document.querySelector('#seed input').value != first", arg=first)
+    seed = page.input_value("#seed input")
+    page.click("#generate")
+    page.wait_for_function("document.querySelectorAll('#takes input').length == 2")
+    assert f"depth 3, seed {seed}" in page.inner_text("#takes label:first-child")
+
+    page.click("#save_voice")
+    with page.expect_download() as download:
+        page.click("#voice_file a[download]")
+    file = prompt_file.with_name("kept.catvoice")
+    download.value.save_as(file)
+    page.set_input_files("input[accept*=catvoice]", file)
+    page.wait_for_function("document.querySelector('#advice').innerText.includes('from a voice file')")
+    page.click("#generate")
+    page.wait_for_function("document.querySelectorAll('#takes input').length == 3")
+    assert f"depth 3, seed {seed}" in page.inner_text("#takes label:first-child")
+
+    page.click("#master_take")
+    page.wait_for_function("document.querySelectorAll('#takes input').length == 4")
+    assert "(mastered): depth 12" in page.inner_text("#takes label:first-child")
+
+
+def test_audio_is_played_before_the_take_is_whole_and_stop_stops(visit, service: Service) -> None:
+    page, segments = visit(), []
+    page.on("response", lambda got: segments.append(got.url) if got.url.endswith(".aac") else None)
+    prepare(page, LONG)
+    page.click("#generate")
+    page.wait_for_function(
+        """document.querySelector('#live audio')?.currentTime > 0.1
+           && document.querySelector('#status .prose').innerText.includes('speaking')"""
+    )
+    assert segments and service.engine.active == 1
+    page.click("#stop")
+    assert "stopped by you" in wait_for_status(page, "stopped:")
+    assert service.engine.active == 0
+    page.wait_for_selector("#whole .waveform-container")
+    page.wait_for_selector("#generate:enabled")
+    page.wait_for_selector("#stop:disabled")
+
+
+def test_two_visitors_at_once_and_one_who_leaves(visit, service: Service) -> None:
+    pages = [visit(), visit()]
+    for page in pages:
+        prepare(page, LONG)
+        page.click("#generate")
+    for page in pages:
+        wait_for_status(page, "speaking")
+    assert service.engine.active == 2
+    pages[0].context.close()
+    give_up = time.monotonic() + PATIENCE / 1000
+    while service.engine.active == 2 and time.monotonic() < give_up:
+        pages[1].wait_for_timeout(50)
+    assert service.engine.active == 1
+    pages[1].click("#stop")
+    wait_for_status(pages[1], "stopped by you")
+    pages[1].wait_for_function("document.querySelectorAll('#takes input').length == 1")
+
+
+def test_a_phone_in_the_dark_in_chinese(visit) -> None:
+    page = visit(viewport={"width": 390, "height": 844}, color_scheme="dark", locale="zh-CN")
+    prepare(page, "Good morning.")
+    page.wait_for_function("document.querySelector('#generate').innerText == '生成'")
+    page.click("#generate")
+    wait_for_status(page, "stopped:")
+    page.wait_for_selector("#whole .waveform-container")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    brightness = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)"
+    assert max(page.evaluate(brightness)) < 60
+    for name in ("generate", "stop", "depth", "text", "prompt", "whole"):
+        box = page.locator(f"#{name}").bounding_box()
+        assert box and box["x"] >= 0 and box["x"] + box["width"] <= 390, name
+
+
+def test_the_codec_alone(visit) -> None:
+    page = visit()
+    page.get_by_role("tab", name="Codec").click()
+    page.set_input_files("#recording input[type=file]", EXAMPLE)
+    page.wait_for_selector("#recording .waveform-container")
+    page.click("#measure")
+    page.wait_for_selector("#decoded .waveform-container")
+    assert "0.125" in page.inner_text("#rates")
