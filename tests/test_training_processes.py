@@ -9,13 +9,16 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from interruption import assert_equal, saved_state
+from safetensors.torch import load_file
 
 from training.train_tokenizer import main
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--mel-windows", 128, 1024, "--batches.batch-seconds", 3.2, "--batches.utterances", 0.5]
-QUIET = ["--monitor.gradients-every", 1000, "--optimizer.learning-rate", 1e-4]
+RATE = 1e-4
+QUIET = ["--monitor.gradients-every", 1000, "--optimizer.learning-rate", RATE]
 
 
 def start(*command: object) -> subprocess.Popen:
@@ -57,29 +60,37 @@ def test_ctrl_c_saves_says_so_and_loses_nothing(corpus: Path, tmp_path: Path) ->
     assert_equal(saved_state(tmp_path / "stopped"), saved_state(tmp_path / "whole"))
 
 
-def test_two_processes_stopped_and_resumed_learn_what_one_learns(corpus: Path, tmp_path: Path) -> None:
-    arguments = ["tiny", "--data", corpus, "--steps", 20, "--adversarial-from", 8, "--batches.multiple", 2]
-    arguments = [str(part) for part in [*arguments, *SMALL, *QUIET]]
-    launch = ["-m", "accelerate.commands.launch", "--config_file", "training/accelerate/ddp.yaml"]
+@pytest.mark.parametrize(("config", "steps", "adversarial_from"), [("ddp", 20, 8), ("fsdp2", 10, 4)])
+def test_two_processes_stopped_and_resumed_learn_what_one_learns(
+    corpus: Path, tmp_path: Path, config: str, steps: int, adversarial_from: int
+) -> None:
+    length = ["--steps", steps, "--adversarial-from", adversarial_from, "--batches.multiple", 2]
+    arguments = [str(part) for part in ["tiny", "--data", corpus, *length, *SMALL, *QUIET]]
+    launch = ["-m", "accelerate.commands.launch", "--config_file", f"training/accelerate/{config}.yaml"]
     command = [*launch, "-m", "training.train_tokenizer", *arguments, "--run", tmp_path / "two"]
     stop_after(start(*command), tmp_path / "two", 4, signal.SIGTERM)
     step = json.loads((tmp_path / "two" / "state" / "step.json").read_text())["step"]
-    assert 4 <= step < 20
+    assert 4 <= step < steps
     resumed = start(*command)
     written = resumed.communicate(timeout=300)[1]
     assert resumed.returncode == 0, written
     assert (tmp_path / "two" / "state" / "random_states_1.pkl").exists()
+    sharded = (tmp_path / "two" / "state" / "pytorch_model_fsdp_0" / "__1_0.distcp").exists()
+    assert sharded == (config == "fsdp2")
 
     main([*arguments, "--run", str(tmp_path / "one")])
     one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
-    assert [line["step"] for line in two] == list(range(1, 21))
+    assert [line["step"] for line in two] == list(range(1, steps + 1))
     for alone, shared in zip(one, two, strict=True):
         for name, value in alone.items():
             if name.startswith("train/loss/"):
                 assert shared[name] == pytest.approx(value, rel=1e-4), (alone["step"], name)
         assert shared["train/grad_norm"] == pytest.approx(alone["train/grad_norm"], rel=1e-2)
     assert one[-1].keys() == two[-1].keys() and "train/loss/feature" in one[-1]
-    assert sum("train/loss/semantic" in line for line in one) > 4
+    assert sum("train/loss/semantic" in line for line in one) >= steps / 4
+
+    models = [load_file(tmp_path / run / "model" / "model.safetensors") for run in ("one", "two")]
+    torch.testing.assert_close(models[1], models[0], rtol=0, atol=RATE * steps / 4)
 
 
 def test_a_launcher_that_starts_too_few_is_noticed(

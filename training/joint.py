@@ -34,6 +34,8 @@ class Joint(nn.Module):
     def __init__(self, tokenizer: AudioTokenizer, head: SemanticHead | None) -> None:
         super().__init__()
         self.tokenizer, self.head = tokenizer, head
+        # what FSDP2 gathers one at a time, under the name at which Accelerate looks
+        self._no_split_modules = ["Layer"] if head is None else ["Layer", "Qwen2DecoderLayer"]
 
     def forward(
         self,

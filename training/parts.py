@@ -1,26 +1,25 @@
 """The set-up of a tokenizer's training: everything is checked and built here, before the first step."""
 
-import os
 import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.optimizer import AcceleratedOptimizer
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, set_seed
+from accelerate.utils import set_seed
 from pydantic import TypeAdapter
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from tokenizer import AudioTokenizer
+from training.average import Average, hollow
 from training.discriminators import Discriminators
 from training.joint import Joint, checkpoint_layers, compile_layers
 from training.losses import MultiScaleMelLoss
 from training.manifest import Clip, read_manifest
 from training.monitor import VALIDATION_SECONDS, Monitor
+from training.processes import lower_precision, replicate, start
 from training.recipes import FIXED, TokenizerTraining
 from training.run import first_difference, keep_settings, resume_state
 from training.segments import Segments
@@ -38,10 +37,11 @@ class Parts:
     """The step at which the run begins or goes on."""
     accelerator: Accelerator
     joint: nn.Module
-    optimizer: AcceleratedOptimizer
-    averaged: AveragedModel
+    optimizer: Optimizer
+    average: Average
+    """Of the weights: what the training is for."""
     discriminators: nn.Module
-    discriminator_optimizer: AcceleratedOptimizer
+    discriminator_optimizer: Optimizer
     judge: Discriminators
     """The discriminators without data-parallel wrapper, which must not see the tokenizer's backward pass."""
     mel: MultiScaleMelLoss
@@ -50,17 +50,11 @@ class Parts:
     samples: list[Clip]
     validation: list[Clip]
 
-    @property
-    def result(self) -> Joint:
-        """What the training is for: the average of the weights."""
-        return cast(Joint, self.averaged.module)
-
-    def save_model(self) -> None:
+    def save_model(self, result: Joint) -> None:
         """Write RUN/model, and the semantic head as RUN/model/semantic."""
-        if self.accelerator.is_main_process:
-            self.result.tokenizer.save_pretrained(self.run / "model")
-            if self.result.head is not None:
-                self.result.head.save_pretrained(self.run / "model" / "semantic")
+        result.tokenizer.save_pretrained(self.run / "model")
+        if result.head is not None:
+            result.head.save_pretrained(self.run / "model" / "semantic")
 
 
 def build(options: TokenizerTraining) -> Parts:
@@ -70,19 +64,7 @@ def build(options: TokenizerTraining) -> Parts:
         raise ValueError(
             f"{options.data}: no clip has a text to learn from; add texts, or --weights.semantic 0"
         )
-    ddp = DistributedDataParallelKwargs(find_unused_parameters=options.trainable == "partial")
-    accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(),
-        mixed_precision="bf16" if options.hardware.precision == "bf16" else "no",
-        kwargs_handlers=[ddp],
-    )
-    if accelerator.num_processes == 1 and {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys():
-        raise ValueError(
-            "accelerate was asked for several processes and started one, as its --cpu does without MPI; "
-            "launch with --config_file training/accelerate/ddp.yaml, which works on CPUs too"
-        )
-    if accelerator.distributed_type == DistributedType.FSDP:
-        raise ValueError("FSDP is not supported by this loop: use training/accelerate/ddp.yaml or nodes.yaml")
+    accelerator = start(unused=options.trainable == "partial")
     set_seed(options.seed)
     model, config = _tokenizer(options), options.shape.model
     judge = Discriminators(options.shape.discriminators)
@@ -105,8 +87,10 @@ def build(options: TokenizerTraining) -> Parts:
     if options.trainable == "decoder":
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith("decoder."))
-    averaged = AveragedModel(bare, multi_avg_fn=get_ema_multi_avg_fn(options.optimizer.ema))
-    averaged.to(accelerator.device)
+    shell = hollow(bare)
+    if options.hardware.precision == "bf16":
+        for module in (bare, judge):
+            lower_precision(module, accelerator.device)
     if options.hardware.checkpointing:
         checkpoint_layers(model)
     if options.hardware.compile:
@@ -119,13 +103,15 @@ def build(options: TokenizerTraining) -> Parts:
             trained, rates.learning_rate, betas=BETAS, weight_decay=rates.weight_decay, fused=True
         ),
     )
-    discriminators, discriminator_optimizer = accelerator.prepare(
+    average = Average(shell, dict(bare.named_parameters()), options.optimizer.ema)
+    accelerator.register_for_checkpointing(average, monitor)
+    discriminators, discriminator_optimizer = replicate(
+        accelerator,
         judge,
         torch.optim.AdamW(
             judge.parameters(), rates.discriminator_learning_rate, betas=BETAS, weight_decay=0.0, fused=True
         ),
     )
-    accelerator.register_for_checkpointing(averaged, monitor)
     first = resume_state(accelerator, options.run)
     if options.monitor.tensorboard and accelerator.is_main_process:
         monitor.open_tensorboard(first)
@@ -135,7 +121,7 @@ def build(options: TokenizerTraining) -> Parts:
         accelerator=accelerator,
         joint=joint,
         optimizer=optimizer,
-        averaged=averaged,
+        average=average,
         discriminators=discriminators,
         discriminator_optimizer=discriminator_optimizer,
         judge=judge,
@@ -151,14 +137,6 @@ def build(options: TokenizerTraining) -> Parts:
         samples=(validation or clips)[:2],
         validation=validation,
     )
-
-
-def total_over_processes(accelerator: Accelerator, number: int) -> int:
-    """The sum of what the processes give."""
-    if accelerator.num_processes == 1:
-        return number
-    total = accelerator.reduce(torch.tensor(number, device=accelerator.device), "sum")
-    return int(cast(torch.Tensor, total))
 
 
 def _tokenizer(options: TokenizerTraining) -> AudioTokenizer:

@@ -5,6 +5,8 @@ The same command continues the run that it finds in RUN, exactly where it was; w
 (seed, step) alone. Several processes share a step's batch:
 
     accelerate launch --config_file training/accelerate/ddp.yaml -m training.train_tokenizer ...
+
+or, for models that need it, split its weights too: fsdp2.yaml.
 """
 
 import logging
@@ -13,8 +15,9 @@ import sys
 
 import torch
 import tyro
-from accelerate.optimizer import AcceleratedOptimizer
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
 from tqdm import tqdm
 
 from tokenizer import AudioTokenizer
@@ -22,7 +25,8 @@ from training.discriminators import halves
 from training.joint import judged
 from training.losses import discriminator_loss, feature_loss, generator_loss, weighted_sum
 from training.monitor import gradient_norms, validate
-from training.parts import Parts, build, total_over_processes
+from training.parts import Parts, build
+from training.processes import total_over_processes
 from training.recipes import PRESETS, TokenizerTraining
 from training.run import StopRequest, save_state, trapezoid
 
@@ -69,7 +73,7 @@ def train(options: TokenizerTraining) -> AudioTokenizer:
             total, rate = weighted_sum(losses, weights), rates.learning_rate * factor
             values["train/lr"] = rate
             values["train/grad_norm"] = _update(parts, parts.optimizer, total, rate, rates.clip)
-            parts.averaged.update_parameters(accelerator.unwrap_model(parts.joint))
+            parts.average.update()
 
             values |= {f"train/loss/{name}": loss for name, loss in losses.items()}
             logged = {
@@ -84,32 +88,36 @@ def train(options: TokenizerTraining) -> AudioTokenizer:
             progress.set_postfix(mel=f"{logged['train/loss/mel']:.3f}", refresh=False)
             if done % options.monitor.every == 0:
                 monitor.log(accelerator, done)
-            if done % options.monitor.samples_every == 0 and accelerator.is_main_process:
-                monitor.sample(done, parts.result.tokenizer, parts.samples, parts.mel)
             stopping = total_over_processes(accelerator, int(stop.asked)) > 0
             scheduled = done % options.save_every == 0 or done == options.steps
+            sampling = done % options.monitor.samples_every == 0
+            result = parts.average.module() if sampling or scheduled or stopping else None
+            if result is not None and accelerator.is_main_process:
+                if sampling:
+                    monitor.sample(done, result.tokenizer, parts.samples, parts.mel)
+                if scheduled or stopping:
+                    parts.save_model(result)
+                if parts.validation and scheduled:
+                    monitor.write(done, validate(result, parts.mel, parts.validation))
             if scheduled or stopping:
-                parts.save_model()
-                if parts.validation and scheduled and accelerator.is_main_process:
-                    monitor.write(done, validate(parts.result, parts.mel, parts.validation))
                 save_state(accelerator, options.run, done)
             if stopping:
                 break
     if stop and accelerator.is_main_process:
         logger.warning("asked to stop: saved at step %d", done)
-    return parts.result.tokenizer.eval()
+    return parts.average.module().tokenizer.eval()
 
 
-def _update(parts: Parts, optimizer: AcceleratedOptimizer, loss: Tensor, rate: float, clip: float) -> Tensor:
+def _update(parts: Parts, optimizer: Optimizer, loss: Tensor, rate: float, clip: float) -> Tensor:
     """One step down the gradient of `loss`, which is no longer than `clip`; its norm before that."""
     for group in optimizer.param_groups:
         group["lr"] = rate
     parts.accelerator.backward(loss)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    norm = parts.accelerator.clip_grad_norm_(parameters, clip)
+    norm = nn.utils.clip_grad_norm_(parameters, clip)
     optimizer.step()
     optimizer.zero_grad()
-    return torch.as_tensor(0.0 if norm is None else norm)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def main(argv: list[str] | None = None) -> None:

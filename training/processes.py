@@ -1,0 +1,64 @@
+"""How the processes of a training share the work: alone, as replicas (DDP), with sharded weights (FSDP2)."""
+
+import os
+from typing import cast
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, FullyShardedDataParallelPlugin
+from accelerate.utils.operations import convert_outputs_to_fp32
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+
+def start(*, unused: bool) -> Accelerator:
+    """Join the other processes that `accelerate launch` started, if any.
+
+    `unused` says that a step may leave parameters without gradient. Precision is not Accelerate's: with
+    FSDP2 it would round the weights of whole modules, see `lower_precision`.
+    """
+    ddp = DistributedDataParallelKwargs(find_unused_parameters=unused)
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no", kwargs_handlers=[ddp])
+    if accelerator.num_processes == 1 and {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys():
+        raise ValueError(
+            "accelerate was asked for several processes and started one, as its --cpu does without MPI; "
+            "launch with --config_file training/accelerate/ddp.yaml, which works on CPUs too"
+        )
+    state, sharded = accelerator.state, os.environ.get("ACCELERATE_USE_FSDP") == "true"
+    if sharded and state.distributed_type == DistributedType.MULTI_CPU:
+        # Accelerate forgets on CPUs what its launcher was asked for, though all that it does then works there
+        state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
+        state.fsdp_plugin = FullyShardedDataParallelPlugin()
+    if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
+        raise ValueError("FSDP 1 is not supported: launch with training/accelerate/fsdp2.yaml")
+    return accelerator
+
+
+def replicate(
+    accelerator: Accelerator, module: nn.Module, optimizer: Optimizer
+) -> tuple[nn.Module, Optimizer]:
+    """Prepare a module of which every process keeps all weights, even where those of another are sharded."""
+    if not accelerator.is_fsdp2:
+        return accelerator.prepare(module, optimizer)
+    accelerator.register_for_checkpointing(module, optimizer)
+    device = accelerator.device
+    own = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(module.to(device), own), optimizer
+
+
+def lower_precision(module: nn.Module, device: torch.device) -> None:
+    """Run its forward pass under bf16 autocast, from float32 weights to float32 results.
+
+    Rounded weights are not cached: each is used once, and a cache would hold those of all layers.
+    """
+    autocast = torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
+    module.forward = convert_outputs_to_fp32(autocast(module.forward))
+
+
+def total_over_processes(accelerator: Accelerator, number: int) -> int:
+    """The sum of what the processes give."""
+    if accelerator.num_processes == 1:
+        return number
+    total = accelerator.reduce(torch.tensor(number, device=accelerator.device), "sum")
+    return int(cast(torch.Tensor, total))
