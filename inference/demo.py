@@ -13,7 +13,7 @@ import torch
 from gradio.utils import get_upload_folder
 from jaxtyping import Float
 
-from inference.synthesizer import DEFAULT_MODEL
+from inference.loading import DEFAULT_MODEL
 from tokenizer.audio import save_audio
 
 LABELS = gr.I18n(**json.loads(Path(__file__).with_name("demo_labels.json").read_text("utf-8")))

@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -104,7 +104,7 @@ class Piece:
     timing: Timing
 
 
-def speak(service: Service, request: Request, session: Session) -> Iterator[Piece]:
+def speak(service: Service, request: Request, session: Session) -> Generator[Piece, None, None]:
     """The take piece by piece; afterwards it is the last one in the session, unless nothing was spoken.
 
     The session has begun it. Leaving the iteration early, or `session.stop`, frees its place in the service.

@@ -5,7 +5,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from inference.synthesizer import DEFAULT_MODEL, Synthesizer
+from inference.loading import DEFAULT_MODEL
+from inference.synthesizer import Synthesizer
 from inference.upload import decode_upload
 from inference.voice import Voice
 from inference.voice_file import SUFFIX, saved_voice, write_voice
