@@ -2,8 +2,8 @@
 
     python -m eval.curves losses.png --runs RUN [RUN ...] --keys train/loss/mel,train/loss/semantic
 
-Reads RUN/metrics.jsonl. A line is the running mean over `--smooth` logged values; runs that never logged a
-key are left out of its panel.
+Reads RUN/metrics.jsonl. Keys `train/...` are drawn as running means over `--smooth` logged values, all others
+as they are; runs that never logged a key are left out of its panel.
 """
 
 import argparse
@@ -58,7 +58,8 @@ def draw(out: Path, runs: list[Path], keys: list[str], smooth: int) -> None:
             raise ValueError(f"{key}: logged by none of the runs; look into metrics.jsonl for what was")
         for name, (steps, values) in curves.items():
             if len(steps):
-                axis.plot(steps, running_mean(values, smooth), label=name, linewidth=1.2)
+                shown = running_mean(values, smooth) if key.startswith("train/") else values
+                axis.plot(steps, shown, label=name, linewidth=1.2)
         axis.set_title(key, fontsize=9)
         axis.set_xlabel("step", fontsize=8)
         axis.tick_params(labelsize=8)
