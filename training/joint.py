@@ -19,8 +19,6 @@ class Rebuilt(NamedTuple):
     """What a step's losses are made of; a tuple, so that wrappers of modules see its tensors."""
 
     audio: Float[Tensor, "b s"]
-    latents: Float[Tensor, "b t d"]
-    """The quantizer's output, which decoder and semantic head read."""
     codes: Int[Tensor, "b t k"]
     commitment: Float[Tensor, ""]
     codebook: Float[Tensor, ""]
@@ -30,6 +28,10 @@ class Rebuilt(NamedTuple):
 
 class Joint(nn.Module):
     """One forward pass of all that is trained together, as data-parallel wrappers want it (paper 3.2)."""
+
+    latents: Float[Tensor, "b t d"] | None = None
+    """The quantizer's output in the last pass, to ask for gradients at it: wrappers may return a copy of what
+    a pass returns, through which no loss was computed."""
 
     def __init__(self, tokenizer: AudioTokenizer, head: SemanticHead | None) -> None:
         super().__init__()
@@ -52,13 +54,13 @@ class Joint(nn.Module):
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             quantized = self.tokenizer.quantizer(self.tokenizer.latents(audio), depth)
+        self.latents = quantized.latents
         rebuilt = self.tokenizer.synthesize(quantized.latents)
         semantic = None
         if self.head is not None:
             semantic = self.head(quantized.latents, frames, tasks, texts).total
         return Rebuilt(
             rebuilt,
-            quantized.latents,
             quantized.codes,
             quantized.commitment_loss,
             quantized.codebook_loss,

@@ -155,9 +155,10 @@ def codebooks_in_use(used: Int[Tensor, "k v"]) -> list[tuple[float, float]]:
 
 
 def gradient_norms(
-    losses: Mapping[str, Float[Tensor, ""]], weights: LossWeights, latents: Float[Tensor, "b t d"]
+    losses: Mapping[str, Float[Tensor, ""]], weights: LossWeights, latents: Float[Tensor, "b t d"] | None
 ) -> dict[str, float]:
     """How hard the weighted semantic and mel losses pull at the quantizer's output (this process's items)."""
+    assert latents is not None, "no forward pass yet"
     norms = {}
     for name in ("semantic", "mel"):
         if name in losses:

@@ -37,6 +37,8 @@ class Parts:
     """The step at which the run begins or goes on."""
     accelerator: Accelerator
     joint: nn.Module
+    bare: Joint
+    """The same without data-parallel wrapper."""
     optimizer: Optimizer
     average: Average
     """Of the weights: what the training is for."""
@@ -120,6 +122,7 @@ def build(options: TokenizerTraining) -> Parts:
         first=first,
         accelerator=accelerator,
         joint=joint,
+        bare=bare,
         optimizer=optimizer,
         average=average,
         discriminators=discriminators,

@@ -69,7 +69,7 @@ def train(options: TokenizerTraining) -> AudioTokenizer:
                 real, fake = judged(parts.judge, batch.audio, rebuilt.audio)
                 losses |= {"adversarial": generator_loss(fake), "feature": feature_loss(real, fake)}
             if done % options.monitor.gradients_every == 0 and not frozen:
-                values |= gradient_norms(losses, weights, rebuilt.latents)
+                values |= gradient_norms(losses, weights, parts.bare.latents)
             total, rate = weighted_sum(losses, weights), rates.learning_rate * factor
             values["train/lr"] = rate
             values["train/grad_norm"] = _update(parts, parts.optimizer, total, rate, rates.clip)
