@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ from torch import Tensor
 from tokenizer import AudioTokenizer, load_audio
 from tokenizer.config import tiny
 from training.losses import LossWeights, MultiScaleMelLoss
-from training.manifest import read_manifest
+from training.manifest import read_manifest, write_manifest
 from training.monitor import Monitor, codebooks_in_use, gradient_norms
 from training.segments import Batch
+from training.train_tokenizer import main
 
 
 def batch(frames: list[int], failures: list[str] | None = None) -> Batch:
@@ -125,4 +127,20 @@ def test_tensorboard_has_numbers_sounds_and_pictures(corpus: Path, codec: Path, 
     assert (scalar.step, scalar.value) == (3, 1.5)
     assert {"0_original", "0_depth_1", "0_depth_6"} <= set(events.Tags()["audio"]) & set(
         events.Tags()["images"]
+    )
+
+
+def test_too_many_broken_files_end_the_run(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    clips = read_manifest(corpus)
+    broken = [replace(clip, audio=tmp_path / f"{i}.flac") for i, clip in enumerate(clips[:24])]
+    write_manifest(tmp_path / "half.jsonl", [*broken, *clips[24:]])
+    arguments = ["tiny", "--data", tmp_path / "half.jsonl", "--run", tmp_path / "run", "--steps", 100]
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in [*arguments, "--weights.semantic", 0]])
+    assert ended.value.code == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert (
+        "error: " in line and "files that were drawn cannot be read" in line and ".flac: no such file" in line
     )

@@ -284,22 +284,6 @@ def test_mistakes_end_with_one_line(
     assert not run.exists()
 
 
-def test_too_many_broken_files_end_the_run(
-    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    clips = read_manifest(corpus)
-    broken = [replace(clip, audio=tmp_path / f"{i}.flac") for i, clip in enumerate(clips[:24])]
-    write_manifest(tmp_path / "half.jsonl", [*broken, *clips[24:]])
-    arguments = ["tiny", "--data", tmp_path / "half.jsonl", "--run", tmp_path / "run", "--steps", 100]
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in [*arguments, "--weights.semantic", 0]])
-    assert ended.value.code == 2
-    line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert (
-        "error: " in line and "files that were drawn cannot be read" in line and ".flac: no such file" in line
-    )
-
-
 def test_some_broken_files_are_counted(corpus: Path, tmp_path: Path) -> None:
     clips = read_manifest(corpus)
     write_manifest(
