@@ -58,7 +58,7 @@ def address(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
     async def launch() -> "tuple[Blocks, str]":
         demo = app.build_demo(service.synthesizer, service)
-        server = {"server_name": "127.0.0.1", "prevent_thread_lock": True, "quiet": True, "ssr_mode": False}
+        server = {"server_name": "127.0.0.1", "prevent_thread_lock": True, "quiet": True}
         return demo, demo.launch(**server, **app.LOOK)[1]
 
     with pytest.MonkeyPatch.context() as patch:
