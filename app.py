@@ -85,7 +85,7 @@ def build_demo(synthesizer: Synthesizer, service: Service | None = None) -> gr.B
 
 
 def build_app(synthesizer: Synthesizer, service: Service, voices: VoiceFolder) -> FastAPI:
-    """The API under /v1 and the page at /, whose takes share one engine; CAT_TTS_API_KEY guards the API alone."""
+    """The API under /v1 and the page at /, of one engine. CAT_TTS_API_KEY is asked of the API alone."""
     server = create_server(service, voices, api_key=os.environ.get(API_KEY) or None)
     return gr.mount_gradio_app(server, build_demo(synthesizer, service), path="/", **LOOK)
 
