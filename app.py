@@ -1,22 +1,30 @@
-"""The page in the browser: `python app.py`, then open the address that it prints."""
+"""The page in the browser, and the API beside it: `python app.py`, then open the address that it prints."""
 
 import logging
+import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import tyro
+from fastapi import FastAPI
 from gradio.themes import Default
 
 from inference import Synthesizer
+from inference.commands_serve import API_KEY, listen, orderly_end, run, url
 from inference.demo import LABELS
 from inference.demo_clone import CloneTab
 from inference.demo_codec import CodecTab
+from inference.server import create_server
 from inference.service import Service
 from inference.speed import measure
+from inference.voice_folder import VoiceFolder
 
 SLOTS = 4
+GRACE_SECONDS = 2
+"""A page that is open never hangs up by itself."""
 FORGET_EVERY, FORGET_AFTER = 300, 3600
 """Seconds: how often the files of the page are looked through, and how old they may get."""
 CSS = """
@@ -33,13 +41,15 @@ LOOK: dict[str, Any] = {
     "i18n": LABELS,
     "footer_links": ["settings"],
     "run_history": False,
+    "ssr_mode": False,
+    "max_file_size": "20mb",
 }
 """What Gradio takes in `launch` and `mount_gradio_app`, and not with the page."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Clone voices in the browser."""
+    """Clone voices in the browser; programs find the API of `cat-tts serve` under /v1."""
 
     model: str | None = None
     """Folder or hub id, such as OpenMOSS-Team/MOSS-TTS-Local-Transformer; the embedded model by default."""
@@ -50,10 +60,10 @@ class Options:
     host: str = "127.0.0.1"
     """0.0.0.0 lets other machines in; a browser gives them its microphone over HTTPS alone."""
     port: int = 7860
-    share: bool = False
-    """Open a public address through Gradio's servers."""
     slots: int = SLOTS
-    """Takes that are made at once."""
+    """Takes that are made at once, for the page and the API together."""
+    voices: Path | None = None
+    """Folder of .catvoice files, where the voices that clients of the API bring are kept."""
 
 
 def build_demo(synthesizer: Synthesizer, service: Service | None = None) -> gr.Blocks:
@@ -74,21 +84,24 @@ def build_demo(synthesizer: Synthesizer, service: Service | None = None) -> gr.B
     return demo.queue(default_concurrency_limit=2 * service.engine.slots, max_size=64)
 
 
+def build_app(synthesizer: Synthesizer, service: Service, voices: VoiceFolder) -> FastAPI:
+    """The API under /v1 and the page at /, of one engine. CAT_TTS_API_KEY is asked of the API alone."""
+    server = create_server(service, voices, api_key=os.environ.get(API_KEY) or None)
+    return gr.mount_gradio_app(server, build_demo(synthesizer, service), path="/", **LOOK)
+
+
 def main(argv: list[str] | None = None) -> None:
-    """Serve the page; a mistake of the user ends with one line on stderr and exit code 2."""
+    """Serve until SIGTERM or Ctrl-C; a mistake of the user ends with one line on stderr and exit code 2."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options = tyro.cli(Options, prog="app.py", args=argv)
     try:
-        synthesizer = Synthesizer.from_pretrained(options.model, options.tokenizer, options.device)
-        demo = build_demo(synthesizer, Service(synthesizer, slots=options.slots))
-        demo.launch(
-            server_name=options.host,
-            server_port=options.port,
-            share=options.share,
-            ssr_mode=False,
-            max_file_size="20mb",
-            **LOOK,
-        )
+        with orderly_end(), listen(options.host, options.port) as door:
+            synthesizer = Synthesizer.from_pretrained(options.model, options.tokenizer, options.device)
+            voices = VoiceFolder(synthesizer, options.voices)
+            with Service(synthesizer, slots=options.slots) as service:
+                app = build_app(synthesizer, service, voices)
+                print(f"The page: {url(door)}", flush=True)
+                run(app, door, GRACE_SECONDS, access_log=False)
     except (ValueError, OSError) as error:
         print("app.py: " + " ".join(str(error).splitlines()), file=sys.stderr)
         sys.exit(2)

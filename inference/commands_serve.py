@@ -78,7 +78,7 @@ def serve(options: Serve) -> None:
     api_key = options.api_key or os.environ.get(API_KEY) or None
     if options.host not in LOOPBACK and api_key is None:
         logger.warning("cat-tts: %s lets other machines in, and there is no API key", options.host)
-    with _orderly_end(), listen(options.host, options.port) as door:
+    with orderly_end(), listen(options.host, options.port) as door:
         synthesizer = Synthesizer.from_pretrained(options.model, options.tokenizer, options.device)
         voices = VoiceFolder(synthesizer, options.voices, most=options.limits.max_voices)
         capacity = options.capacity
@@ -92,7 +92,7 @@ def serve(options: Serve) -> None:
 
 
 @contextmanager
-def _orderly_end() -> Iterator[None]:
+def orderly_end() -> Iterator[None]:
     """SIGTERM ends the blocks inside in order, with exit code 0."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
@@ -111,7 +111,13 @@ def listen(host: str, port: int) -> socket.socket:
         raise ValueError(f"{host}:{port}: cannot be listened on ({error}); choose another") from None
 
 
-def run(app: "FastAPI", door: socket.socket, grace_seconds: int) -> None:
+def url(door: socket.socket) -> str:
+    """What a browser on this machine opens."""
+    host, port = door.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def run(app: "FastAPI", door: socket.socket, grace_seconds: int, *, access_log: bool = True) -> None:
     """Serve until SIGTERM or Ctrl-C.
 
     Then nobody is let in any more, and answers under way have `grace_seconds` to come to an end; what is left
@@ -123,8 +129,9 @@ def run(app: "FastAPI", door: socket.socket, grace_seconds: int) -> None:
         with suppress(asyncio.CancelledError):  # an answer that is cut here is no fault, and no news
             await app(scope, receive, send)
 
-    host, port = door.getsockname()[:2]
-    print(f"cat-tts: http://{f'[{host}]' if ':' in host else host}:{port}/v1", flush=True)
-    config = uvicorn.Config(quiet, timeout_graceful_shutdown=grace_seconds, server_header=False)
+    print(f"cat-tts: {url(door)}/v1", flush=True)
+    config = uvicorn.Config(
+        quiet, timeout_graceful_shutdown=grace_seconds, server_header=False, access_log=access_log
+    )
     with suppress(KeyboardInterrupt):  # uvicorn raises it once more when it is done
         uvicorn.Server(config).run(sockets=[door])

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import io
 import json
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -264,14 +265,25 @@ def test_the_codec_alone(service: Service, prompt_file: Path) -> None:
 
 @pytest.mark.parametrize(
     ("argv", "told"),
-    [(["--model", "no/such/model folder"], "no/such/model folder"), (["--slots", "0"], "slots=0")],
+    [
+        (["--model", "no/such/model folder"], "no/such/model folder"),
+        (["--slots", "0"], "slots=0"),
+        (["--port", "70000"], "choose 1 to 65535"),
+    ],
 )
 def test_mistakes_at_the_start_end_in_a_line(
     argv: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
-        app.main(argv)
-    error = capsys.readouterr().err
-    assert (
-        caught.value.code == 2 and error.startswith("app.py: ") and told in error and error.count("\n") == 1
-    )
+        app.main(["--port", "0", *argv])
+    said = capsys.readouterr()
+    assert caught.value.code == 2 and said.out == "" and said.err.count("\n") == 1
+    assert said.err.startswith("app.py: ") and told in said.err
+
+
+def test_a_port_in_use_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as caught:
+        app.main(["--port", str(taken.getsockname()[1])])
+    said = capsys.readouterr()
+    assert caught.value.code == 2 and said.out == "" and said.err.count("\n") == 1
+    assert "cannot be listened on" in said.err

@@ -1,6 +1,7 @@
 """The page in a real browser: what a visitor sees, hears and presses."""
 
 import asyncio
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import app  # noqa: E402
 from inference import Synthesizer  # noqa: E402
 from inference.demo import EXAMPLE  # noqa: E402
 from inference.service import Service  # noqa: E402
+from tokenizer.codes_file import read_codes  # noqa: E402
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -37,6 +39,8 @@ SWITCHES = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--use-fake-ui-for-media-stream",
+    "--use-fake-device-for-media-stream",  # a microphone that beeps
 ]
 LONG = "The quick brown fox sleeps under the old garden house today. " * 8
 PATIENCE = 60_000
@@ -58,7 +62,7 @@ def address(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
     async def launch() -> "tuple[Blocks, str]":
         demo = app.build_demo(service.synthesizer, service)
-        server = {"server_name": "127.0.0.1", "prevent_thread_lock": True, "quiet": True, "ssr_mode": False}
+        server = {"server_name": "127.0.0.1", "prevent_thread_lock": True, "quiet": True}
         return demo, demo.launch(**server, **app.LOOK)[1]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -141,6 +145,12 @@ def test_upload_type_choose_a_depth_and_generate(visit, prompt_file: Path) -> No
     with page.expect_download() as download:
         page.click("#files a[download$='.wav']")
     assert Path(download.value.path()).read_bytes()[:4] == b"RIFF"
+    with page.expect_download() as download:
+        page.click("#files a[download$='.json']")
+    assert json.loads(Path(download.value.path()).read_text())["text"] == "Good morning."
+    with page.expect_download() as download:
+        page.click("#files a[download$='.cat']")
+    assert read_codes(download.value.path()).depth == 3
 
     first = page.input_value("#seed input")
     page.check("#lock input")
@@ -165,6 +175,15 @@ def test_upload_type_choose_a_depth_and_generate(visit, prompt_file: Path) -> No
     page.click("#master_take")
     page.wait_for_function("document.querySelectorAll('#takes input').length == 4")
     assert "(mastered): depth 12" in page.inner_text("#takes label:first-child")
+    page.wait_for_selector("#files a[download^='take-4-']")
+    page.click("#takes label:last-child")
+    page.wait_for_selector("#files a[download^='take-1-']")
+    assert "at 0.375 kbit/s" in page.inner_text("#status .prose")
+
+    page.click("#forget")
+    page.wait_for_selector("#takes", state="hidden")
+    page.wait_for_selector("#whole", state="hidden")
+    assert "stopped:" not in page.inner_text("#status .prose")
 
 
 def test_audio_is_played_before_the_take_is_whole_and_stop_stops(visit, service: Service) -> None:
@@ -218,6 +237,28 @@ def test_a_phone_in_the_dark_in_chinese(visit) -> None:
         assert box and box["x"] >= 0 and box["x"] + box["width"] <= 390, name
 
 
+def test_a_voice_from_the_microphone(visit) -> None:
+    page = visit(permissions=["microphone"])
+    page.click("#prompt [aria-label='Record audio']")
+    page.click("#prompt .record-button")
+    page.wait_for_timeout(1500)
+    page.click("#prompt .stop-button")
+    page.wait_for_function("document.querySelector('#advice').innerText.includes('It lasts ')")
+    page.wait_for_selector("#prompt .waveform-container")
+    page.fill("#words textarea", "Beep.")
+    page.check("#consent input")
+    page.fill("#text textarea", "Good morning.")
+    page.click("#generate")
+    wait_for_status(page, "stopped:")
+
+
+def test_a_text_is_shown_as_it_is_spoken(visit) -> None:
+    page = visit()
+    page.fill("#text textarea", "It is 5 o'clock.")
+    page.click("#spell")
+    page.wait_for_function("document.querySelector('#spelt textarea')?.value == 'It is five o\\'clock.'")
+
+
 def test_the_codec_alone(visit) -> None:
     page = visit()
     page.get_by_role("tab", name="Codec").click()
@@ -226,3 +267,6 @@ def test_the_codec_alone(visit) -> None:
     page.click("#measure")
     page.wait_for_selector("#decoded .waveform-container")
     assert "0.125" in page.inner_text("#rates")
+    page.click("#codec_depth input[type=range]", position={"x": 2, "y": 5})
+    page.wait_for_selector("text=/^0.125 kbit.s$/")
+    page.wait_for_selector("#decoded a[download='depth-1.wav']")
