@@ -180,6 +180,11 @@ def test_upload_type_choose_a_depth_and_generate(visit, prompt_file: Path) -> No
     page.wait_for_selector("#files a[download^='take-1-']")
     assert "at 0.375 kbit/s" in page.inner_text("#status .prose")
 
+    page.click("#compare button")
+    page.click("#compare_run")
+    for part in ("#audio_a", "#audio_b"):
+        page.wait_for_selector(f"{part} .waveform-container")
+
     page.click("#forget")
     page.wait_for_selector("#takes", state="hidden")
     page.wait_for_selector("#whole", state="hidden")
