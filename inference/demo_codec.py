@@ -53,7 +53,14 @@ class CodecTab:
         self.depth.change(
             self.rate_of, self.depth, self.rate, queue=False, show_progress="hidden", api_visibility="private"
         )
-        self.depth.release(self.decode, [self.coded, self.depth], shown, api_visibility="private")
+        # While the slider is dragged, or typed into, only the latest depth waits for its turn.
+        self.depth.change(
+            self.decode,
+            [self.coded, self.depth],
+            shown,
+            trigger_mode="always_last",
+            api_visibility="private",
+        )
 
     def rate_of(self, depth: float) -> str:
         return f"{self.tokenizer.config.bitrate(int(depth)) / 1000:g} kbit/s"
