@@ -107,10 +107,12 @@ def official_text(text: str, language: Language) -> str:
 def modern_errors(truth: str, hypothesis: str, language: Language) -> Errors:
     """Errors after a normalisation that knows numbers, spellings and widths; `words` may be 0.
 
-    English: words after Whisper's normaliser. Chinese: characters after `normalise_chinese`.
+    English: words after Whisper's normaliser, which is shown straight apostrophes, as it knows no others.
+    Chinese: characters after `normalise_chinese`.
     """
     if language == "en":
-        return count_errors(normalise_english(truth), normalise_english(hypothesis))
+        wanted, heard = (normalise_english(text.replace("\u2019", "'")) for text in (truth, hypothesis))
+        return count_errors(wanted, heard)
     return count_errors(" ".join(normalise_chinese(truth)), " ".join(normalise_chinese(hypothesis)))
 
 
