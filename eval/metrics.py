@@ -173,15 +173,16 @@ def _require_finite(*signals: np.ndarray) -> None:
 
 
 class Transcriber:
-    """English speech to text: Whisper base (int8), beam 5, temperature 0, no context, no timestamps.
+    """Speech to text: Whisper base (int8), beam 5, temperature 0, no context, no timestamps.
 
-    `folder` is the assets folder. CPU threads follow OMP_NUM_THREADS.
+    `folder` is the assets folder, `language` a code of Whisper's. CPU threads follow OMP_NUM_THREADS.
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, language: str = "en") -> None:
         from faster_whisper import WhisperModel  # pyright: ignore[reportMissingImports]  # large
 
         verify(folder, "whisper-base/")
+        self._language = language
         self._model = WhisperModel(str(Path(folder) / "whisper-base"), device="cpu", compute_type="int8")
 
     def __call__(self, audio: np.ndarray, sample_rate: int) -> str:
@@ -191,7 +192,7 @@ class Transcriber:
             return ""
         segments, _ = self._model.transcribe(
             resample(audio, sample_rate),
-            language="en",
+            language=self._language,
             beam_size=5,
             temperature=0.0,
             condition_on_previous_text=False,
