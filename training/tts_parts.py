@@ -50,10 +50,9 @@ class Parts:
 def build(options: TTSTraining) -> Parts:
     """Check the options, build everything, load RUN's state; raise ValueError before anything is written."""
     codes, info = read_codes(options.codes), read_info(options.codes)
-    if not 0 < options.monitor.validation < len(codes):
+    if not 0 < options.validation < len(codes):
         raise ValueError(
-            f"monitor.validation={options.monitor.validation} of {len(codes)} utterances: keep some, "
-            "train on some"
+            f"validation={options.validation} of {len(codes)} utterances: keep some, train on some"
         )
     accelerator = start(unused=False)
     set_seed(options.seed)
@@ -132,10 +131,10 @@ def _write_text(text: TextTokenizer, run: Path) -> None:
 def _batches(
     options: TTSTraining, config: TTSConfig, text: TextTokenizer, codes: Dataset, accelerator: Accelerator
 ) -> tuple[Batches, list[Batch]]:
-    """The training's batches, and those of `monitor.validation` utterances kept out of it."""
+    """The training's batches, and those of `validation` utterances kept out of it."""
     order = np.random.default_rng(options.seed).permutation(len(codes))
-    kept_out = np.sort(order[: options.monitor.validation])
-    used = np.sort(order[options.monitor.validation :])
+    kept_out = np.sort(order[: options.validation])
+    used = np.sort(order[options.validation :])
     training = Batches(
         codes.select(used),
         config,

@@ -34,8 +34,6 @@ class MonitorConfig:
 
     every: int = 25
     """Steps between two lines of RUN/metrics.jsonl."""
-    validation: int = 64
-    """Utterances kept out of the training, for the validation loss that is logged with each save."""
     tensorboard: bool = False
     """Also write RUN/tensorboard. Needs the package tensorboard."""
 
@@ -69,6 +67,8 @@ class TTSTraining:
     steps: int
     save_every: int = 500
     seed: int = 0
+    validation: int = 64
+    """Utterances kept out of the training; their loss is logged with each save."""
     shape: Annotated[TTSConfig, tyro.conf.Suppress]
     """But for codebooks and vocabulary, which are those of the codes and of the text tokenizer."""
     batches: BatchConfig = field(default_factory=BatchConfig)
@@ -82,7 +82,7 @@ class TTSTraining:
             raise ValueError(f"steps={self.steps}, save_every={self.save_every}: give numbers from 1 on")
 
 
-FIXED = ("seed", "shape", "batches", "tokenizer_sha256")
+FIXED = ("seed", "validation", "shape", "batches", "tokenizer_sha256")
 """What a run keeps to its end: a resume with other values would not continue it."""
 
 
@@ -117,7 +117,8 @@ def tiny() -> TTSTraining:
         shape=models.tiny(),
         batches=BatchConfig(rows=200),
         optimizer=OptimizerConfig(learning_rate=1e-2, warmup=2, ema=0.5),
-        monitor=MonitorConfig(every=1, validation=8),
+        validation=8,
+        monitor=MonitorConfig(every=1),
         hardware=HardwareConfig(precision="fp32"),
     )
 
