@@ -169,7 +169,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="python -m eval.dropout_sweep", description="Sweep p.")
     parser.add_argument("runs", type=Path, help="folder of the runs")
-    parser.add_argument("--codes", type=Path, required=True, help="folder of training.codes")
+    parser.add_argument("--codes", type=Path, required=True, help="folder of training.prepare")
     parser.add_argument(
         "--p", type=lambda text: [float(part) for part in text.split(",")], default=[0.0, 0.5, 1.0]
     )

@@ -33,7 +33,7 @@ def test_a_corpus_becomes_a_voice(corpus: Path, tmp_path: Path) -> None:
         *["training.train_tokenizer", "tiny", "--data", corpus, "--run", codec, "--steps", 50],
         *["--adversarial-from", 40, "--optimizer.warmup", 5, "--optimizer.ema", 0.8],
     )
-    command("training.codes", codes, "--manifest", corpus, "--tokenizer", codec / "model")
+    command("training.prepare", codes, "--manifest", corpus, "--tokenizer", codec / "model")
     command(
         *["training.train_tts", "tiny", "--codes", codes, "--run", tts, "--steps", 50, "--batches.rows", 400],
         *["--optimizer.warmup", 5, "--optimizer.ema", 0.8],

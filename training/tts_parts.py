@@ -1,7 +1,7 @@
 """The set-up of a TTS model's training: everything is checked and built here, before the first step."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from datasets import Dataset
 from pydantic import TypeAdapter
 from torch import nn
 from torch.optim import Optimizer
@@ -20,8 +19,9 @@ from torch.utils.data import DataLoader
 from cat_tts import CatTTS, TTSConfig
 from cat_tts.text import SENTENCEPIECE_FILE, TextTokenizer, load_text_tokenizer, train_sentencepiece
 from training.average import Average, hollow
-from training.codes import CodesInfo, read_codes, read_info
+from training.codes import Codes, CodesInfo, read_codes, read_info
 from training.examples import Batch, Batches, DropoutConfig
+from training.mixture import epoch_indices, read_mixture
 from training.processes import ignore_signals, lower_precision, start
 from training.run import keep_settings, resume_state
 from training.tts_monitor import Monitor
@@ -58,6 +58,7 @@ def build(options: TTSTraining) -> Parts:
     set_seed(options.seed)
     settings = TypeAdapter(TTSTraining).dump_python(options, mode="json")
     settings["tokenizer_sha256"] = info.tokenizer_sha256
+    settings["mixture"] = asdict(read_mixture(options.codes))
     with accelerator.main_process_first():
         bare, text = _model(options, codes, info)
         training, validation = _batches(options, bare.config, text, codes, accelerator)
@@ -104,7 +105,7 @@ def build(options: TTSTraining) -> Parts:
     )
 
 
-def _model(options: TTSTraining, codes: Dataset, info: CodesInfo) -> tuple[CatTTS, TextTokenizer]:
+def _model(options: TTSTraining, codes: Codes, info: CodesInfo) -> tuple[CatTTS, TextTokenizer]:
     """Random weights, and a SentencePiece model of the run's own, trained on all texts of the codes."""
     path = options.run / SENTENCEPIECE_FILE
     if path.exists():
@@ -129,14 +130,15 @@ def _write_text(text: TextTokenizer, run: Path) -> None:
 
 
 def _batches(
-    options: TTSTraining, config: TTSConfig, text: TextTokenizer, codes: Dataset, accelerator: Accelerator
+    options: TTSTraining, config: TTSConfig, text: TextTokenizer, codes: Codes, accelerator: Accelerator
 ) -> tuple[Batches, list[Batch]]:
     """The training's batches, and those of `validation` utterances kept out of it."""
     order = np.random.default_rng(options.seed).permutation(len(codes))
     kept_out = np.sort(order[: options.validation])
     used = np.sort(order[options.validation :])
+    spoken = codes.select(used)
     training = Batches(
-        codes.select(used),
+        spoken,
         config,
         text,
         options.batches,
@@ -145,11 +147,17 @@ def _batches(
         steps=options.steps,
         rank=accelerator.process_index,
         world=accelerator.num_processes,
+        epochs=partial(_epoch, spoken["source"][:], np.array(spoken["frames"][:]), options),
     )
     alone = Batches(
         codes.select(kept_out), config, text, options.batches, DropoutConfig(), seed=options.seed, steps=0
     )
     return training, [alone.collate([(i,)]) for i in alone.usable.tolist()]
+
+
+def _epoch(sources: list[str], frames: np.ndarray, options: TTSTraining, epoch: int) -> np.ndarray:
+    chosen = read_mixture(options.codes)
+    return epoch_indices(sources, frames, chosen, seed=options.seed, epoch=epoch)
 
 
 def _freeze(model: CatTTS, deepest: int) -> None:

@@ -61,7 +61,7 @@ class TTSTraining:
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
     codes: Path
-    """Folder of shards, see training.codes."""
+    """Folder of shards, see training.prepare."""
     run: Path = Path("runs/tts")
     """Folder of the run: state, metrics, and the model as RUN/model."""
     steps: int
@@ -82,7 +82,7 @@ class TTSTraining:
             raise ValueError(f"steps={self.steps}, save_every={self.save_every}: give numbers from 1 on")
 
 
-FIXED = ("seed", "validation", "shape", "batches", "tokenizer_sha256")
+FIXED = ("seed", "validation", "shape", "batches", "tokenizer_sha256", "mixture")
 """What a run keeps to its end: a resume with other values would not continue it."""
 
 
