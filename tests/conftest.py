@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,15 @@ import soundfile
 import torch
 from command import TEXT, WORDS, Command, clone_command
 from corpus import write_corpus
+from voxbox import Planted, voxbox
 
 import cat_tts.config
 import tokenizer.config
 from cat_tts import CatTTS
 from cat_tts.text import train_sentencepiece
 from tokenizer import AudioTokenizer
+from training.manifest import write_manifest
+from training.voxbox import voxbox as read_voxbox
 
 GOLDEN = Path(__file__).parent / "golden"
 VOCABULARY = """
@@ -141,8 +145,20 @@ def codec(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def codes(corpus: Path, codec: Path, datasets_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The codes of `corpus` by `codec`."""
-    from training.codes import CodesOptions, encode_corpus  # slow to import, and few tests need it
+    from training.prepare import PrepareOptions, prepare  # slow to import, and few tests need it
 
     folder = tmp_path_factory.mktemp("codes")
-    encode_corpus(CodesOptions(out=folder, manifest=corpus, tokenizer=codec))
+    prepare(PrepareOptions(out=folder, manifest=corpus, tokenizer=str(codec), clips_per_shard=20))
     return folder
+
+
+@pytest.fixture(scope="session")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Planted]]:
+    """By layout, the manifest of the VoxBox fixture and what is wrong with it."""
+    made = {}
+    for layout in ("tar", "files"):
+        root = tmp_path_factory.mktemp("voxbox")
+        planted = voxbox(root, layout)
+        write_manifest(root / "manifest.jsonl", read_voxbox(root, Counter()))
+        made[layout] = (root / "manifest.jsonl", planted)
+    return made

@@ -9,7 +9,6 @@ from datasets import Dataset
 
 from cat_tts.config import tiny
 from cat_tts.sequence import join_texts, prompt_rows
-from training.codes import FEATURES
 from training.examples import Batch, Batches
 
 CONFIG = replace(tiny(), num_codebooks=3, codebook_size=64)  # pad code 64; audio_start 1, audio_end 2, slot 3
@@ -43,7 +42,7 @@ def utterances(frames: Sequence[int], speakers: str) -> Dataset:
         }
         for i, n in enumerate(frames)
     ]
-    return Dataset.from_list(rows, features=FEATURES)
+    return Dataset.from_list(rows)
 
 
 def batches(codes: Dataset, **changes) -> Batches:

@@ -33,7 +33,7 @@ def test_a_corpus_becomes_a_voice(corpus: Path, tmp_path: Path) -> None:
         *["training.train_tokenizer", "tiny", "--data", corpus, "--run", codec, "--steps", 50],
         *["--adversarial-from", 40, "--optimizer.warmup", 5, "--optimizer.ema", 0.8],
     )
-    command("training.codes", codes, "--manifest", corpus, "--tokenizer", codec / "model")
+    command("training.prepare", codes, "--manifest", corpus, "--tokenizer", codec / "model")
     short = ["--preset", "tiny", "--steps", 50, "--warmup", 5, "--ema", 0.8]
     command("training.tts", tts, "--codes", codes, *short, "--validation", 8, "--rows-per-batch", 400)
     for run, loss in ((codec, "train/loss/mel"), (tts, "validation/loss/codes")):

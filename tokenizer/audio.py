@@ -37,18 +37,33 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int = 24_000) -> Float
         raise AudioError(f"{path}: is a folder; name one audio file in it")
     try:
         with open(path, "rb") as file:
-            samples, file_rate = soundfile.read(file, dtype="float32", always_2d=True)
+            samples, file_rate = read_samples(file, path)
     except FileNotFoundError:
         raise AudioError(f"{path}: no such file; check the spelling and the folder") from None
     except OSError as error:
         raise AudioError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+    return resample(samples, file_rate, sample_rate, path)
+
+
+def read_samples(file: BinaryIO, name: object) -> tuple[Float[np.ndarray, " s"], int]:
+    """The mean of the channels as float32, and the rate in Hz; AudioError, which calls it `name`, for what
+    is not audio."""
+    try:
+        samples, file_rate = soundfile.read(file, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, TypeError):  # TypeError: soundfile takes *.raw for headerless samples
-        raise AudioError(f"{path}: not readable as audio; convert it to wav, flac, ogg or mp3") from None
+        raise AudioError(f"{name}: not readable as audio; convert it to wav, flac, ogg or mp3") from None
     if not np.isfinite(samples).all():
-        raise AudioError(f"{path}: holds NaN or infinite samples; export it again from its source")
-    mono = soxr.resample(samples.mean(axis=1), file_rate, sample_rate, quality="HQ")
+        raise AudioError(f"{name}: holds NaN or infinite samples; export it again from its source")
+    return samples.mean(axis=1), file_rate
+
+
+def resample(
+    samples: Float[np.ndarray, " s"], file_rate: int, sample_rate: int, name: object
+) -> Float[Tensor, " s"]:
+    """Samples in [-1, 1] at another rate; AudioError, which calls them `name`, where there are none."""
+    mono = soxr.resample(samples, file_rate, sample_rate, quality="HQ")
     if mono.size == 0:
-        raise AudioError(f"{path}: holds no samples; record or export it again")
+        raise AudioError(f"{name}: holds no samples; record or export it again")
     return torch.from_numpy(mono).clamp(-1, 1)
 
 

@@ -1,28 +1,28 @@
-"""Encode a corpus once: `python -m training.codes OUT --manifest FILE --tokenizer FOLDER`.
+"""Speech as code shards: how `training.prepare` stores them, and how training reads them.
 
-Every clip that has a text becomes one row of a Parquet shard: codes at full depth, text, speaker. A shard
-is written whole or not at all, and a second call goes on where the first one ended.
+A folder holds `codes.json`, which says what the codes are, and `codes-00000.parquet` and so on. A row is an
+utterance: text, speaker, language, source, frames, and its codes at full depth, packed: layer behind layer,
+so that the first bytes are the utterance at a lower depth, each code in so many bits as the codebook needs.
 """
 
-import hashlib
 import json
-import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Any, NamedTuple, cast, overload
 
-import tyro
-from datasets import Dataset, Features, Sequence, Value
-from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
+import numpy as np
+import pyarrow
+from datasets import Dataset, Features, IterableDataset, Value, load_dataset
+from fsspec.core import url_to_fs
+from jaxtyping import Int, Int16
+from pyarrow import parquet
+from pydantic import TypeAdapter, ValidationError
 
-from tokenizer import AudioTokenizer, load_audio
-from tokenizer.checkpoint import WEIGHTS, read_config, write_config
-from training.manifest import Clip, read_manifest
-
-logger = logging.getLogger(__name__)
+from tokenizer import AudioTokenizer
+from tokenizer.coded_audio import fingerprint
 
 INFO = "codes.json"
 FEATURES = Features(
@@ -30,10 +30,12 @@ FEATURES = Features(
         "text": Value("string"),
         "speaker": Value("string"),
         "language": Value("string"),
+        "source": Value("string"),
         "frames": Value("int32"),
-        "codes": Sequence(Sequence(Value("int16"))),
+        "codes": Value("binary"),
     }
 )
+"""Of a shard as stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,124 +44,170 @@ class CodesInfo:
 
     num_codebooks: int
     codebook_size: int
+    frame_rate: float
+    """Frames a second."""
     tokenizer_sha256: str
-    """Of the tokenizer's `model.safetensors`."""
+    """Of its quantizer, which says what the codes mean: `tokenizer.coded_audio.fingerprint` in hex."""
     clips_sha256: str
     """Of the clips' names, durations, texts and speakers, in order."""
     clips: int
-    clips_per_shard: int
+    """Of the manifest; those that could not be read have no row."""
+    num_shards: int
 
     @property
     def shards(self) -> list[str]:
         """File names."""
-        return [f"codes-{i:05d}.parquet" for i in range(-(-self.clips // self.clips_per_shard))]
+        return [shard_name(i) for i in range(self.num_shards)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class CodesOptions:
-    """Which clips, by which tokenizer, into which folder."""
+class Skipped(NamedTuple):
+    """A clip without row, and why. Shards keep theirs in their metadata: those of all become one list."""
 
-    out: Annotated[Path, tyro.conf.Positional]
-    manifest: Path
-    tokenizer: Path
-    """Folder of an AudioTokenizer."""
-    max_seconds: float = 30.0
-    """Longer clips are left out, and counted."""
-    clips_per_shard: int = 1000
-    batch_seconds: float = 120.0
-    """Most audio encoded at once, padding included."""
-    device: str = "cpu"
+    clip: str
+    source: str
+    why: str
 
 
-def encode_corpus(options: CodesOptions) -> CodesInfo:
-    """Write the shards that are still missing; raise ValueError when OUT holds codes of something else."""
-    clips = [clip for clip in read_manifest(options.manifest) if clip.text and clip.task == "asr"]
-    kept = [clip for clip in clips if clip.duration <= options.max_seconds]
-    logger.info("%d clips with text, %d of them too long", len(clips), len(clips) - len(kept))
-    if not kept:
-        raise ValueError(f"{options.manifest}: no clip has a text and at most {options.max_seconds} s")
-    tokenizer = AudioTokenizer.from_pretrained(options.tokenizer).to(options.device)
-    info = CodesInfo(
-        num_codebooks=tokenizer.config.num_codebooks,
-        codebook_size=tokenizer.config.codebook_size,
-        tokenizer_sha256=hashlib.sha256((options.tokenizer / WEIGHTS).read_bytes()).hexdigest(),
-        clips_sha256=_digest(kept),
-        clips=len(kept),
-        clips_per_shard=options.clips_per_shard,
-    )
-    options.out.mkdir(parents=True, exist_ok=True)
-    if not (options.out / INFO).exists():
-        write_config(options.out / INFO, info)
-    elif read_info(options.out) != info:
-        raise ValueError(f"{options.out} holds codes of another tokenizer or corpus: choose an empty folder")
-    for i, name in enumerate(tqdm(info.shards, desc="shards")):
-        path = options.out / name
-        if not path.exists():
-            first = i * options.clips_per_shard
-            rows = _encode(tokenizer, kept[first : first + options.clips_per_shard], options)
-            temporary = path.with_suffix(".tmp")
-            Dataset.from_list(rows, features=FEATURES).to_parquet(temporary)
-            os.replace(temporary, path)
-    return info
+def shard_name(number: int) -> str:
+    """The file name of a shard."""
+    return f"codes-{number:05d}.parquet"
 
 
-def read_info(folder: Path) -> CodesInfo:
-    """The description of a folder of shards."""
-    path = folder / INFO
-    if not path.exists():
-        raise ValueError(f"{folder} holds no {INFO}: make codes with `python -m training.codes`")
-    return read_config(CodesInfo, path)
+def read_info(folder: Path | str) -> CodesInfo:
+    """The description of a folder of shards, or of one elsewhere: see `stream_codes`."""
+    try:
+        files, path = url_to_fs(f"{_address(folder)}/{INFO}")
+        return TypeAdapter(CodesInfo).validate_json(files.cat_file(path))
+    except FileNotFoundError:
+        raise ValueError(f"{folder} holds no {INFO}: make codes with `python -m training.prepare`") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ValueError(
+            f"{folder}/{INFO}: {where}: {first['msg']}; make the codes again with "
+            "`python -m training.prepare`"
+        ) from None
 
 
-def read_codes(folder: Path) -> Dataset:
-    """All rows of a folder of shards, memory-mapped."""
-    paths = [folder / name for name in read_info(folder).shards]
+class Codes:
+    """Utterances in memory-mapped shards: `codes[i]` is a row whose codes are [t, k] int16, and
+    `codes["frames"][:]` a column, which is read without the others."""
+
+    def __init__(self, stored: Dataset, info: CodesInfo) -> None:
+        self.stored, self.info = stored, info
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    @overload
+    def __getitem__(self, key: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, key: str) -> Any: ...
+    def __getitem__(self, key: int | str) -> Any:
+        return self.stored[key] if isinstance(key, str) else _unpacked(self.stored[key], self.info)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (_unpacked(row, self.info) for row in cast(Iterable[dict[str, Any]], self.stored))
+
+    def select(self, indices: Iterable[int]) -> "Codes":
+        """Some of the rows; nothing is copied."""
+        return Codes(self.stored.select(indices), self.info)
+
+
+def read_codes(folder: Path) -> Codes:
+    """All rows of a folder of shards.
+
+    `datasets` keeps a copy in its cache (HF_DATASETS_CACHE), which takes as much disk as the shards.
+    """
+    info = read_info(folder)
+    paths = [folder / name for name in info.shards]
     if missing := [path.name for path in paths if not path.exists()]:
         raise ValueError(
-            f"{folder} lacks {', '.join(missing)}: run `python -m training.codes` again to complete it"
+            f"{folder} lacks {', '.join(missing[:5])}{' and more' if len(missing) > 5 else ''}: "
+            "run `python -m training.prepare` again to complete it"
         )
-    return cast(Dataset, Dataset.from_parquet([str(path) for path in paths]))
+    return Codes(cast(Dataset, Dataset.from_parquet([str(path) for path in paths])), info)
 
 
-def _digest(clips: list[Clip]) -> str:
-    """Changes with any clip, but not when the whole corpus moves to another folder."""
-    described = [(clip.audio.name, clip.duration, clip.text, clip.speaker) for clip in clips]
-    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+def stream_codes(folder: Path | str, *, rank: int = 0, world: int = 1) -> IterableDataset:
+    """The rows of this process's shards, rank, rank + world, ..., one after the other, none kept.
+
+    `folder` may be elsewhere: a string owner/name is a data set of the Hugging Face hub, and anything that
+    fsspec reads can be addressed, such as s3://bucket/codes. Codes come as [t, k] int16. To shuffle and to
+    resume is up to `datasets`.
+    """
+    info = read_info(folder)
+    files = [f"{_address(folder)}/{name}" for name in info.shards[rank::world]]
+    if not files:
+        raise ValueError(f"{folder} has {info.num_shards} shards, none for process {rank} of {world}")
+    rows = cast(IterableDataset, load_dataset("parquet", data_files=files, split="train", streaming=True))
+    return rows.map(partial(_unpacked, info=info))
 
 
-def _encode(tokenizer: AudioTokenizer, clips: list[Clip], options: CodesOptions) -> list[dict[str, object]]:
-    """Rows in the clips' order; clips of like length are encoded together, padded on the right."""
-    config, rows = tokenizer.config, {}
-    for group in _groups(clips, options.batch_seconds):
-        audio = [load_audio(clips[i].audio, config.sample_rate) for i in group]
-        codes = tokenizer.encode(pad_sequence(audio, batch_first=True).to(options.device)).cpu()
-        for i, samples, encoded in zip(group, audio, codes, strict=True):
-            frames = -(-len(samples) // config.frame_size)
-            rows[i] = {
-                "text": clips[i].text,
-                "speaker": clips[i].speaker,
-                "language": clips[i].language,
-                "frames": frames,
-                "codes": encoded[:frames].tolist(),
-            }
-    return [rows[i] for i in range(len(clips))]
+def require_tokenizer(info: CodesInfo, tokenizer: AudioTokenizer) -> None:
+    """ValueError where these codes are not of this tokenizer: to it they are noise."""
+    config, made_by = tokenizer.config, fingerprint(tokenizer).hex()
+    if (info.num_codebooks, info.codebook_size) != (config.num_codebooks, config.codebook_size):
+        raise ValueError(
+            f"the codes have {info.num_codebooks} codebooks of {info.codebook_size}, the tokenizer "
+            f"{config.num_codebooks} of {config.codebook_size}: give the tokenizer that made them"
+        )
+    if info.tokenizer_sha256 != made_by:
+        raise ValueError(
+            f"the codes are of tokenizer {info.tokenizer_sha256}, this is {made_by}: give the one that made "
+            "them, or make them again with `python -m training.prepare`"
+        )
 
 
-def _groups(clips: list[Clip], batch_seconds: float) -> Iterator[list[int]]:
-    """Indices of clips, shortest first, so many at once as `batch_seconds` hold, but at least one."""
-    group: list[int] = []
-    for i in sorted(range(len(clips)), key=lambda i: clips[i].duration):
-        if group and (len(group) + 1) * clips[i].duration > batch_seconds:
-            yield group
-            group = []
-        group.append(i)
-    yield group
+def write_shard(
+    path: Path, rows: Sequence[Mapping[str, Any]], info: CodesInfo, skipped: Sequence[Skipped] = ()
+) -> None:
+    """Write a shard beside its final name, then rename it: it is whole, or not there. Codes are [t, k]."""
+    packed = [{**row, "codes": pack(np.asarray(row["codes"]), info.codebook_size)} for row in rows]
+    table = pyarrow.Table.from_pylist(packed, FEATURES.arrow_schema)
+    metadata = {**(table.schema.metadata or {}), b"skipped": json.dumps(skipped).encode()}
+    # texts and codes are all different: a dictionary, or a page's least and greatest, would only cost
+    shared = [name for name in FEATURES if name not in ("text", "codes")]
+    options: dict[str, Any] = {"use_dictionary": shared, "write_statistics": shared}
+    options["compression"] = {name: "none" if name == "codes" else "zstd" for name in FEATURES}
+    temporary = path.with_suffix(".tmp")
+    with parquet.ParquetWriter(temporary, table.schema.with_metadata(metadata), **options) as file:
+        if rows:  # `datasets` takes a file without a part, but none with an empty part
+            file.write_table(table.replace_schema_metadata(metadata))
+    os.replace(temporary, path)
 
 
-def main(argv: list[str] | None = None) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    encode_corpus(tyro.cli(CodesOptions, args=argv, description=__doc__))
+def code_bits(num_codebooks: int, codebook_size: int) -> int:
+    """Bits that a code is stored in; a frame has 8 or more, so that the bytes tell the frames."""
+    return max((codebook_size - 1).bit_length(), -(-8 // num_codebooks))
 
 
-if __name__ == "__main__":
-    main()
+def pack(codes: Int[np.ndarray, "t k"], codebook_size: int) -> bytes:
+    """Codes as bytes, the first layer first, each code with its most significant bit first."""
+    bits = code_bits(codes.shape[1], codebook_size)
+    wide = np.unpackbits(codes.T.astype(">u2").reshape(-1, 1).view(np.uint8), axis=1)
+    return np.packbits(wide[:, 16 - bits :]).tobytes()
+
+
+def unpack(data: bytes, info: CodesInfo, depth: int | None = None) -> Int16[np.ndarray, "t k"]:
+    """The first `depth` layers of packed codes, by default all; what is behind them is not touched."""
+    bits = code_bits(info.num_codebooks, info.codebook_size)
+    frames = len(data) * 8 // (bits * info.num_codebooks)
+    depth = info.num_codebooks if depth is None else depth
+    begin = np.arange(frames * depth) * bits
+    first, shift = begin >> 3, 24 - bits - (begin & 7)
+    source = np.frombuffer(data + b"\0\0", np.uint8).astype(np.int32)
+    window = source[first] << 16 | source[first + 1] << 8 | source[first + 2]
+    codes = (window >> shift & ((1 << bits) - 1)).astype(np.int16)
+    return np.ascontiguousarray(codes.reshape(depth, frames).T)
+
+
+def _unpacked(row: dict[str, Any], info: CodesInfo) -> dict[str, Any]:
+    return {**row, "codes": unpack(row["codes"], info)}
+
+
+def _address(folder: Path | str) -> str:
+    """What fsspec opens: a folder, an address, or a data set of the hub."""
+    if isinstance(folder, Path) or "://" in folder or Path(folder).is_dir() or folder.count("/") != 1:
+        return str(folder)
+    return f"hf://datasets/{folder}"

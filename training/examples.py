@@ -19,6 +19,7 @@ from cat_tts.sequence import (
     training_rows,
 )
 from cat_tts.text import TextTokenizer
+from training.codes import Codes
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Batches(torch.utils.data.Dataset):
 
     def __init__(
         self,
-        codes: Dataset,
+        codes: Codes | Dataset,
         config: TTSConfig,
         tokenizer: TextTokenizer,
         *,

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,7 +17,8 @@ class Clip:
     """One recording: of a speaker, or of anything else that sounds."""
 
     audio: Path
-    """Absolute once read; written relative to the manifest's folder where it lies inside it."""
+    """Absolute once read; written relative to the manifest's folder where it lies inside it. A file of
+    sound, or with `member` the archive that holds it."""
     text: str | None
     """What is said or described, or None where nobody knows."""
     speaker: str
@@ -29,6 +30,13 @@ class Clip:
     license: str
     task: str = "asr"
     """One of `TASKS`; means nothing where there is no text."""
+    member: str = ""
+    """Name inside the tar archive `audio`."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it, and what stays when a corpus moves: no folder outside an archive."""
+        return f"{self.audio.name}:{self.member}" if self.member else self.audio.name
 
 
 def read_manifest(path: Path | str) -> list[Clip]:
@@ -38,32 +46,48 @@ def read_manifest(path: Path | str) -> list[Clip]:
         FileNotFoundError: there is no such file.
         ValueError: a line is not a JSON object, or lacks a column; the message gives file and line.
     """
-    path = Path(path)
-    with path.open(encoding="utf-8") as file:
-        numbered = [(number, line) for number, line in enumerate(file, 1) if line.strip()]
-    return [_clip(line, f"{path}:{number}", path.parent) for number, line in numbered]
+    return [clip for _, clip in iterate_manifest(path)]
+
+
+def iterate_manifest(path: Path | str, offset: int = 0) -> Iterator[tuple[int, Clip]]:
+    """Each clip with the byte at which its line begins, from the line at byte `offset` on.
+
+    Tens of millions of clips do not fit into memory, and whoever knows where a clip stands can come back.
+    """
+    folder = os.path.realpath(Path(path).parent)
+    with Path(path).open("rb") as file:
+        file.seek(offset)
+        begun = f", from byte {offset} on" if offset else ""
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                where = f"{path}:{number}{begun}"
+                yield offset, _clip(line, where, folder)
+            offset += len(line)
 
 
 def write_manifest(path: Path | str, clips: Iterable[Clip]) -> None:
     """Write the manifest beside its final name, then rename it: readers see the old file or the new one."""
     path = Path(path)
-    folder = path.parent.resolve()
+    folder = os.path.realpath(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as out:
             for clip in clips:
-                audio = clip.audio.resolve()
+                audio = Path(os.path.realpath(clip.audio))
                 inside = audio.relative_to(folder) if audio.is_relative_to(folder) else audio
-                out.write(json.dumps({**asdict(clip), "audio": inside.as_posix()}, ensure_ascii=False) + "\n")
+                row = {**asdict(clip), "audio": inside.as_posix()}
+                if not clip.member:
+                    del row["member"]
+                out.write(json.dumps(row, ensure_ascii=False) + "\n")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _clip(line: str, where: str, folder: Path) -> Clip:
+def _clip(line: bytes, where: str, folder: str) -> Clip:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise ValueError(f"{where} is not JSON ({error}); write one whole object a line") from error
     if not isinstance(row, dict):
         raise ValueError(f"{where} holds a JSON {type(row).__name__}; every line must hold one JSON object")
@@ -78,7 +102,7 @@ def _clip(line: str, where: str, folder: Path) -> Clip:
     if not isinstance(row["duration"], int | float) or row["duration"] <= 0:
         raise ValueError(f"{where} has duration {row['duration']!r}; give a positive number of seconds")
     return Clip(
-        audio=(folder / row["audio"]).resolve(),
+        audio=Path(os.path.normpath(os.path.join(folder, row["audio"]))),
         text=text,
         speaker=str(row.get("speaker") or ""),
         language=row.get("language") or "en",
@@ -86,4 +110,5 @@ def _clip(line: str, where: str, folder: Path) -> Clip:
         source=row.get("source") or "unknown",
         license=row.get("license") or "unknown",
         task=task,
+        member=row.get("member") or "",
     )

@@ -26,7 +26,7 @@ from cat_tts import CatTTS, TTSConfig
 from cat_tts import config as presets
 from cat_tts.dropout import sample_depths
 from cat_tts.text import SENTENCEPIECE_FILE, SentencePieceText, train_sentencepiece
-from training.codes import read_codes, read_info
+from training.codes import Codes, read_codes, read_info
 from training.examples import Batch, Batches
 from training.run import StopRequest, key, log_metrics, resume_state, save_state, trapezoid
 
@@ -42,7 +42,7 @@ class TTSTraining:
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of the run: state, metrics, and the model as RUN/model."""
     codes: Path
-    """Folder of shards, see training.codes."""
+    """Folder of shards, see training.prepare."""
     preset: str = "mini"
     """Shape of the model: mini or tiny."""
     steps: int = 5000
@@ -168,7 +168,7 @@ def validate(model: CatTTS, batches: list[Batch]) -> dict[str, float]:
     return {"validation/loss/codes": codes, "validation/loss/decision": decision, **named}
 
 
-def _text_tokenizer(run: Path, codes: Dataset, vocab_size: int) -> SentencePieceText:
+def _text_tokenizer(run: Path, codes: Codes | Dataset, vocab_size: int) -> SentencePieceText:
     """The run's own SentencePiece model, trained on all texts of the corpus by the first call."""
     path = run / SENTENCEPIECE_FILE
     if not path.exists():
@@ -179,7 +179,7 @@ def _text_tokenizer(run: Path, codes: Dataset, vocab_size: int) -> SentencePiece
 
 
 def _batches(
-    options: TTSTraining, config: TTSConfig, text: SentencePieceText, codes: Dataset, processes: int
+    options: TTSTraining, config: TTSConfig, text: SentencePieceText, codes: Codes | Dataset, processes: int
 ) -> tuple[Batches, list[Batch]]:
     """The training's batches, and those of `options.validation` utterances kept out of it."""
     order = np.random.default_rng(options.seed).permutation(len(codes))

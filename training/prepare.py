@@ -1,0 +1,293 @@
+"""Encode a corpus once: `python -m training.prepare OUT --manifest FILE --tokenizer FOLDER`.
+
+Every clip that has a text becomes one row of a Parquet shard (`training.codes`): codes at full depth, text,
+speaker. A shard is written whole or not at all, and a second call goes on where the first one ended. Started
+by `accelerate launch`, process r of n makes shards r, r + n, ...; processes never wait for each other, and a
+tar archive is read by one of them, from the front to the back.
+"""
+
+import hashlib
+import json
+import logging
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import tyro
+from pyarrow import parquet
+from pydantic import TypeAdapter
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+
+from tokenizer import AudioTokenizer
+from tokenizer.audio import AudioError, read_samples, resample
+from tokenizer.coded_audio import fingerprint
+from tokenizer.files import new_file
+from training.archives import ClipReader
+from training.codes import INFO, CodesInfo, Skipped, read_info, shard_name, write_shard
+from training.manifest import Clip, iterate_manifest
+from training.processes import start
+
+logger = logging.getLogger(__name__)
+
+SKIPPED = "skipped.jsonl"
+GATHERED = 8
+"""Batches' worth of audio gathered, so that each batch can be of clips of like length."""
+VOXBOX_HOURS = 102_500
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions:
+    """Which clips, by which tokenizer, into which folder."""
+
+    out: Annotated[Path, tyro.conf.Positional]
+    manifest: Path
+    tokenizer: str
+    """Folder or hub id of an AudioTokenizer."""
+    max_seconds: float = 30.0
+    """Longer clips are left out, and counted."""
+    clips_per_shard: int = 1000
+    batch_seconds: float = 120.0
+    """Most audio encoded at once, padding included."""
+    readers: int = 4
+    """Threads of a process that decode sound files."""
+
+
+class Shard(NamedTuple):
+    """Clips that stand together in the manifest, at most one archive's."""
+
+    number: int
+    offset: int
+    """Byte of the manifest at which they begin."""
+    clips: int
+    owner: int
+    """Counts loose shards and archives: what has the same one belongs to one process."""
+
+
+def prepare(options: PrepareOptions) -> CodesInfo:
+    """Write this process's shards that are still missing; ValueError when OUT holds codes of something else.
+
+    Clips that cannot be read are skipped and listed in `skipped.jsonl`; the process that finds all shards
+    there writes it and logs how many bits the codes take.
+    """
+    processes = start(unused=False)
+    tokenizer = AudioTokenizer.from_pretrained(options.tokenizer).to(processes.device).eval()
+    config = tokenizer.config
+    if config.codebook_size > 2**15:
+        raise ValueError(f"codebook_size={config.codebook_size}: code shards hold codes below 32768")
+    shards, digest = plan(options)
+    info = CodesInfo(
+        num_codebooks=config.num_codebooks,
+        codebook_size=config.codebook_size,
+        frame_rate=config.frame_rate,
+        tokenizer_sha256=fingerprint(tokenizer).hex(),
+        clips_sha256=digest,
+        clips=sum(shard.clips for shard in shards),
+        num_shards=len(shards),
+    )
+    options.out.mkdir(parents=True, exist_ok=True)
+    if not (options.out / INFO).exists():
+        _write(options.out / INFO, TypeAdapter(CodesInfo).dump_json(info, indent=2) + b"\n")
+    elif read_info(options.out) != info:
+        raise ValueError(f"{options.out} holds codes of another tokenizer or corpus: choose an empty folder")
+    mine = [one for one in shards if one.owner % processes.num_processes == processes.process_index]
+    mine = [one for one in mine if not (options.out / shard_name(one.number)).exists()]
+    clips, progress = ClipReader(), tqdm(total=sum(one.clips for one in mine), desc="clips", unit="")
+    with ThreadPoolExecutor(options.readers) as pool, progress:
+        for shard in mine:
+            wanted = _clips(options, shard)
+            if not any((clip.audio if clip.member else clip.audio.parent).exists() for clip in wanted):
+                raise ValueError(
+                    f"{wanted[0].audio}: not there, nor its folder, nor any other of shard {shard.number}; "
+                    "see to the disk, or clean the manifest with `python -m training.corpora validate`"
+                )
+            rows, skipped = _encode(tokenizer, wanted, clips, pool, options)
+            write_shard(options.out / shard_name(shard.number), rows, info, skipped)
+            progress.update(shard.clips)
+    if all((options.out / name).exists() for name in info.shards):
+        logger.info("%s", summarise(options.out))
+    return info
+
+
+def plan(options: PrepareOptions) -> tuple[list[Shard], str]:
+    """The shards, and what they are of: it changes with any clip, but not when a corpus moves elsewhere."""
+    digest, shards, counts = hashlib.sha256(), [], Counter()
+    begin, clips, archive, owner = 0, 0, None, -1
+
+    def close() -> None:
+        nonlocal clips
+        if clips:
+            shards.append(Shard(len(shards), begin, clips, owner))
+        clips = 0
+
+    for offset, clip in iterate_manifest(options.manifest):
+        if not _wanted(clip, options, counts):
+            continue
+        described = (clip.name, clip.duration, clip.text, clip.speaker)
+        digest.update(json.dumps(described).encode())
+        inside = clip.audio if clip.member else None
+        if clips == options.clips_per_shard or inside != archive:
+            close()
+        if not clips:
+            begin = offset
+            owner += inside is None or inside != archive
+        archive, clips = inside, clips + 1
+    close()
+    logger.info("%d clips with text, %d of them too long", counts["text"], counts["long"])
+    if not shards:
+        raise ValueError(f"{options.manifest}: no clip has a text and at most {options.max_seconds} s")
+    return shards, digest.hexdigest()
+
+
+def _wanted(clip: Clip, options: PrepareOptions, counts: Counter[str]) -> bool:
+    spoken, short = bool(clip.text) and clip.task == "asr", clip.duration <= options.max_seconds
+    counts["text"] += spoken
+    counts["long"] += spoken and not short
+    return spoken and short
+
+
+def _clips(options: PrepareOptions, shard: Shard) -> list[Clip]:
+    found: list[Clip] = []
+    for _, clip in iterate_manifest(options.manifest, shard.offset):
+        if _wanted(clip, options, Counter()):
+            found.append(clip)
+            if len(found) == shard.clips:
+                break
+    return found
+
+
+def _encode(
+    tokenizer: AudioTokenizer,
+    clips: Sequence[Clip],
+    reader: ClipReader,
+    pool: ThreadPoolExecutor,
+    options: PrepareOptions,
+) -> tuple[list[dict[str, Any]], list[Skipped]]:
+    """Rows in the clips' order, and what could not be read."""
+    rows: dict[int, dict[str, Any]] = {}
+    wrong: dict[int, str] = {}
+    for gathered in _gathered(clips, reader, pool, tokenizer.config.sample_rate, options, wrong):
+        for group in _groups(gathered, options.batch_seconds * tokenizer.config.sample_rate):
+            audio = pad_sequence([gathered[i] for i in group], batch_first=True)
+            codes = tokenizer.encode(audio.to(next(tokenizer.parameters()).device)).cpu()
+            for i, encoded in zip(group, codes, strict=True):
+                frames = -(-len(gathered[i]) // tokenizer.config.frame_size)
+                rows[i] = {
+                    "text": clips[i].text,
+                    "speaker": clips[i].speaker,
+                    "language": clips[i].language,
+                    "source": clips[i].source,
+                    "frames": frames,
+                    "codes": encoded[:frames].numpy(),
+                }
+    skipped = [Skipped(clips[i].name, clips[i].source, wrong[i]) for i in sorted(wrong)]
+    return [rows[i] for i in sorted(rows)], skipped
+
+
+def _gathered(
+    clips: Sequence[Clip],
+    reader: ClipReader,
+    pool: ThreadPoolExecutor,
+    sample_rate: int,
+    options: PrepareOptions,
+    wrong: dict[int, str],
+) -> Iterator[dict[int, Tensor]]:
+    """Some batches' worth of audio at a time, by number of clip; what is wrong with the others."""
+
+    def decoded(i: int, data: bytes | AudioError) -> Tensor | AudioError:
+        try:
+            if isinstance(data, AudioError):
+                return data
+            samples, rate = read_samples(BytesIO(data), clips[i].name)
+            if len(samples) > options.max_seconds * rate:
+                seconds = len(samples) / rate
+                return AudioError(
+                    f"{clips[i].name}: lasts {seconds:.1f} s, more than {options.max_seconds:g} s"
+                )
+            return resample(samples, rate, sample_rate, clips[i].name)
+        except AudioError as error:
+            return error
+
+    reads, waiting, seconds = reader.read(clips), {}, 0.0
+    while True:
+        for i, data in reads:
+            waiting[i] = pool.submit(decoded, i, data)
+            seconds += clips[i].duration
+            if seconds >= GATHERED * options.batch_seconds:
+                break
+        if not waiting:
+            return
+        results = {i: future.result() for i, future in waiting.items()}
+        wrong.update({i: str(result) for i, result in results.items() if isinstance(result, AudioError)})
+        if good := {i: result for i, result in results.items() if isinstance(result, Tensor)}:
+            yield good
+        waiting, seconds = {}, 0.0
+
+
+def _groups(audio: dict[int, Tensor], most_samples: float) -> Iterator[list[int]]:
+    """Numbers of clips, shortest first, so many at once as `most_samples` hold, but at least one."""
+    group: list[int] = []
+    for i in sorted(audio, key=lambda i: len(audio[i])):
+        if group and (len(group) + 1) * len(audio[i]) > most_samples:
+            yield group
+            group = []
+        group.append(i)
+    yield group
+
+
+def summarise(folder: Path) -> str:
+    """Write `skipped.jsonl` if anything was skipped; say how many rows, hours and bits a code there are."""
+    info, skipped = read_info(folder), []
+    rows, frames, packed, whole = 0, 0, 0, 0
+    for name in info.shards:
+        with parquet.ParquetFile(folder / name) as file:
+            footer = file.metadata
+            frames += sum(file.read(["frames"]).column("frames").to_pylist())
+        rows += footer.num_rows
+        codes = footer.schema.names.index("codes")
+        packed += sum(
+            footer.row_group(i).column(codes).total_compressed_size for i in range(footer.num_row_groups)
+        )
+        whole += (folder / name).stat().st_size
+        skipped += [Skipped(*one) for one in json.loads(footer.metadata[b"skipped"])]
+    if skipped:
+        lines = [json.dumps(one._asdict(), ensure_ascii=False) + "\n" for one in skipped]
+        _write(folder / SKIPPED, "".join(lines).encode())
+        logger.warning("%d clips skipped, see %s", len(skipped), folder / SKIPPED)
+    seconds = frames / info.frame_rate
+    bits = 8 * whole / (frames * info.num_codebooks)
+    voxbox = 8 * whole * VOXBOX_HOURS * 3600 / seconds / 8e9
+    return (
+        f"{rows} clips, {seconds / 3600:.2f} h, {whole / 1e6:.1f} MB: "
+        f"{8 * packed / (frames * info.num_codebooks):.2f} bits a code, {bits:.2f} with the texts "
+        f"(a code needs {(info.codebook_size - 1).bit_length()}); "
+        f"{VOXBOX_HOURS} h would take {voxbox:.0f} GB"
+    )
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Whole or not at all, however many processes write the same."""
+    if not path.exists() or path.read_bytes() != data:
+        with new_file(path, ValueError) as file:
+            file.write(data)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point: a mistake of the user ends with one line on stderr and exit code 2."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("accelerate").setLevel(logging.WARNING)
+    try:
+        prepare(tyro.cli(PrepareOptions, args=argv, description=__doc__))
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
