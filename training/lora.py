@@ -27,8 +27,8 @@ class LoraOptions:
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
-    rank: int = 16
-    """Of the matrix that is added to each linear layer."""
+    rank: int = 0
+    """Of the matrix that is added to each linear layer, such as 16; 0 trains all weights of the model."""
     alpha: float = 32.0
     """The added matrix is scaled by alpha / rank."""
     dropout: float = 0.0
@@ -37,10 +37,10 @@ class LoraOptions:
     """Adapt the Depth Transformer's layers too, not the Temporal Transformer's alone."""
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
+        if self.rank < 0 or self.alpha <= 0 or not 0 <= self.dropout < 1:
             raise ValueError(
                 f"rank={self.rank}, alpha={self.alpha}, dropout={self.dropout}: "
-                "give a rank from 1 on, an alpha above 0, a dropout of 0 to below 1"
+                "give a rank of 0 or more, an alpha above 0, a dropout of 0 to below 1"
             )
 
 
@@ -60,6 +60,11 @@ def adapt(model: CatTTS, options: LoraOptions, base: str | None = None) -> CatTT
     adapted = inject_adapter_in_model(config, model)
     assert adapted is model
     return model
+
+
+def is_adapted(model: CatTTS) -> bool:
+    """Whether it holds adapters."""
+    return any(isinstance(module, LoraLayer) for module in model.modules())
 
 
 def save_adapter(model: CatTTS, folder: Path) -> None:
