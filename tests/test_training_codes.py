@@ -32,6 +32,7 @@ def described(num_codebooks: int, codebook_size: int) -> CodesInfo:
         tokenizer_sha256="00",
         clips_sha256="00",
         clips=1,
+        clips_per_shard=1,
         num_shards=1,
     )
 

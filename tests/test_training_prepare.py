@@ -1,5 +1,4 @@
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from tokenizer import AudioTokenizer, load_audio
 from tokenizer.config import tiny
 from training.codes import CodesInfo, read_codes, read_info
 from training.manifest import read_manifest, write_manifest
-from training.prepare import PrepareOptions, main, plan, prepare, summarise
+from training.prepare import PrepareOptions, main, prepare, summarise
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 
@@ -134,7 +133,10 @@ def test_another_tokenizer_is_refused(
     with pytest.raises(SystemExit) as ended:
         main([str(tmp_path / "codes"), "--manifest", str(few), "--tokenizer", str(tmp_path / "other")])
     assert ended.value.code == 2
-    assert "codes of another tokenizer or corpus: choose an empty folder\n" in capsys.readouterr().err
+    assert (
+        "codes of another tokenizer or corpus, or shards of another size: choose an empty"
+        in capsys.readouterr().err
+    )
     assert files(tmp_path / "codes") == written
 
 
@@ -146,13 +148,10 @@ def test_another_corpus_of_as_many_clips_is_refused(few: Path, codec: Path, tmp_
         prepare(options(tmp_path / "codes", few, codec))
 
 
-def test_a_corpus_that_moved_is_the_same(few: Path, codec: Path, tmp_path: Path) -> None:
-    _, digest = plan(options(tmp_path / "codes", few, codec))
-    clips = read_manifest(few)
-    (tmp_path / "moved").mkdir()
-    moved = [replace(clip, audio=Path(shutil.copy(clip.audio, tmp_path / "moved"))) for clip in clips]
-    write_manifest(few, moved)
-    assert plan(options(tmp_path / "codes", few, codec))[1] == digest
+def test_shards_of_another_size_are_refused(few: Path, codec: Path, tmp_path: Path) -> None:
+    prepare(options(tmp_path / "codes", few, codec, clips_per_shard=5))
+    with pytest.raises(ValueError, match="or shards of another size: choose an empty folder"):
+        prepare(options(tmp_path / "codes", few, codec, clips_per_shard=9))  # two shards as well
 
 
 def test_clips_without_text_and_long_ones_are_left_out(few: Path, codec: Path, tmp_path: Path) -> None:
@@ -169,23 +168,6 @@ def test_a_corpus_without_text_is_refused(few: Path, codec: Path, tmp_path: Path
     write_manifest(few, [replace(clip, text=None) for clip in read_manifest(few)])
     with pytest.raises(ValueError, match=r"few\.jsonl: no clip has a text"):
         prepare(options(tmp_path / "codes", few, codec))
-
-
-def test_an_archive_belongs_to_one_process_and_loose_shards_take_turns(
-    few: Path, codec: Path, tmp_path: Path
-) -> None:
-    clips = read_manifest(few)
-    packed = [
-        replace(clip, audio=tmp_path / f"{i // 5}.tar.gz", member=clip.audio.name)
-        for i, clip in enumerate(clips)
-    ]
-    write_manifest(few, [*packed, *clips])
-    shards, _ = plan(options(tmp_path, few, codec, clips_per_shard=3))
-    assert [(shard.clips, shard.owner) for shard in shards] == [
-        *[(3, 0), (2, 0), (3, 1), (2, 1)],
-        *[(3, 2), (3, 3), (3, 4), (1, 5)],
-    ]
-    assert [shard.number for shard in shards] == list(range(8))
 
 
 def test_archives_and_files_give_the_same_codes(

@@ -1,19 +1,20 @@
 """`python -m training.prepare` as processes: killed, and several."""
 
-import array
-import fcntl
 import os
+import random
 import signal
+import string
 import subprocess
 import sys
-import termios
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from voxbox import Planted
 
 from training.codes import read_codes
+from training.manifest import read_manifest, write_manifest
 from training.prepare import main
 
 ROOT = Path(__file__).parent.parent
@@ -26,46 +27,43 @@ def start(*command: object) -> subprocess.Popen:
     return subprocess.Popen(arguments, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
 
-def rows_of(folder: Path) -> list[dict]:
-    return [{**row, "codes": row["codes"].tolist()} for row in read_codes(folder)]
-
-
 def files(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in sorted(folder.iterdir())}
 
 
 def test_kill_9_in_the_midst_of_a_shard_leaves_no_torn_shard(
-    corpus: Path, codec: Path, codes: Path, tmp_path: Path
+    corpus: Path, codec: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "codes"
-    folder.mkdir()
-    torn = folder / "codes-00001.tmp"
-    os.mkfifo(torn)  # a disk that takes 4096 bytes of the second shard and then no more
-    reader = os.open(torn, os.O_RDONLY | os.O_NONBLOCK)
-    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
-    options = [folder, "--manifest", corpus, "--tokenizer", codec, "--clips-per-shard", 20]
-    process = start("training.prepare", *options)
-    deadline, taken = time.monotonic() + 120, array.array("i", [0])
-    while taken[0] < 4096:
+    draw, folder = random.Random(0), tmp_path / "codes"
+    long = ["".join(draw.choices(string.ascii_letters, k=2**21)) for _ in range(16)]  # takes time to write
+    clips = [replace(clip, text=text) for clip, text in zip(read_manifest(corpus), long, strict=False)]
+    write_manifest(tmp_path / "long.jsonl", clips)
+    options = ["--manifest", tmp_path / "long.jsonl", "--tokenizer", codec, "--clips-per-shard", 4]
+    process = start("training.prepare", folder, *options)
+    deadline, torn = time.monotonic() + 120, None
+    while not (torn and torn.exists()):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1]
-        fcntl.ioctl(reader, termios.FIONREAD, taken)
-        time.sleep(0.02)
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.001)
+        torn = next(folder.glob("*.tmp"), None)
+        if torn:
+            process.send_signal(signal.SIGSTOP)  # it may have been done with this shard; see while it stands
+            os.waitpid(process.pid, os.WUNTRACED)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
-    written = os.read(reader, 4096)
-    os.close(reader)
-    torn.unlink()
-    torn.write_bytes(written)
-    assert written.startswith(b"PAR1") and not written.endswith(b"PAR1")
     before = files(folder)
-    assert sorted(before) == ["codes-00000.parquet", "codes-00001.tmp", "codes.json"]
+    assert torn.name in before and torn.with_suffix(".parquet").name not in before
+    with pytest.raises(ValueError, match=f"lacks {torn.stem}"):
+        read_codes(folder)
 
-    main([str(option) for option in options])
+    main([str(option) for option in [folder, *options]])
+    main([str(option) for option in [tmp_path / "whole", *options]])
     after = files(folder)
-    assert after["codes-00000.parquet"] == before["codes-00000.parquet"]
-    assert [name for name in after if name.endswith(".tmp")] == []
-    assert rows_of(folder) == rows_of(codes)
+    assert all(after[name] == kept for name, kept in before.items() if not name.endswith(".tmp"))
+    assert {name: data for name, (_, data) in after.items()} == {
+        name: data for name, (_, data) in files(tmp_path / "whole").items()
+    }
 
 
 def test_two_processes_share_the_shards_and_write_what_one_writes(

@@ -228,6 +228,12 @@ def test_batches_that_cannot_be_are_refused(tmp_path: Path, changes: dict, compl
         segments(spoken(tmp_path, [0.5]), **changes)
 
 
+def test_clips_in_archives_are_refused(tmp_path: Path) -> None:
+    packed = replace(clip(tmp_path / "a.flac", ramp(CROP)), audio=tmp_path / "a.tar.gz", member="a.flac")
+    with pytest.raises(ValueError, match=r"a\.tar\.gz: extract this archive and import again"):
+        segments([packed])
+
+
 def test_an_empty_manifest_is_refused() -> None:
     with pytest.raises(ValueError, match="no clips"):
         segments([])

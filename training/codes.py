@@ -52,6 +52,8 @@ class CodesInfo:
     """Of the clips' names, durations, texts and speakers, in order."""
     clips: int
     """Of the manifest; those that could not be read have no row."""
+    clips_per_shard: int
+    """At most: a shard ends with an archive."""
     num_shards: int
 
     @property

@@ -184,7 +184,10 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     kinds = {"import": Import, "validate": Validate, "stats": Stats, "select": Select, "mixture": Mix}
     try:
-        return tyro.extras.subcommand_cli_from_dict(kinds, args=argv, description=__doc__)()
+        first = (__doc__ or "").partition("\n")[0]
+        return tyro.extras.subcommand_cli_from_dict(
+            kinds, prog="python -m training.corpora", args=argv, description=first
+        )()
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

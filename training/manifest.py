@@ -3,7 +3,8 @@
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 REQUIRED = ("audio", "duration")
@@ -68,14 +69,13 @@ def iterate_manifest(path: Path | str, offset: int = 0) -> Iterator[tuple[int, C
 def write_manifest(path: Path | str, clips: Iterable[Clip]) -> None:
     """Write the manifest beside its final name, then rename it: readers see the old file or the new one."""
     path = Path(path)
-    folder = os.path.realpath(path.parent)
+    folder, resolved = os.path.realpath(path.parent), cache(os.path.realpath)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as out:
             for clip in clips:
-                audio = Path(os.path.realpath(clip.audio))
-                inside = audio.relative_to(folder) if audio.is_relative_to(folder) else audio
-                row = {**asdict(clip), "audio": inside.as_posix()}
+                audio = os.path.join(resolved(clip.audio.parent), clip.audio.name)
+                row = {**vars(clip), "audio": audio.removeprefix(folder + os.sep)}
                 if not clip.member:
                     del row["member"]
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")

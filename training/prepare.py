@@ -6,17 +6,15 @@ by `accelerate launch`, process r of n makes shards r, r + n, ...; processes nev
 tar archive is read by one of them, from the front to the back.
 """
 
-import hashlib
 import json
 import logging
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import tyro
 from pyarrow import parquet
@@ -31,8 +29,9 @@ from tokenizer.coded_audio import fingerprint
 from tokenizer.files import new_file
 from training.archives import ClipReader
 from training.codes import INFO, CodesInfo, Skipped, read_info, shard_name, write_shard
-from training.manifest import Clip, iterate_manifest
+from training.manifest import Clip
 from training.processes import start
+from training.shards import clips_of, plan
 
 logger = logging.getLogger(__name__)
 
@@ -59,17 +58,6 @@ class PrepareOptions:
     """Threads of a process that decode sound files."""
 
 
-class Shard(NamedTuple):
-    """Clips that stand together in the manifest, at most one archive's."""
-
-    number: int
-    offset: int
-    """Byte of the manifest at which they begin."""
-    clips: int
-    owner: int
-    """Counts loose shards and archives: what has the same one belongs to one process."""
-
-
 def prepare(options: PrepareOptions) -> CodesInfo:
     """Write this process's shards that are still missing; ValueError when OUT holds codes of something else.
 
@@ -81,7 +69,7 @@ def prepare(options: PrepareOptions) -> CodesInfo:
     config = tokenizer.config
     if config.codebook_size > 2**15:
         raise ValueError(f"codebook_size={config.codebook_size}: code shards hold codes below 32768")
-    shards, digest = plan(options)
+    shards, digest = plan(options.manifest, options.max_seconds, options.clips_per_shard)
     info = CodesInfo(
         num_codebooks=config.num_codebooks,
         codebook_size=config.codebook_size,
@@ -89,19 +77,24 @@ def prepare(options: PrepareOptions) -> CodesInfo:
         tokenizer_sha256=fingerprint(tokenizer).hex(),
         clips_sha256=digest,
         clips=sum(shard.clips for shard in shards),
+        clips_per_shard=options.clips_per_shard,
         num_shards=len(shards),
     )
     options.out.mkdir(parents=True, exist_ok=True)
     if not (options.out / INFO).exists():
         _write(options.out / INFO, TypeAdapter(CodesInfo).dump_json(info, indent=2) + b"\n")
     elif read_info(options.out) != info:
-        raise ValueError(f"{options.out} holds codes of another tokenizer or corpus: choose an empty folder")
+        raise ValueError(
+            f"{options.out} holds codes of another tokenizer or corpus, or shards of another size: "
+            "choose an empty folder"
+        )
     mine = [one for one in shards if one.owner % processes.num_processes == processes.process_index]
     mine = [one for one in mine if not (options.out / shard_name(one.number)).exists()]
-    clips, progress = ClipReader(), tqdm(total=sum(one.clips for one in mine), desc="clips", unit="")
+    clips, total = ClipReader(), sum(shard.clips for shard in mine)
+    progress = tqdm(total=total, desc="clips", unit="", disable=not processes.is_local_main_process)
     with ThreadPoolExecutor(options.readers) as pool, progress:
         for shard in mine:
-            wanted = _clips(options, shard)
+            wanted = clips_of(options.manifest, shard, options.max_seconds)
             if not any((clip.audio if clip.member else clip.audio.parent).exists() for clip in wanted):
                 raise ValueError(
                     f"{wanted[0].audio}: not there, nor its folder, nor any other of shard {shard.number}; "
@@ -113,53 +106,6 @@ def prepare(options: PrepareOptions) -> CodesInfo:
     if all((options.out / name).exists() for name in info.shards):
         logger.info("%s", summarise(options.out))
     return info
-
-
-def plan(options: PrepareOptions) -> tuple[list[Shard], str]:
-    """The shards, and what they are of: it changes with any clip, but not when a corpus moves elsewhere."""
-    digest, shards, counts = hashlib.sha256(), [], Counter()
-    begin, clips, archive, owner = 0, 0, None, -1
-
-    def close() -> None:
-        nonlocal clips
-        if clips:
-            shards.append(Shard(len(shards), begin, clips, owner))
-        clips = 0
-
-    for offset, clip in iterate_manifest(options.manifest):
-        if not _wanted(clip, options, counts):
-            continue
-        described = (clip.name, clip.duration, clip.text, clip.speaker)
-        digest.update(json.dumps(described).encode())
-        inside = clip.audio if clip.member else None
-        if clips == options.clips_per_shard or inside != archive:
-            close()
-        if not clips:
-            begin = offset
-            owner += inside is None or inside != archive
-        archive, clips = inside, clips + 1
-    close()
-    logger.info("%d clips with text, %d of them too long", counts["text"], counts["long"])
-    if not shards:
-        raise ValueError(f"{options.manifest}: no clip has a text and at most {options.max_seconds} s")
-    return shards, digest.hexdigest()
-
-
-def _wanted(clip: Clip, options: PrepareOptions, counts: Counter[str]) -> bool:
-    spoken, short = bool(clip.text) and clip.task == "asr", clip.duration <= options.max_seconds
-    counts["text"] += spoken
-    counts["long"] += spoken and not short
-    return spoken and short
-
-
-def _clips(options: PrepareOptions, shard: Shard) -> list[Clip]:
-    found: list[Clip] = []
-    for _, clip in iterate_manifest(options.manifest, shard.offset):
-        if _wanted(clip, options, Counter()):
-            found.append(clip)
-            if len(found) == shard.clips:
-                break
-    return found
 
 
 def _encode(

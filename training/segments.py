@@ -91,6 +91,8 @@ class Segments(Dataset):
     ) -> None:
         if not clips:
             raise ValueError("the manifest holds no clips: nothing to train on")
+        if packed := next((clip for clip in clips if clip.member), None):
+            raise ValueError(f"{packed.audio}: extract this archive and import again, to cut crops out of it")
         self.clips, self.config, self.model, self.encode = clips, config, model, encode
         self.seed, self.steps, self.rank, self.world = seed, steps, rank, world
         self.multiple = math.lcm(config.multiple, world)

@@ -32,7 +32,7 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which clips to keep; an empty tuple keeps all."""
+    """Which clips to keep; what is not named does not matter."""
 
     languages: tuple[str, ...] = ()
     corpora: tuple[str, ...] = ()
