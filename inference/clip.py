@@ -1,7 +1,8 @@
-"""A clip that shall become a prompt: cut to a good length, with advice on what would make it better."""
+"""A clip that shall become a prompt: cut to a good length, and what spoils it."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -17,6 +18,15 @@ QUIET_DB, NOISY_DB, CLIPPED_LEVEL, CLIPPED_SHARE = -40.0, 10.0, 0.99, 0.001
 
 
 @dataclass(frozen=True, kw_only=True)
+class Advice:
+    """One thing that spoils a clip."""
+
+    kind: Literal["short", "quiet", "clipped", "noisy"]
+    value: float
+    """Seconds; dBFS; the share at full scale; or decibels from the quiet moments to the loud ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Clip:
     """What a voice is made of."""
 
@@ -24,8 +34,8 @@ class Clip:
     sample_rate: int
     cut: bool
     """The file went on after it."""
-    advice: tuple[str, ...]
-    """One line for each thing that spoils it; empty for a good one."""
+    advice: tuple[Advice, ...]
+    """Empty for a good one."""
 
     @property
     def seconds(self) -> float:
@@ -60,8 +70,8 @@ def cut_in_pause(
     return audio[: first + int(loudness.argmin()) + pause // 2]
 
 
-def advise(audio: Float[np.ndarray, " s"], sample_rate: int) -> list[str]:
-    """What would make a better prompt, one line each."""
+def advise(audio: Float[np.ndarray, " s"], sample_rate: int) -> list[Advice]:
+    """What would make a better prompt."""
     frame = sample_rate // 50
     power = np.square(audio[: len(audio) // frame * frame].reshape(-1, frame)).mean(axis=1) + 1e-12
     quiet_db, loud_db = 10 * np.log10(np.percentile(power, [10, 90]))
@@ -69,14 +79,11 @@ def advise(audio: Float[np.ndarray, " s"], sample_rate: int) -> list[str]:
     seconds, clipped = len(audio) / sample_rate, float((np.abs(audio) >= CLIPPED_LEVEL).mean())
     advice = []
     if seconds < LEAST_SECONDS:
-        advice.append(f"It lasts {seconds:.1f} s: {LEAST_SECONDS:.0f} s or more hold a voice better.")
+        advice.append(Advice(kind="short", value=seconds))
     if level_db < QUIET_DB:
-        advice.append(f"It is very quiet ({level_db:.0f} dBFS): record it closer or louder.")
+        advice.append(Advice(kind="quiet", value=float(level_db)))
     if clipped > CLIPPED_SHARE:
-        advice.append(f"It is clipped ({clipped:.1%} of it at full scale): record it with less gain.")
+        advice.append(Advice(kind="clipped", value=clipped))
     if loud_db - quiet_db < NOISY_DB:
-        advice.append(
-            f"Its quiet moments are only {loud_db - quiet_db:.0f} dB below the loud ones: "
-            "noise, music or an echo would be cloned too."
-        )
+        advice.append(Advice(kind="noisy", value=float(loud_db - quiet_db)))
     return advice

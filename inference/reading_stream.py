@@ -84,8 +84,10 @@ class ReadingStream(Iterator[Float[np.ndarray, " s"]]):
         self.close()
 
     def _spoken(self) -> Generator[Float[np.ndarray, " s"], None, None]:
-        yield from _silence(self.plan.script.lead_seconds, self.sample_rate)
+        yield from self._pause(self.plan.script.lead_seconds)
         for index, piece in enumerate(self.plan.script.pieces):
+            if index and self._closed:
+                return
             if index:
                 self._stream = self._open_later(self.plan.requests[index])
                 if self._closed:  # meanwhile, when the stream was another
@@ -100,7 +102,12 @@ class ReadingStream(Iterator[Float[np.ndarray, " s"]]):
                 return
             if edges is not None and len(rest := edges.finish()):
                 yield rest
-            yield from _silence(piece.pause_seconds, self.sample_rate)
+            yield from self._pause(piece.pause_seconds)
+
+    def _pause(self, seconds: float) -> Iterator[Float[np.ndarray, " s"]]:
+        for part in _silence(seconds, self.sample_rate):
+            if not self._closed:
+                yield part
 
     def _chunks(self, stream: TakeStream) -> Iterator[Float[np.ndarray, " s"]]:
         stream.chunk_frames = self.chunk_frames

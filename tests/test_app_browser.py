@@ -110,8 +110,10 @@ def visit(browser: "Browser", address: str) -> Iterator[Callable[..., "Page"]]:
     assert (strayed, broken) == ([], [])
 
 
-def prepare(page: "Page", text: str) -> None:
-    page.click("#example")
+def prepare(page: "Page", text: str, example: int = 1) -> None:
+    """An example voice, the consent and a text."""
+    page.click("#examples input")
+    page.click(f"ul[role=listbox] li:nth-child({example})")
     page.wait_for_function("document.querySelector('#words textarea').value")
     page.check("#consent input")
     page.fill("#text textarea", text)
