@@ -31,7 +31,7 @@ FORGET_EVERY, FORGET_AFTER = 300, 3600
 CSS = """
 #status, #rate, #count, #advice { font-variant-numeric: tabular-nums; padding: 0 4px; }
 #takes .wrap { flex-direction: column; }
-#seeds { align-items: end; }
+#seeds, #sources { align-items: end; }
 .picture img { width: 100%; height: 130px; object-fit: fill; }
 """
 LOOK: dict[str, Any] = {
@@ -85,10 +85,11 @@ def build_demo(
         language = gr.Textbox(LABELS("language"), visible="hidden")
         gr.Markdown(LABELS("welcome"))
         with gr.Tab(LABELS("clone_tab")):
-            CloneTab(service, measure(synthesizer), recogniser, language)
+            clone = CloneTab(service, measure(synthesizer), recogniser, language)
         with gr.Tab(LABELS("codec_tab")):
             CodecTab(synthesizer.tokenizer, language)
         gr.Markdown(LABELS("privacy"))
+        demo.load(clone.rate_of, [language, clone.depth], clone.rate, api_visibility="private")
     return demo.queue(default_concurrency_limit=2 * service.engine.slots, max_size=64)
 
 

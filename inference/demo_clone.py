@@ -108,14 +108,8 @@ class CloneTab:
 
     def _wire(self) -> None:
         quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        # The browser says the language of the page as soon as it knows it.
-        gr.on(
-            [self.language.change, self.depth.change],
-            self.rate_of,
-            [self.language, self.depth],
-            self.rate,
-            trigger_mode="always_last",
-            **quick,
+        self.depth.change(
+            self.rate_of, [self.language, self.depth], self.rate, trigger_mode="always_last", **quick
         )
         self.text.change(
             self.count_of, [self.language, self.text], self.count, trigger_mode="always_last", **quick

@@ -37,7 +37,7 @@ class VoiceCard:
         """The voice of a voice file, while the prompt is what it sounds like."""
         with gr.Row(elem_id="sources"):
             self.examples = gr.Dropdown(
-                list(EXAMPLES), value=None, label=LABELS("examples"), min_width=160, elem_id="examples"
+                list(EXAMPLES), value=None, label=LABELS("examples"), min_width=240, elem_id="examples"
             )
             opener = gr.UploadButton(
                 LABELS("open_voice"),  # pyright: ignore[reportArgumentType]
