@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from transformers import WavLMConfig, WavLMModel
 
 from eval.ecapa import Ecapa, EcapaSizes
-from eval.metrics import MetricError, resample
+from eval.metrics import MetricError, require_finite, resample
 
 STRIDES = (5, 2, 2, 2, 2, 2, 2)
 TRAINING_ONLY = "loss_calculator.projection.weight"
@@ -151,8 +151,7 @@ class WavLMSpeakerEncoder:
         Raises:
             MetricError: the audio is silent, not finite, or shorter than 0.1 s.
         """
-        if not np.isfinite(audio).all():
-            raise MetricError("the audio holds NaN or infinite samples")
+        require_finite(audio)
         if len(audio) < 0.1 * sample_rate or not np.any(audio):
             raise MetricError("similarity is undefined: the audio is silent or shorter than 0.1 s")
         with torch.inference_mode():
