@@ -1,5 +1,6 @@
 """One recording through every codec, and every metric of what comes out."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -33,6 +34,7 @@ def measure_file(
         failed = {**dict.fromkeys(names), "failures": dict.fromkeys(names, str(error))}
         about = [{"setting": setting.name, "kind": recording.kind, "bitrate": None} for setting in settings]
         return {"records": [record | failed for record in about], "codes": {}}
+    voice = functools.cache(lambda: encoder.embed(reference, METRIC_RATE))
     records, codes = [], {}
     for codec in codecs:
         outputs, found = codec.reconstruct(load(codec.sample_rate))
@@ -42,7 +44,7 @@ def measure_file(
             degraded = resample(output.audio, codec.sample_rate)
             rebuilt = resample(output.audio, codec.sample_rate, DISTANCE_RATE)
             measures: dict[str, Callable[[], float]] = {
-                "similarity": lambda d=degraded: encoder.similarity(reference, METRIC_RATE, d, METRIC_RATE),
+                "similarity": lambda d=degraded: float(voice() @ encoder.embed(d, METRIC_RATE)),
                 "stoi": lambda d=degraded: stoi(reference, d, METRIC_RATE),
                 "pesq_nb": lambda d=degraded: pesq_nb(reference, d, METRIC_RATE),
                 "pesq_wb": lambda d=degraded: pesq_wb(reference, d, METRIC_RATE),
