@@ -13,13 +13,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from cat_tts.config import TTSConfig
 from cat_tts.dropout import deep_frames, kept_codes, sample_depths
+from cat_tts.rows import example_rows
 from cat_tts.sequence import (
     IGNORED,
     frames_per_token,
     join_texts,
     positions,
     shifted_targets,
-    training_rows,
 )
 from cat_tts.text import TextTokenizer
 from training.codes import Codes
@@ -138,6 +138,8 @@ class Batches(torch.utils.data.Dataset[list[Batch]]):
         self._depths(1, torch.Generator())  # complains about p and range before a run begins
         self.frames = np.array(codes["frames"][:])
         self.tokens = np.array([len(tokenizer.encode(text)) for text in codes["text"][:]])
+        nothing = torch.zeros(0, config.num_codebooks, dtype=torch.long)
+        self.around = len(example_rows(config, tokenizer, "a", nothing)) - len(tokenizer.encode("a")) - 1
         self.usable = np.flatnonzero(self.frames <= batches.max_frames)
         if not len(self.usable):
             raise ValueError(
@@ -194,9 +196,9 @@ class Batches(torch.utils.data.Dataset[list[Batch]]):
         fits = self.frames[prompt] + self.frames[target] <= self.batches.max_frames
         fits &= self.speaker_known[speaker] & (prompt != target)
         paired = (draw.random(len(target)) < self.batches.pair) & fits
-        # Most rows of a sequence: audio_start, its texts and what joins two of them, its frames.
-        rows = self.tokens + self.frames + 1
-        length = rows[target] + np.where(paired, rows[prompt], 0)
+        # Most rows of a sequence: its texts and what joins two of them, its frames, the format around them.
+        rows = self.tokens + self.frames
+        length = self.around + rows[target] + np.where(paired, rows[prompt] + 1, 0)
         order = np.argsort(length * draw.uniform(0.9, 1.1, len(target)), kind="stable")
         groups, length = np.stack([np.where(paired, prompt, -1), target], 1)[order], length[order]
         starts = [0]
@@ -218,7 +220,7 @@ class Batches(torch.utils.data.Dataset[list[Batch]]):
             found = [self.codes[i] for i in group]
             text = found[0]["text"] if len(found) == 1 else join_texts(found[0]["text"], found[1]["text"])
             codes = torch.cat([torch.tensor(utterance["codes"], dtype=torch.long) for utterance in found])
-            sequence = training_rows(self.config, self.tokenizer, text, codes)
+            sequence = example_rows(self.config, self.tokenizer, text, codes)
             rows.append(sequence[:-1])
             targets.append(shifted_targets(self.config, sequence[None])[0])
             pace = frames_per_token(int(self.frames[group[0]]), int(self.tokens[group[0]]))

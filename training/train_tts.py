@@ -23,7 +23,7 @@ from tqdm import tqdm
 from cat_tts import CatTTS
 from training.examples import Batch
 from training.processes import descend, total_over_processes
-from training.run import StopRequest, save_state, trapezoid
+from training.run import StopRequest, key, save_state, trapezoid
 from training.tts_monitor import packed, validate
 from training.tts_parts import build
 from training.tts_recipes import PRESETS, TTSTraining
@@ -43,6 +43,7 @@ def train(options: TTSTraining) -> CatTTS:
             own = torch.stack([batch.counts for batch in passes]).sum(0)
             counts = cast(Tensor, accelerator.reduce(own.to(accelerator.device), "sum"))
             codes, decisions = (counts / accelerator.num_processes).unbind()
+            torch.manual_seed(key(options.seed, step, accelerator.process_index))  # of the adapters' dropout
             sums = 0
             for i, batch in enumerate(passes):
                 batch = batch.to(accelerator.device)
@@ -71,18 +72,22 @@ def train(options: TTSTraining) -> CatTTS:
                 monitor.restart()
             stopping = total_over_processes(accelerator, int(stop.asked)) > 0
             scheduled = done % options.save_every == 0 or done == options.steps
-            if scheduled or stopping:
-                result = parts.average.module()
-                if accelerator.is_main_process:
+            speaking = parts.samples is not None and done % options.monitor.samples_every == 0
+            result = parts.result(options.run) if scheduled or stopping or speaking else None
+            if result is not None and accelerator.is_main_process:
+                if parts.samples is not None and speaking:
+                    parts.samples.write(done, result.eval(), parts.text, monitor.writer)
+                if scheduled or stopping:
                     result.save_pretrained(options.run / "model", parts.text)
-                    if scheduled:
-                        monitor.write(done, validate(result, parts.validation))
+                if scheduled:
+                    monitor.write(done, validate(result, parts.validation))
+            if scheduled or stopping:
                 save_state(accelerator, options.run, done)
             if stopping:
                 break
     if stop and accelerator.is_main_process:
         logger.warning("asked to stop: saved at step %d", done)
-    return parts.average.module().eval()
+    return parts.result(options.run).eval()
 
 
 def main(argv: list[str] | None = None) -> None:

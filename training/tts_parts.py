@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +19,18 @@ from torch.utils.data import DataLoader
 
 from cat_tts import CatTTS, TTSConfig
 from cat_tts.text import SENTENCEPIECE_FILE, TextTokenizer, load_text_tokenizer, train_sentencepiece
+from tokenizer import AudioTokenizer
 from training.average import Average, hollow
-from training.codes import Codes, CodesInfo, read_codes, read_info
+from training.codes import Codes, CodesInfo, read_codes, read_info, require_tokenizer
 from training.examples import Batch, Batches, DropoutConfig
+from training.initialise import initialise
+from training.lora import adapt, is_adapted, merge, save_adapter
 from training.mixture import epoch_indices, read_mixture
 from training.processes import ignore_signals, lower_precision, start
 from training.run import keep_settings, resume_state
 from training.tts_monitor import Monitor
-from training.tts_recipes import FIXED, TTSTraining
+from training.tts_recipes import FIXED, HardwareConfig, TTSTraining
+from training.tts_samples import Samples, exchanged
 
 BETAS = (0.9, 0.95)
 
@@ -45,6 +50,18 @@ class Parts:
     loader: "DataLoader[list[Batch]]"
     monitor: Monitor
     validation: list[Batch]
+    samples: Samples | None
+    """What is spoken in the midst of the training."""
+
+    def result(self, run: Path) -> CatTTS:
+        """What the run is for, the averaged model; all processes must call. Of adapters, the main one writes
+        RUN/adapter, and the result is the plain model with them merged in."""
+        result = self.average.module()
+        if not is_adapted(result):
+            return result
+        if self.accelerator.is_main_process:
+            save_adapter(result, run / "adapter")
+        return merge(result)
 
 
 def build(options: TTSTraining) -> Parts:
@@ -60,23 +77,17 @@ def build(options: TTSTraining) -> Parts:
     settings["tokenizer_sha256"] = info.tokenizer_sha256
     settings["mixture"] = asdict(read_mixture(options.codes))
     with accelerator.main_process_first():
-        bare, text = _model(options, codes, info)
-        training, validation = _batches(options, bare.config, text, codes, accelerator)
+        bare, text = starting_model(options, codes, info)
+        training, alone = _batches(options, bare.config, text, codes, accelerator)
+        samples = _samples(options, info, alone, accelerator)
         keep_settings(options.run, settings, FIXED)
-        if not (options.run / SENTENCEPIECE_FILE).exists():
+        if options.init is None and not (options.run / SENTENCEPIECE_FILE).exists():
             _write_text(text, options.run)
-    shell = hollow(bare)
+    adapted(bare, options)
+    shell, rates = hollow(bare), options.optimizer
+    groups = trained_groups(bare, rates.weight_decay)
     _freeze(bare, training.deepest)
-    if options.hardware.precision == "bf16":
-        lower_precision(bare, accelerator.device)
-    if options.hardware.checkpointing:
-        for layer in (*bare.temporal.layers, *bare.depth.layers):
-            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
-    rates = options.optimizer
-    groups = [
-        {"params": [p for p in bare.parameters() if p.ndim > 1], "weight_decay": rates.weight_decay},
-        {"params": [p for p in bare.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    prepare_hardware(bare, options.hardware, accelerator.device)
     model, optimizer = accelerator.prepare(
         bare, torch.optim.AdamW(groups, rates.learning_rate, betas=BETAS, fused=True)
     )
@@ -101,12 +112,16 @@ def build(options: TTSTraining) -> Parts:
             worker_init_fn=ignore_signals,
         ),
         monitor=monitor,
-        validation=[batch.to(accelerator.device) for batch in validation],
+        validation=[alone.collate([(i,)]).to(accelerator.device) for i in alone.usable.tolist()],
+        samples=samples,
     )
 
 
-def _model(options: TTSTraining, codes: Codes, info: CodesInfo) -> tuple[CatTTS, TextTokenizer]:
-    """Random weights, and a SentencePiece model of the run's own, trained on all texts of the codes."""
+def starting_model(options: TTSTraining, codes: Codes, info: CodesInfo) -> tuple[CatTTS, TextTokenizer]:
+    """What --init names, or random weights, and a SentencePiece model of the run's own, trained on all texts
+    of the codes."""
+    if options.init is not None:
+        return initialise(options.init, options.shape, info.num_codebooks, info.codebook_size)
     path = options.run / SENTENCEPIECE_FILE
     if path.exists():
         text = load_text_tokenizer(options.run)
@@ -123,6 +138,40 @@ def _model(options: TTSTraining, codes: Codes, info: CodesInfo) -> tuple[CatTTS,
     return CatTTS(config), text
 
 
+def adapted(model: CatTTS, options: TTSTraining) -> CatTTS:
+    """`model`, in place, with the adapters that the options ask for, if any."""
+    return adapt(model, options.lora, options.init) if options.lora.rank else model
+
+
+def trained_groups(model: CatTTS, weight_decay: float) -> list[dict[str, Any]]:
+    """What the optimizer changes; gains of norms do not decay."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def prepare_hardware(model: CatTTS, hardware: HardwareConfig, device: torch.device) -> None:
+    """Compute as the options ask for."""
+    if hardware.precision == "bf16":
+        lower_precision(model, device)
+    if hardware.checkpointing:
+        for layer in (*model.temporal.layers, *model.depth.layers):
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+
+
+def _samples(
+    options: TTSTraining, info: CodesInfo, kept_out: Batches, accelerator: Accelerator
+) -> Samples | None:
+    if options.tokenizer is None:
+        return None
+    tokenizer = AudioTokenizer.from_pretrained(options.tokenizer, "decoder")
+    require_tokenizer(info, tokenizer)
+    chosen = [kept_out.codes[i] for i in kept_out.usable[:2].tolist()]
+    return Samples(options.run, tokenizer.to(accelerator.device), exchanged(chosen))
+
+
 def _write_text(text: TextTokenizer, run: Path) -> None:
     with TemporaryDirectory(dir=run) as folder:
         text.save(folder)
@@ -131,8 +180,8 @@ def _write_text(text: TextTokenizer, run: Path) -> None:
 
 def _batches(
     options: TTSTraining, config: TTSConfig, text: TextTokenizer, codes: Codes, accelerator: Accelerator
-) -> tuple[Batches, list[Batch]]:
-    """The training's batches, and those of `validation` utterances kept out of it."""
+) -> tuple[Batches, Batches]:
+    """The training's batches, and the `validation` utterances kept out of it, to be read alone."""
     order = np.random.default_rng(options.seed).permutation(len(codes))
     kept_out = np.sort(order[: options.validation])
     used = np.sort(order[options.validation :])
@@ -152,7 +201,7 @@ def _batches(
     alone = Batches(
         codes.select(kept_out), config, text, options.batches, DropoutConfig(), seed=options.seed, steps=0
     )
-    return training, [alone.collate([(i,)]) for i in alone.usable.tolist()]
+    return training, alone
 
 
 def _epoch(sources: list[str], frames: np.ndarray, options: TTSTraining, epoch: int) -> np.ndarray:

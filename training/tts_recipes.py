@@ -10,6 +10,7 @@ from pydantic import ConfigDict
 from cat_tts import TTSConfig
 from cat_tts import config as models
 from training.examples import BatchConfig, DropoutConfig
+from training.lora import LoraOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +35,17 @@ class MonitorConfig:
 
     every: int = 25
     """Steps between two lines of RUN/metrics.jsonl."""
+    samples_every: int = 1000
+    """Steps between two times that texts which are kept out are spoken, at two depths; needs `tokenizer`."""
     tensorboard: bool = False
-    """Also write RUN/tensorboard. Needs the package tensorboard."""
+    """Also write RUN/tensorboard, with what is spoken. Needs the package tensorboard."""
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise ValueError(f"monitor.every={self.every}: give a number of steps from 1 on")
+        if min(self.every, self.samples_every) < 1:
+            raise ValueError(
+                f"monitor.every={self.every}, monitor.samples_every={self.samples_every}: "
+                "give numbers of steps from 1 on"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +70,11 @@ class TTSTraining:
     """Folder of shards, see training.prepare."""
     run: Path = Path("runs/tts")
     """Folder of the run: state, metrics, and the model as RUN/model."""
+    init: str | None = None
+    """Folder or hub id to start from, in place of random weights: a CAT-TTS model, which is taken whole, or a
+    Qwen3 checkpoint for the Temporal Transformer."""
+    tokenizer: str | None = None
+    """Folder or hub id of the tokenizer of the codes, for samples that can be heard, in RUN/samples."""
     steps: int
     save_every: int = 500
     seed: int = 0
@@ -73,6 +84,7 @@ class TTSTraining:
     """But for codebooks and vocabulary, which are those of the codes and of the text tokenizer."""
     batches: BatchConfig = field(default_factory=BatchConfig)
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
+    lora: LoraOptions = field(default_factory=LoraOptions)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
@@ -80,9 +92,11 @@ class TTSTraining:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.save_every < 1:
             raise ValueError(f"steps={self.steps}, save_every={self.save_every}: give numbers from 1 on")
+        if self.lora.rank and self.init is None:
+            raise ValueError(f"lora.rank={self.lora.rank} adapts a trained model: name it with --init")
 
 
-FIXED = ("seed", "validation", "shape", "batches", "tokenizer_sha256", "mixture")
+FIXED = ("seed", "validation", "shape", "init", "lora", "batches", "tokenizer_sha256", "mixture")
 """What a run keeps to its end: a resume with other values would not continue it."""
 
 
