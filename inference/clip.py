@@ -5,13 +5,17 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from inference.prompt import check_prompt
-from tokenizer.audio import load_audio, trim_silence
+from inference.upload import load_upload
+from tokenizer.audio import trim_silence
 
 LEAST_SECONDS, MOST_SECONDS = 3.0, 15.0
 """How long a prompt should be: shorter ones hold too little of a voice, longer ones only take longer."""
+LISTEN_SECONDS = 120.0
+"""Of a file, in which its speech must begin."""
 PAUSE_SECONDS = 0.2
 """Length of the quiet that a cut looks for."""
 QUIET_DB, NOISY_DB, CLIPPED_LEVEL, CLIPPED_SHARE = -40.0, 10.0, 0.99, 0.001
@@ -44,9 +48,9 @@ class Clip:
 
 def load_clip(path: str | Path, sample_rate: int, most_seconds: float = MOST_SECONDS) -> Clip:
     """The first speech of a file, up to `most_seconds`, cut in a pause; AudioError for what is no prompt."""
-    whole = load_audio(path, sample_rate)
-    check_prompt((whole.numpy(), sample_rate))
-    speech = trim_silence(whole, sample_rate).numpy()
+    whole = load_upload(path, sample_rate, LISTEN_SECONDS)
+    check_prompt((whole, sample_rate))
+    speech = trim_silence(torch.from_numpy(whole), sample_rate).numpy()
     audio = cut_in_pause(speech, sample_rate, most_seconds)
     return Clip(
         audio=audio,

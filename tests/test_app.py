@@ -1,9 +1,11 @@
 """What the controls of the page do, without a browser."""
 
 import asyncio
+import contextlib
 import inspect
 import io
 import json
+import random
 import re
 import socket
 from collections.abc import Callable, Iterator
@@ -192,6 +194,32 @@ def test_a_file_that_is_no_voice_is_told_without_its_folder(tab: CloneTab, tmp_p
     path.write_bytes(b"no audio")
     with pytest.raises(gr.Error, match=r"^.?notes\.wav: not readable"):
         tab.voice.hear("en", str(path))
+
+
+@pytest.mark.parametrize("turns", [40, pytest.param(3000, marks=pytest.mark.slow)])
+def test_mutated_files_are_taken_or_told(
+    tab: CloneTab, service: Service, prompt_file: Path, tmp_path: Path, turns: int
+) -> None:
+    """Recordings and voice files of strangers, by each control: shown, or a line that is told."""
+    codec, _ = on_a_page(lambda: CodecTab(service.synthesizer.tokenizer, gr.Textbox()))
+    flac = tmp_path / "good.flac"
+    soundfile.write(flac, soundfile.read(prompt_file)[0][:14_400], 24_000)
+    voice = Path(tab.voice.save("en", True, str(prompt_file), WORDS, None)["value"])
+    acts = [
+        (flac, ".flac", lambda path: tab.voice.hear("en", path)),
+        (flac, ".wav", lambda path: codec.encode("en", path, 2)),
+        (voice, ".catvoice", lambda path: tab.voice.open("en", path)),
+    ]
+    chance = random.Random(turns)
+    for turn in range(turns):
+        good, suffix, act = acts[turn % 3]
+        data = bytearray(good.read_bytes())
+        for _ in range(chance.choice([1, 3, 20])):
+            data[chance.randrange(chance.choice([60, len(data)]))] = chance.randrange(256)
+        path = tmp_path / f"sent{suffix}"
+        path.write_bytes(data[: chance.choice([len(data), chance.randrange(len(data))])])
+        with contextlib.suppress(gr.Error):
+            act(str(path))
 
 
 def test_after_a_mistake_the_page_is_as_before(tab: CloneTab) -> None:

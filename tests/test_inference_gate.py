@@ -222,10 +222,11 @@ def test_a_broken_engine_is_no_secret(synthesizer: Synthesizer, bundle: Path) ->
         assert "mat" not in error["message"]
 
 
-def test_random_bodies(http: httpx.Client) -> None:
-    """Hundreds of them, none of which is understood in full: 4xx, and the one shape."""
-    chance = random.Random(0)
-    for _ in range(300):
+@pytest.mark.parametrize(("seed", "turns"), [(0, 300), pytest.param(1, 5000, marks=pytest.mark.slow)])
+def test_random_bodies(http: httpx.Client, seed: int, turns: int) -> None:
+    """Hundreds and thousands of them, most of which are not understood: 4xx, and the one shape."""
+    chance = random.Random(seed)
+    for _ in range(turns):
         body = {**ASK, "model": "cat-tts"}
         for name in chance.sample([*ASK, "speed", "depth", "seed", "response_format", "more"], 2):
             body[name] = _anything(chance, 3)
