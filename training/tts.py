@@ -32,7 +32,7 @@ from training.run import StopRequest, key, log_metrics, resume_state, save_state
 
 logger = logging.getLogger(__name__)
 
-PRESETS = {"mini": presets.mini, "tiny": presets.tiny}
+PRESETS = {"small": presets.small, "mini": presets.mini, "tiny": presets.tiny}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class TTSTraining:
     codes: Path
     """Folder of shards, see training.prepare."""
     preset: str = "mini"
-    """Shape of the model: mini or tiny."""
+    """Shape of the model: small, mini or tiny."""
     steps: int = 5000
     rows_per_batch: int = 1024
     """Text tokens and frames of a batch, padding included."""
