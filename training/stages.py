@@ -11,6 +11,7 @@ from tokenizer.checkpoint import WEIGHTS
 from training import payload, pieces, teacher_hibari, teacher_kokoro
 from training.bundle import Bundle
 from training.bundle import bundle as write_bundle
+from training.codes import read_info
 from training.manifest import Clip, read_manifest, write_manifest
 
 OPEN_END = 10_000_000
@@ -88,11 +89,12 @@ def codes(setting: Setting, tokenizer: Path) -> list[str]:
 
 
 def tts(setting: Setting, steps: int, decay: float) -> list[str]:
-    """The TTS model."""
+    """The TTS model; one utterance in twenty is kept out of its training, 64 at most."""
+    kept_out = min(64, max(1, read_info(setting.run("codes")).clips // 20))
     return setting.command(
         *("training.tts", setting.run("tts"), "--codes", setting.run("codes"), "--preset", setting.size),
         *("--steps", steps, "--decay", decay, "--save-every", setting.save_every),
-        *("--rows-per-batch", setting.rows),
+        *("--rows-per-batch", setting.rows, "--validation", kept_out),
     )
 
 
