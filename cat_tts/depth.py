@@ -5,6 +5,7 @@ Position 1 reads that decision and predicts code 1, position j reads code j-1 an
 There is no positional encoding: the position's own head, and the embeddings it reads, tell it apart.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 
 from cat_tts.config import TransformerConfig, TTSConfig
 from tokenizer.attention import attend
+
+Shapes = Sequence[tuple[int, int]]
+"""Frames and positions of each: `[(3, 33), (5, 2)]` are 109 rows, frame after frame."""
 
 
 @dataclass
@@ -62,14 +66,27 @@ class DepthAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "n p d"], layer: int, cache: DepthCache | None
     ) -> Float[Tensor, "n p d"]:
-        q, k, v = (
-            projection(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = (part.transpose(1, 2) for part in self._heads(x))
         if cache is not None:
             k, v = cache.append(layer, k, v)
         return self.o_proj(attend(q, k, v, window=k.shape[2]).transpose(1, 2).flatten(2))
+
+    def ragged(self, x: Float[Tensor, "m d"], shapes: Shapes) -> Float[Tensor, "m d"]:
+        """The same for frames of unequal depths, see `DepthTransformer.ragged`."""
+        sizes, attended = [frames * depth for frames, depth in shapes], []
+        for (frames, depth), *parts in zip(
+            shapes, *(one.split(sizes) for one in self._heads(x)), strict=True
+        ):
+            q, k, v = (part.unflatten(0, (frames, depth)).transpose(1, 2) for part in parts)
+            attended.append(attend(q, k, v, window=depth).transpose(1, 2).flatten(0, 1).flatten(1))
+        return self.o_proj(torch.cat(attended))
+
+    def _heads(self, x: Float[Tensor, "*n d"]) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = (
+            projection(x).unflatten(-1, (-1, self.head_dim))
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        return self.q_norm(q), self.k_norm(k), v
 
 
 class DepthLayer(nn.Module):
@@ -83,9 +100,12 @@ class DepthLayer(nn.Module):
         self.mlp = SwiGLU(config.dim, config.ffn_dim, config.dim)
 
     def forward(
-        self, x: Float[Tensor, "n p d"], layer: int, cache: DepthCache | None
-    ) -> Float[Tensor, "n p d"]:
-        x = x + self.self_attn(self.input_layernorm(x), layer, cache)
+        self, x: Float[Tensor, "*n d"], layer: int, cache: DepthCache | None, shapes: Shapes | None = None
+    ) -> Float[Tensor, "*n d"]:
+        """Of frames of one depth [n, p, d], or of `shapes` depths [m, d]."""
+        normed = self.input_layernorm(x)
+        attention = self.self_attn
+        x = x + (attention(normed, layer, cache) if shapes is None else attention.ragged(normed, shapes))
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -123,6 +143,17 @@ class DepthTransformer(nn.Module):
             x = layer(x, i, cache)
         if cache is not None:
             cache.filled += x.shape[1]
+        return self.norm(x)
+
+    def ragged(self, x: Float[Tensor, "m e"], shapes: Shapes) -> Float[Tensor, "m d"]:
+        """Hidden states of frames of unequal depths, none of them padded.
+
+        Products run over all rows at once and only attention group by group: sharded weights are gathered
+        once, and their gradients are not summed up over thirty small passes.
+        """
+        x = self.adapter_in(x)
+        for i, layer in enumerate(self.layers):
+            x = layer(x, i, None, shapes)
         return self.norm(x)
 
     def decision_logits(self, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:

@@ -1,9 +1,8 @@
 """CAT-TTS: a Temporal Transformer over rows of text and codes, a Depth Transformer inside each frame."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,23 +11,42 @@ from torch import Tensor, nn
 from transformers import Cache, Qwen3Config, Qwen3Model
 
 from cat_tts import published
+from cat_tts.attention import ATTEND
 from cat_tts.config import TTSConfig
 from cat_tts.depth import DepthTransformer
+from cat_tts.dropout import kept_codes
 from cat_tts.sequence import IGNORED
 from cat_tts.text import TextTokenizer, load_text_tokenizer
 from tokenizer import checkpoint
 
 
-@dataclass(frozen=True)
-class TTSLoss:
-    """The two parts of the training loss, each a mean over what it covers."""
+class TTSLoss(NamedTuple):
+    """The two parts of the training loss as sums, so that passes and processes can be added up.
 
-    codes: Float[Tensor, ""]
-    """Paper eq. 9 over the kept codes: target frames x retained codebooks."""
-    decision: Float[Tensor, ""]
-    """Go on or stop, once a frame."""
-    layers: Float[Tensor, " k"]
-    """`codes` by codebook, for the log; nan where no sample of the batch kept it."""
+    A tuple, so that wrappers of modules see its tensors.
+    """
+
+    code_sums: Float[Tensor, " k"]
+    """Cross-entropy of each codebook over the frames that keep it."""
+    code_counts: Int[Tensor, " k"]
+    """How many those are."""
+    decision_sum: Float[Tensor, ""]
+    """Cross-entropy of go on or stop, once a frame."""
+    decision_count: Int[Tensor, ""]
+
+    @property
+    def codes(self) -> Float[Tensor, ""]:
+        """Paper eq. 9: a mean over the kept codes, target frames x retained codebooks."""
+        return self.code_sums.sum() / self.code_counts.sum()
+
+    @property
+    def decision(self) -> Float[Tensor, ""]:
+        return self.decision_sum / self.decision_count
+
+    @property
+    def layers(self) -> Float[Tensor, " k"]:
+        """`codes` by codebook; nan where no sample kept it."""
+        return self.code_sums / self.code_counts
 
 
 class CatTTS(nn.Module):
@@ -42,6 +60,8 @@ class CatTTS(nn.Module):
     def __init__(self, config: TTSConfig) -> None:
         super().__init__()
         self.config = config
+        # what FSDP2 gathers one at a time, under the name at which Accelerate looks
+        self._no_split_modules = ["Qwen3DecoderLayer", "DepthLayer"]
         dim = config.temporal.dim
         self.text_embedding = nn.Embedding(config.text_vocab_size, dim)
         self.code_embeddings = cast(
@@ -84,12 +104,11 @@ class CatTTS(nn.Module):
 
         `positions` are counted where they are not given.
         """
-        if positions is not None and mask is None and cache is None:
-            # Without one, transformers would take a fall of the positions for the next packed sequence.
-            mask = torch.ones(embedded.shape[:2], dtype=torch.bool, device=embedded.device)
+        # Left to itself, transformers would take a fall of the positions for the next packed sequence.
+        made = {"full_attention": None} if mask is None and cache is None else mask
         out = self.temporal(
             inputs_embeds=embedded,
-            attention_mask=mask,
+            attention_mask=made,
             position_ids=positions,
             past_key_values=cache,
             use_cache=cache is not None,
@@ -120,26 +139,63 @@ class CatTTS(nn.Module):
         targets: Int[Tensor, "b t c"],
         depth: Int[Tensor, " b"],
         positions: Float[Tensor, "b t"] | None = None,
+        deep: Bool[Tensor, "b t"] | None = None,
     ) -> TTSLoss:
         """Training loss of sequences, sample i reduced to its first `depth[i]` codebooks.
 
         Sequences that are padded on the right, where no row sees the padding, need no mask.
-
-        The Depth Transformer runs on target rows alone and, in one pass for each depth that occurs, on
-        the retained codebooks alone, so that what Progressive Sequence Dropout drops costs nothing.
+        `deep` says on which frames codebooks beyond the first are learnt, if not on all; they count for the
+        others too, so that the loss is the same in expectation.
         """
-        states = self.states(self.embed(rows, depth), mask, positions=positions)
-        decisions, layers = [], [[] for _ in range(self.config.num_codebooks)]
-        for k in depth.unique().tolist():
-            wanted = (depth == k)[:, None] & (targets[..., 0] != IGNORED)
-            target = targets[wanted][:, : 1 + k]
-            decision, codes = self.frame_logits(states[wanted], target)
-            decisions.append(_cross_entropy(decision, self._decision_targets(target[:, 0])))
-            for i in range(k):
-                layers[i].append(_cross_entropy(codes[:, i], target[:, 1 + i]))
-        per_layer = [torch.cat(layer) if layer else states.new_zeros(0) for layer in layers]
-        means = torch.stack([layer.mean() for layer in per_layer]).detach()
-        return TTSLoss(torch.cat(per_layer).mean(), torch.cat(decisions).mean(), means)
+        states = self.states(self._embed_kept(rows, depth), mask, positions=positions)
+        kept, wanted = kept_codes(targets, depth), targets[..., 0] != IGNORED
+        counts = (kept[..., None] > torch.arange(self.config.num_codebooks, device=kept.device)).sum((0, 1))
+        learnt, weight = kept, 1.0
+        if deep is not None:
+            learnt = torch.where(deep, kept, kept.clamp(max=1))
+            weight = (kept > 0).sum() / deep.sum().clamp(min=1)
+        codes, decision = self.ragged_losses(states[wanted], targets[wanted], learnt[wanted])
+        sums = torch.cat([codes[:1], codes[1:] * weight])
+        return TTSLoss(sums, counts, decision, wanted.sum())
+
+    def ragged_losses(
+        self, states: Float[Tensor, "n d"], targets: Int[Tensor, "n c"], kept: Int[Tensor, " n"]
+    ) -> tuple[Float[Tensor, " k"], Float[Tensor, ""]]:
+        """Cross-entropy of each codebook and of the decision, summed over frames that keep `kept` codes each.
+
+        The Depth Transformer runs on the retained codebooks alone: what Progressive Sequence Dropout drops
+        costs nothing. Deepest frames come first, so that those which have a position are always the first;
+        their rows are made and read position after position, and attend frame after frame.
+        """
+        order = kept.argsort(descending=True, stable=True)
+        states, targets, kept = states[order], targets[order], kept[order]
+        columns = self.config.num_codebooks
+        of_depth = torch.bincount(kept, minlength=columns + 1).tolist()
+        having = [sum(of_depth[j:]) for j in range(columns + 1)]
+        tables = [self.text_embedding, *self.code_embeddings[: columns - 1]]
+        fed = [table(targets[:n, j]) for j, (table, n) in enumerate(zip(tables, having[1:], strict=True))]
+        starts = (kept + 1).cumsum(0) - kept - 1
+        by_frame = torch.cat([starts[:n] + j for j, n in enumerate(having)])  # where a position's rows go
+        shapes = [(n, k + 1) for k, n in enumerate(of_depth) if n][::-1]
+        hidden = self.depth.ragged(torch.cat([states, *fed])[by_frame.argsort()], shapes)
+        first, *rest = hidden[by_frame].split(having)
+        codes = [
+            _cross_entropy(self.depth.code_logits(part, k), targets[: len(part), 1 + k])
+            for k, part in enumerate(rest)
+        ]
+        decision = _cross_entropy(self.depth.decision_logits(first), self._decision_targets(targets[:, 0]))
+        return torch.stack(codes), decision
+
+    def _embed_kept(self, rows: Int[Tensor, "b t c"], depth: Int[Tensor, " b"]) -> Float[Tensor, "b t d"]:
+        """`embed`, looking up nothing that is dropped. Every table takes part, if with no row, so that each
+        process has gradients of all weights."""
+        x = self.text_embedding(rows[..., 0])
+        order = depth.argsort(descending=True)
+        of_depth = depth.tolist()
+        for k, table in enumerate(self.code_embeddings):
+            kept = order[: sum(one > k for one in of_depth)]
+            x.index_add_(0, kept, table(rows[kept, :, k + 1]))
+        return x
 
     def _decision_targets(self, text: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
         return text if self.config.full_text_head else (text == self.config.tokens.audio_end).long()
@@ -182,6 +238,7 @@ def _temporal(config: TTSConfig) -> Qwen3Model:
             max_position_embeddings=config.max_positions,
             rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
             rms_norm_eps=1e-6,
+            attn_implementation=ATTEND,  # pyright: ignore[reportCallIssue]
         )
     )
     # Rows are embedded outside, by `embed`.
@@ -189,7 +246,6 @@ def _temporal(config: TTSConfig) -> Qwen3Model:
     return model
 
 
-def _cross_entropy(logits: Float[Tensor, "n v"], target: Int[Tensor, " n"]) -> Float[Tensor, " m"]:
-    """Float32 cross-entropy of the targets that are not ignored."""
-    kept = target != IGNORED
-    return F.cross_entropy(logits[kept].float(), target[kept], reduction="none")
+def _cross_entropy(logits: Float[Tensor, "n v"], target: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+    """Summed in float32; of no rows it is 0, with a gradient."""
+    return F.cross_entropy(logits.float(), target, reduction="sum")

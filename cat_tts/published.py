@@ -22,6 +22,8 @@ _SHIFTED = {"code_embeddings.": "model.embedding_list.", "depth.code_heads.": "l
 """Lists that begin at 0 here and at 1 there, behind the text channel."""
 _UNUSED = "model.language_model.embed_tokens.weight"
 """Stored in the published files, but no row is ever looked up in it."""
+_DELAY_SLOT = 151_662
+"""An id that only the family's Delay models put into sequences, though all their configs have it."""
 
 
 def is_published(raw: Mapping[str, Any]) -> bool:
@@ -88,6 +90,78 @@ def _config(raw: Mapping[str, Any]) -> TTSConfig:
     )
 
 
+def config_to_published(config: TTSConfig) -> dict[str, Any]:
+    """The published config.json of a model; raise ValueError with the reasons where it cannot have one.
+
+    `max_prompt_frames` has no place there: the published models take prompts of any length.
+    """
+    if reasons := unpublishable(config):
+        raise ValueError(f"the published layout cannot hold this model: {'; '.join(reasons)}")
+    assert config.chat is not None
+    shape, depth, tokens = config.temporal, config.depth, config.tokens
+    return {
+        "architectures": ["MossTTSDelayModel"],
+        "model_type": "moss_tts_delay",
+        "n_vq": config.num_codebooks,
+        "audio_vocab_size": config.codebook_size,
+        "audio_pad_code": config.pad_code,
+        "sampling_rate": 24_000,
+        "pad_token_id": tokens.pad,
+        "im_start_token_id": config.chat.im_start,
+        "im_end_token_id": config.chat.im_end,
+        "audio_start_token_id": tokens.audio_start,
+        "audio_end_token_id": tokens.audio_end,
+        "audio_user_slot_token_id": config.chat.user_slot,
+        "audio_assistant_gen_slot_token_id": tokens.slot,
+        "audio_assistant_delay_slot_token_id": _DELAY_SLOT,
+        "additional_mlp_ffn_hidden_size": config.adapter_dim,
+        "local_hidden_size": depth.dim,
+        "local_ffn_hidden_size": depth.ffn_dim,
+        "local_num_layers": depth.num_layers,
+        "hidden_size": shape.dim,
+        "vocab_size": config.text_vocab_size,
+        "initializer_range": 0.02,
+        "language_config": {
+            "model_type": "qwen3",
+            "vocab_size": config.text_vocab_size,
+            "hidden_size": shape.dim,
+            "intermediate_size": shape.ffn_dim,
+            "num_hidden_layers": shape.num_layers,
+            "num_attention_heads": shape.num_heads,
+            "num_key_value_heads": shape.num_kv_heads,
+            "head_dim": shape.head_dim,
+            "hidden_act": "silu",
+            "attention_bias": False,
+            "rms_norm_eps": 1e-6,
+            "max_position_embeddings": config.max_positions,
+            "rope_theta": config.rope_theta,
+            "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+            "tie_word_embeddings": True,
+        },
+    }
+
+
+def unpublishable(config: TTSConfig) -> list[str]:
+    """Why a model cannot be told in the published layout; empty where it can."""
+    temporal, depth = config.temporal, config.depth
+    heads = {
+        "num_heads": (temporal.num_heads, depth.num_heads),
+        "num_kv_heads": (temporal.num_kv_heads, depth.num_kv_heads),
+        "head_dim": (temporal.head_dim, depth.head_dim),
+    }
+    reasons = {
+        "shared_time puts text rows on the time axis of the frames": config.shared_time,
+        "chat=None: it was not trained on conversations": config.chat is None,
+        "full_text_head=False: its stop head has two rows": not config.full_text_head,
+        "adapter_dim=None: it has no MLPs around the depth layers": config.adapter_dim is None,
+    }
+    differing = {
+        f"{name} is {one} in the temporal and {other} in the depth layers": one != other
+        for name, (one, other) in heads.items()
+    }
+    return [reason for reason, holds in {**reasons, **differing}.items() if holds]
+
+
 def state_from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights under this project's names; the table that nothing reads is left out."""
     return {_our_name(name): value for name, value in state.items() if name != _UNUSED}
@@ -96,7 +170,7 @@ def state_from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def state_to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights under the published names, the unread table filled with the text embedding."""
     named = {_published_name(name): value for name, value in state.items()}
-    return {**named, _UNUSED: state["text_embedding.weight"]}
+    return {**named, _UNUSED: state["text_embedding.weight"].clone()}
 
 
 def _published_name(name: str) -> str:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from cat_tts import SamplingOptions, TTSConfig
 from cat_tts.decoder import Continuation
-from cat_tts.published_prompt import continuation_rows, generation_rows, render_user
-from cat_tts.sequence import frames_per_token, join_texts, positions, prompt_rows
+from cat_tts.published_prompt import generation_rows, render_user
+from cat_tts.rows import opening_rows
+from cat_tts.sequence import frames_per_token, join_texts, positions
 from cat_tts.text import TextTokenizer
 from inference.voice import Voice
 
@@ -44,10 +45,7 @@ def request_rows(config: TTSConfig, text: TextTokenizer, request: Request) -> In
     codes = request.voice.codes
     if request.mode == "reference":
         return generation_rows(config, text, render_user(request.text, [codes]), [codes])
-    whole = join_texts(request.voice.text, request.text)
-    if config.chat is None:
-        return prompt_rows(config, text, whole, codes)
-    return continuation_rows(config, text, render_user(whole), codes)
+    return opening_rows(config, text, join_texts(request.voice.text, request.text), codes)
 
 
 def continuation(config: TTSConfig, text: TextTokenizer, request: Request) -> Continuation:

@@ -123,8 +123,10 @@ def test_dropped_codebooks_and_padding_do_not_matter() -> None:
     rows, mask, targets = batch(tiny())
     loss = model(rows, mask, targets, depth)
     loss.codes.backward()
-    assert [table.weight.grad is not None for table in model.code_embeddings] == [True] * 4 + [False] * 2
-    assert [head.weight.grad is not None for head in model.depth.code_heads] == [True] * 4 + [False] * 2
+    for modules in (model.code_embeddings, model.depth.code_heads):
+        gradients = [g for module in modules if (g := module.weight.grad) is not None]
+        assert len(gradients) == 6  # sharded weights must all have one
+        assert [bool(gradient.any()) for gradient in gradients] == [True] * 4 + [False] * 2
     assert loss.layers.isnan().tolist() == [False] * 4 + [True] * 2
     for i, kept in enumerate(depth):
         rows[i, :, 1 + kept :] = torch.randint(33, rows[i, :, 1 + kept :].shape)
@@ -133,6 +135,42 @@ def test_dropped_codebooks_and_padding_do_not_matter() -> None:
     for given in (mask, None):  # padding on the right needs no mask
         again = model(rows, given, targets, depth)
         torch.testing.assert_close((again.codes, again.decision), (loss.codes, loss.decision))
+
+
+def test_deep_codebooks_may_be_learnt_on_some_frames() -> None:
+    """Those count for the others: over all choices of one frame in nine, the loss is as of all frames."""
+    model, depth = tts(), torch.tensor([2, 4, 1])
+    rows, mask, targets = batch(tiny())
+    whole = model(rows, mask, targets, depth)
+    frames = (targets[..., 1] != IGNORED).nonzero()
+    parts = []
+    for i, t in frames.tolist():
+        deep = torch.zeros(targets.shape[:2], dtype=torch.bool)
+        deep[i, t] = True
+        parts.append(model(rows, mask, targets, depth, deep=deep))
+    for part in parts:
+        torch.testing.assert_close(part.code_sums[0], whole.code_sums[0])
+        assert torch.equal(part.code_counts, whole.code_counts)
+    mean = torch.stack([part.code_sums for part in parts]).mean(0)
+    torch.testing.assert_close(mean, whole.code_sums)
+    changed = targets.clone()
+    first, last = (targets[1, :, 1] != IGNORED).nonzero().flatten()[[0, -1]].tolist()
+    changed[1, first : last + 1, 2:] = torch.randint(32, changed[1, first : last + 1, 2:].shape)
+    deep = (targets[..., 1] != IGNORED) & (torch.arange(3) != 1)[:, None]
+    one, other = (model(rows, mask, t, depth, deep=deep).code_sums for t in (targets, changed))
+    assert torch.equal(one, other)
+
+
+def test_attention_is_the_same_with_and_without_a_mask() -> None:
+    """Without one it goes through `attend`; positions that fall are no new sequence."""
+    model, rows = tts(), torch.stack([utterance(tiny(), 5, 8) for _ in range(2)])
+    embedded, mask = model.embed(rows, 6), torch.ones(2, 15, dtype=torch.bool)
+    places = torch.cat([torch.arange(6) * 2.5, torch.arange(9.0)]).expand(2, -1)
+    plain = model.states(embedded, positions=places)
+    torch.testing.assert_close(model.states(embedded, mask, positions=places), plain, atol=2e-5, rtol=1e-4)
+    later = embedded[:1].clone()
+    later[:, 0] += 1
+    assert not torch.allclose(model.states(later, positions=places[:1])[0, 10], plain[0, 10])
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

@@ -50,8 +50,7 @@ def test_a_signal_ends_it_in_the_middle_of_a_stream(model: Path, signal_: signal
             with httpx.Client(base_url=url, timeout=120, headers=headers) as http:
                 assert http.get("/models", headers={"Authorization": ""}).status_code == 401
                 assert len(http.post("/audio/speech", json={**ASK, "input": SHORT}).content) > 1920
-                with http.stream("POST", "/audio/speech", json={**ASK, "input": LONG * 2}) as answer:
-                    assert answer.status_code == 200
+                with http.stream("POST", "/audio/speech", json={**ASK, "input": LONG}) as answer:
                     chunks = answer.iter_raw()
                     assert next(chunks)
                     process.send_signal(signal_)

@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from cat_tts.config import tiny
 from cat_tts.sequence import join_texts, prompt_rows
-from training.examples import Batch, Batches
+from training.examples import Batch, BatchConfig, Batches, DropoutConfig
 
 CONFIG = replace(tiny(), num_codebooks=3, codebook_size=64)  # pad code 64; audio_start 1, audio_end 2, slot 3
 SKIPPED = -100
@@ -45,9 +45,12 @@ def utterances(frames: Sequence[int], speakers: str) -> Dataset:
     return Dataset.from_list(rows)
 
 
-def batches(codes: Dataset, **changes) -> Batches:
-    options = {"rows_per_batch": 60, "max_frames": 25, "pair": 0.5, "seed": 0, "items": 1000, **changes}
-    return Batches(codes, CONFIG, Letters(), **options)
+def batches(codes: Dataset, *, p: float = 0.0, deep_part: float = 1.0, **changes) -> Batches:
+    """Of one process, where `rank` and `world` say nothing else; changes are of BatchConfig, or the seed."""
+    placed = {name: changes.pop(name) for name in ("seed", "rank", "world", "epochs") if name in changes}
+    config = BatchConfig(**{"rows": 60, "max_frames": 25, **changes})
+    dropout = DropoutConfig(p=p, deep_part=deep_part)
+    return Batches(codes, CONFIG, Letters(), config, dropout, **{"seed": 0, "steps": 1000, **placed})
 
 
 FRAMES = np.random.default_rng(0).integers(5, 13, 40).tolist()
@@ -66,7 +69,7 @@ def epochs(made: Batches, number: int) -> list[list[list[int]]]:
     groups: list[list[int]] = []
     item = 0
     while len(groups) < 40 * number:
-        groups += spoken(made[item])
+        groups += spoken(made[item][0])
         item += 1
     assert len(groups) == 40 * number  # a batch never spans two epochs
     return [groups[40 * i : 40 * (i + 1)] for i in range(number)]
@@ -119,14 +122,12 @@ def test_a_pair_begins_as_its_prompt_does_in_inference() -> None:
 
 
 def test_a_batch_depends_on_seed_and_item_alone() -> None:
-    forth, back = batches(MANY), batches(MANY, items=5)
+    forth, back = batches(MANY, p=1.0, deep_part=0.5), batches(MANY, p=1.0, deep_part=0.5)
     items = [forth[i] for i in range(30)]
     for i in (29, 3, 0, 17):
-        torch.testing.assert_close(back[i].rows, items[i].rows, rtol=0, atol=0)
-        torch.testing.assert_close(back[i].targets, items[i].targets, rtol=0, atol=0)
+        torch.testing.assert_close(tuple(back[i][0]), tuple(items[i][0]), rtol=0, atol=0)
     other = batches(MANY, seed=1)
-    assert [list(spoken(other[i])) for i in range(5)] != [list(spoken(items[i])) for i in range(5)]
-    assert (len(forth), len(back)) == (1000, 5)
+    assert [list(spoken(other[i][0])) for i in range(5)] != [list(spoken(items[i][0])) for i in range(5)]
 
 
 @pytest.mark.parametrize("pair", [0.0, 0.5, 1.0])
@@ -147,9 +148,45 @@ def test_pairs_are_of_one_speaker_and_fit() -> None:
     assert 0 < len(pairs) < 40  # those whose draw did not fit stay alone
 
 
+def test_utterances_of_nobody_known_stay_alone() -> None:
+    codes = MANY.map(lambda row: {"speaker": row["speaker"].replace("z", "")})
+    (epoch,) = epochs(batches(codes, pair=1.0), 1)
+    assert {len(group) for group in epoch if codes[group[-1]]["speaker"] == ""} == {1}
+    assert {len(group) for group in epoch if codes[group[-1]]["speaker"] == "x"} == {1, 2}
+
+
+def test_passes_are_shared_out() -> None:
+    whole = batches(MANY, passes=4, p=1.0)
+    halves = [batches(MANY, passes=4, p=1.0, rank=rank, world=2) for rank in (0, 1)]
+    for step in (0, 3):
+        shared = [one for pair in zip(halves[0][step], halves[1][step], strict=True) for one in pair]
+        for mine, theirs in zip(shared, whole[step], strict=True):
+            assert torch.equal(mine.rows, theirs.rows) and torch.equal(mine.depth, theirs.depth)
+    assert [len(half[0]) for half in halves] == [2, 2]
+    with pytest.raises(ValueError, match="passes=4 in 3 processes: give a multiple of 3"):
+        batches(MANY, passes=4, world=3)
+
+
+def test_an_epoch_may_be_of_some_utterances_only() -> None:
+    """As mixtures of corpora want it: some more than once, others never, and none that is too long."""
+    chosen = [np.array([4, 4, 7, 2]), np.array([1, 2, 3, 4])]
+    frames = [30 if i == 2 else 5 for i in range(40)]
+    codes = utterances(frames, "xyzz" * 10)
+    made = batches(codes, pair=0.0, epochs=lambda epoch: chosen[min(epoch, 1)])
+    spoke = [group for i in range(2) for group in spoken(made[i][0])]
+    assert sorted(spoke[:3]) == [[4], [4], [7]] and sorted(spoke[3:]) == [[1], [3], [4]]
+
+
+def test_counts_by_hand() -> None:
+    made = batches(utterances([2, 1], "xx"))
+    batch = made.collate([(1, 0), (1,)])._replace(depth=torch.tensor([2, 3]))
+    assert batch.depth.tolist() == [2, 3] and batch.length == 10 + 5
+    assert batch.counts.tolist() == [3 * 2 + 1 * 3, 4 + 2]
+
+
 def test_text_and_codes_of_a_pair_are_in_the_same_order() -> None:
     made = batches(MANY, pair=1.0)
-    for batch in (made[i] for i in range(20)):
+    for (batch,) in (made[i] for i in range(20)):
         for rows, group in zip(batch.rows, spoken(batch), strict=True):
             start = rows[:, 0].tolist().index(CONFIG.tokens.audio_start)
             assert Letters().decode(rows[:start, 0].tolist()) == " ".join(MANY[i]["text"] for i in group)
@@ -165,21 +202,21 @@ def test_about_the_wanted_part_is_pairs() -> None:
 
 
 def test_batches_keep_to_their_budget_and_use_it() -> None:
-    made = batches(MANY, rows_per_batch=120)
-    sizes = [made[i].rows.shape[:2].numel() for i in range(40)]
+    made = batches(MANY, rows=120)
+    sizes = [made[i][0].rows.shape[:2].numel() for i in range(40)]
     assert max(sizes) <= 120
     assert sum(sizes) / len(sizes) > 0.7 * 120
-    filled = sum(int((made[i].rows[..., 0] != 0).sum()) for i in range(40))
+    filled = sum(int((made[i][0].rows[..., 0] != 0).sum()) for i in range(40))
     assert filled > 0.75 * sum(sizes)  # sequences of like length share a batch
 
 
 def test_a_sequence_longer_than_the_budget_is_a_batch_of_its_own() -> None:
-    made = batches(utterances([10, 10, 10], "xyz"), rows_per_batch=5)
-    assert sorted(group for i in range(3) for group in spoken(made[i])) == [[0], [1], [2]]
+    made = batches(utterances([10, 10, 10], "xyz"), rows=5)
+    assert sorted(group for i in range(3) for group in spoken(made[i][0])) == [[0], [1], [2]]
 
 
 def test_long_utterances_are_left_out() -> None:
     made = batches(utterances([5, 30, 6, 31], "xxxx"), max_frames=29, pair=1.0)
-    assert {i for item in range(20) for group in spoken(made[item]) for i in group} == {0, 2}
+    assert {i for item in range(20) for group in spoken(made[item][0]) for i in group} == {0, 2}
     with pytest.raises(ValueError, match="no utterance has at most 4 frames"):
         batches(utterances([5, 30], "xx"), max_frames=4)

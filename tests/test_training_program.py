@@ -34,8 +34,10 @@ def test_a_corpus_becomes_a_voice(corpus: Path, tmp_path: Path) -> None:
         *["--adversarial-from", 40, "--optimizer.warmup", 5, "--optimizer.ema", 0.8],
     )
     command("training.prepare", codes, "--manifest", corpus, "--tokenizer", codec / "model")
-    short = ["--preset", "tiny", "--steps", 50, "--warmup", 5, "--ema", 0.8]
-    command("training.tts", tts, "--codes", codes, *short, "--validation", 8, "--rows-per-batch", 400)
+    command(
+        *["training.train_tts", "tiny", "--codes", codes, "--run", tts, "--steps", 50, "--batches.rows", 400],
+        *["--optimizer.warmup", 5, "--optimizer.ema", 0.8],
+    )
     for run, loss in ((codec, "train/loss/mel"), (tts, "validation/loss/codes")):
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         values = [line[loss] for line in lines if loss in line]

@@ -2,28 +2,28 @@
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from training.joint import Joint
+Model = TypeVar("Model", bound=nn.Module)
 
 
-def hollow(joint: Joint) -> Joint:
+def hollow(module: Model) -> Model:
     """A copy without weights: parameters on the meta device, all else as it is."""
-    memo = {id(p): nn.Parameter(torch.empty_like(p, device="meta")) for p in joint.parameters()}
-    return copy.deepcopy(joint, memo)
+    memo = {id(p): nn.Parameter(torch.empty_like(p, device="meta")) for p in module.parameters()}
+    return copy.deepcopy(module, memo)
 
 
-class Average:
+class Average(Generic[Model]):
     """Averages of the parameters, each process's of its own shards where the parameters are sharded.
 
     A checkpoint holds them whole, so that another number of processes can go on with it.
     """
 
-    def __init__(self, shell: Joint, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
+    def __init__(self, shell: Model, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
         """`shell` is what `module` fills, see `hollow`; `parameters` are those that the optimizer changes."""
         self.shell, self.parameters, self.decay = shell, parameters, decay
         self.updates = 0
@@ -40,12 +40,12 @@ class Average:
             torch._foreach_copy_(mine, theirs)  # pyright: ignore[reportPrivateImportUsage]
         self.updates += 1
 
-    def module(self) -> Joint:
+    def module(self) -> Model:
         """The averages as a module. All processes must call: each then has a whole one, of gathered weights
         where they are sharded, and of the averages themselves where they are not."""
-        joint = copy.deepcopy(self.shell)
-        joint.load_state_dict(self._whole(), assign=True)
-        return joint.to(next(joint.parameters()).device)
+        module = copy.deepcopy(self.shell)
+        module.load_state_dict(self._whole(), assign=True)
+        return module.to(next(module.parameters()).device)
 
     def state_dict(self) -> dict[str, Any]:
         return {"updates": self.updates, "weights": self._whole()}

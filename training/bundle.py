@@ -24,7 +24,7 @@ class Bundle:
     tokenizer: Path
     """Folder of an AudioTokenizer, such as RUN/model of training.train_tokenizer."""
     tts: Path
-    """Folder of a CatTTS, such as RUN/model of training.tts."""
+    """Folder of a CatTTS, such as RUN/model of training.train_tts."""
     sampling: tyro.conf.OmitArgPrefixes[SamplingOptions] = field(default_factory=SamplingOptions)
 
 

@@ -1,46 +1,113 @@
-"""Batches of training sequences: every step's batch is a function of (seed, step) alone."""
+"""The passes of each training step: sequences of like length, as a function of (seed, step) alone."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from datasets import Dataset
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from cat_tts.config import TTSConfig
+from cat_tts.dropout import deep_frames, kept_codes, sample_depths
+from cat_tts.rows import example_rows
 from cat_tts.sequence import (
     IGNORED,
     frames_per_token,
     join_texts,
     positions,
     shifted_targets,
-    training_rows,
 )
 from cat_tts.text import TextTokenizer
 from training.codes import Codes
+from training.run import key
 
 
-@dataclass(frozen=True)
-class Batch:
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """What a step reads. Rows are text tokens and frames: the paper's steps have 1.35M."""
+
+    rows: int = 1024
+    """Of one pass, padding included, unless one sequence alone is longer."""
+    passes: int = 1
+    """Of a step, over all processes; their gradients are added up. A multiple of the number of processes."""
+    max_frames: int = 250
+    """Longer utterances are left out, and no longer pairs made."""
+    pair: float = 0.5
+    """Part of the sequences that are two utterances of one speaker: what inference looks like, where the
+    first is the prompt."""
+
+    def __post_init__(self) -> None:
+        if min(self.rows, self.passes, self.max_frames) < 1 or not 0 <= self.pair <= 1:
+            raise ValueError(
+                f"rows={self.rows}, passes={self.passes}, max_frames={self.max_frames}, pair={self.pair}: "
+                "give numbers from 1 on, and a part of the sequences, 0 to 1"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropoutConfig:
+    """How deep the samples of a step are (paper eq. 7), and on which frames that is learnt."""
+
+    p: float = 1.0
+    """Probability that a sample keeps a part of its codebooks only."""
+    lowest: int = 1
+    highest: int | None = None
+    """Depths are drawn from lowest to highest (None: all); the paper's rule is one less than all, which at
+    p = 1 never trains the last codebook."""
+    max_depth: int | None = None
+    """Train the first codebooks only; a run that goes on without it trains all (a curriculum)."""
+    deep_part: float = 1.0
+    """Part of the frames on which codebooks beyond the first are learnt, the loss of the others being put
+    down to them; 0.0625 is CSM's."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.deep_part <= 1:
+            raise ValueError(f"deep_part={self.deep_part} of the frames: give more than 0, at most 1")
+
+
+class Batch(NamedTuple):
     """Sequences padded on the right; `targets` row t is what row t has to answer."""
 
     rows: Int[Tensor, "b t c"]
     targets: Int[Tensor, "b t c"]
     positions: Float[Tensor, "b t"]
+    depth: Int[Tensor, " b"]
+    deep: Bool[Tensor, "b t"] | None
+    length: int
+    """Rows without padding."""
+
+    @property
+    def counts(self) -> Int[Tensor, "2"]:
+        """Codes and decisions that are learnt: what the loss of a step is divided by."""
+        codes = kept_codes(self.targets, self.depth).sum()
+        return torch.stack([codes, (self.targets[..., 0] != IGNORED).sum()])
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(self.rows.to(device), self.targets.to(device), self.positions.to(device))
+        parts = (self.rows, self.targets, self.positions, self.depth)
+        rows, targets, positions, depth = (part.to(device, non_blocking=True) for part in parts)
+        deep = None if self.deep is None else self.deep.to(device, non_blocking=True)
+        return Batch(rows, targets, positions, depth, deep, self.length)
 
 
-class Batches(torch.utils.data.Dataset):
-    """Item i is batch i of an endless run over `codes`, in an order drawn anew for every epoch.
+class Plan(NamedTuple):
+    """One epoch: sequences in the order of their length, and where the passes begin among them."""
 
-    A part `pair` of the sequences are two utterances of one speaker: the text of both, then the codes of
-    both, at the pace of the first. That is what inference looks like, where the first is the prompt. A
-    batch holds sequences of like length, at most `rows_per_batch` rows with padding unless one sequence
-    alone is longer. Utterances beyond `max_frames` are left out, and pairs beyond it not made.
+    groups: Int[np.ndarray, "n 2"]
+    """Prompt and target; -1 for no prompt."""
+    starts: Int[np.ndarray, " m"]
+    order: Int[np.ndarray, " m"]
+
+
+class Batches(torch.utils.data.Dataset[list[Batch]]):
+    """Item `step` is the list of passes that this process makes of it.
+
+    Every draw is keyed by the seed and by the epoch or the pass: neither the number of processes, nor that
+    of workers, nor an interruption changes what a step reads. `epochs` gives the utterances of an epoch, in
+    any order, with repetitions where corpora have weights; without it, each comes once.
     """
 
     def __init__(
@@ -48,77 +115,124 @@ class Batches(torch.utils.data.Dataset):
         codes: Codes | Dataset,
         config: TTSConfig,
         tokenizer: TextTokenizer,
+        batches: BatchConfig,
+        dropout: DropoutConfig,
         *,
-        rows_per_batch: int,
-        max_frames: int,
-        pair: float,
         seed: int,
-        items: int,
+        steps: int,
+        rank: int = 0,
+        world: int = 1,
+        epochs: Callable[[int], Int[np.ndarray, " n"]] | None = None,
     ) -> None:
+        if batches.passes % world:
+            raise ValueError(
+                f"batches.passes={batches.passes} in {world} processes: give a multiple of {world}, "
+                "and fewer batches.rows for a step that stays as large"
+            )
         self.codes, self.config, self.tokenizer = codes, config, tokenizer
-        self.rows_per_batch, self.max_frames = rows_per_batch, max_frames
-        self.pair, self.seed, self.items = pair, seed, items
+        self.batches, self.dropout, self.seed, self.steps = batches, dropout, seed, steps
+        self.rank, self.world = rank, world
+        self.full = config.num_codebooks if dropout.max_depth is None else dropout.max_depth
+        if not 1 <= self.full <= config.num_codebooks:
+            raise ValueError(f"max_depth={self.full} but the codes have {config.num_codebooks} codebooks")
+        self._depths(1, torch.Generator())  # complains about p and range before a run begins
         self.frames = np.array(codes["frames"][:])
         self.tokens = np.array([len(tokenizer.encode(text)) for text in codes["text"][:]])
-        self.usable = np.flatnonzero(self.frames <= max_frames)
+        nothing = torch.zeros(0, config.num_codebooks, dtype=torch.long)
+        self.around = len(example_rows(config, tokenizer, "a", nothing)) - len(tokenizer.encode("a")) - 1
+        self.usable = np.flatnonzero(self.frames <= batches.max_frames)
         if not len(self.usable):
-            raise ValueError(f"no utterance has at most {max_frames} frames: nothing to train on")
-        by_speaker: dict[str, list[int]] = {}
-        speakers = codes["speaker"][:]
-        for index in self.usable.tolist():
-            by_speaker.setdefault(speakers[index], []).append(index)
-        self.same_speaker = {index: group for group in by_speaker.values() for index in group}
-        self.plans: list[list[list[tuple[int, ...]]]] = []
+            raise ValueError(
+                f"no utterance has at most {batches.max_frames} frames: nothing to train on; "
+                "give more batches.max-frames"
+            )
+        self.epochs = epochs if epochs is not None else lambda _: self.usable
+        names, speaker = np.unique(np.array(codes["speaker"][:])[self.usable], return_inverse=True)
+        self.by_speaker = self.usable[np.argsort(speaker, kind="stable")]
+        self.speaker = np.full(len(self.frames), -1)
+        self.speaker[self.usable] = speaker
+        self.speaker_sizes = np.bincount(speaker)
+        self.speaker_starts = np.cumsum(self.speaker_sizes) - self.speaker_sizes
+        self.speaker_known = names != ""
         self.ends: list[int] = []
-        """Number of batches up to the end of each planned epoch."""
+        """Passes up to the end of each epoch."""
+        self.planned: tuple[int, Plan] | None = None
+
+    @property
+    def deepest(self) -> int:
+        """Codebooks that some sample keeps."""
+        return (self.dropout.highest or self.full) if self.dropout.p == 1 else self.full
 
     def __len__(self) -> int:
-        return self.items
+        return self.steps
 
-    def __getitem__(self, item: int) -> Batch:
-        while not self.ends or item >= self.ends[-1]:
-            self.plans.append(self._plan(len(self.plans)))
-            self.ends.append((self.ends[-1] if self.ends else 0) + len(self.plans[-1]))
-        epoch = int(np.searchsorted(self.ends, item, side="right"))
-        first = self.ends[epoch - 1] if epoch else 0
-        return self.collate(self.plans[epoch][item - first])
+    def __getitem__(self, step: int) -> list[Batch]:
+        first = step * self.batches.passes
+        return [self._pass(i) for i in range(first + self.rank, first + self.batches.passes, self.world)]
 
-    def _plan(self, epoch: int) -> list[list[tuple[int, ...]]]:
-        """The epoch's batches, as groups of one or two utterances."""
+    def _pass(self, number: int) -> Batch:
+        while not self.ends or number >= self.ends[-1]:
+            passes = len(self._plan(len(self.ends)).starts)
+            self.ends.append((self.ends[-1] if self.ends else 0) + passes)
+        epoch = int(np.searchsorted(self.ends, number, side="right"))
+        plan = self._plan(epoch)
+        place = plan.order[number - (self.ends[epoch - 1] if epoch else 0)]
+        stop = plan.starts[place + 1] if place + 1 < len(plan.starts) else len(plan.groups)
+        draw = torch.Generator().manual_seed(key(self.seed, number))
+        return self.collate([tuple(g[g >= 0].tolist()) for g in plan.groups[plan.starts[place] : stop]], draw)
+
+    def _plan(self, epoch: int) -> Plan:
+        if self.planned is None or self.planned[0] != epoch:
+            self.planned = epoch, self._draw(epoch)
+        return self.planned[1]
+
+    def _draw(self, epoch: int) -> Plan:
         draw = np.random.default_rng((self.seed, epoch))
-        groups = []
-        for index in self.usable.tolist():
-            others = self.same_speaker[index]
-            prompt = others[int(draw.integers(len(others)))]
-            fits = prompt != index and self.frames[prompt] + self.frames[index] <= self.max_frames
-            groups.append((prompt, index) if draw.random() < self.pair and fits else (index,))
-        noise = draw.uniform(0.9, 1.1, len(groups))
-        groups = [groups[i] for i in np.argsort([self._rows(group) for group in groups] * noise)]
-        batches: list[list[tuple[int, ...]]] = [[]]
-        for group in groups:
-            longest = max(self._rows(other) for other in [*batches[-1], group])
-            if batches[-1] and longest * (len(batches[-1]) + 1) > self.rows_per_batch:
-                batches.append([])
-            batches[-1].append(group)
-        return [batches[i] for i in draw.permutation(len(batches))]
+        target = self.epochs(epoch)
+        target = target[self.speaker[target] >= 0]
+        speaker = self.speaker[target]
+        place = (draw.random(len(target)) * self.speaker_sizes[speaker]).astype(np.int64)
+        prompt = self.by_speaker[self.speaker_starts[speaker] + place]
+        fits = self.frames[prompt] + self.frames[target] <= self.batches.max_frames
+        fits &= self.speaker_known[speaker] & (prompt != target)
+        paired = (draw.random(len(target)) < self.batches.pair) & fits
+        # Most rows of a sequence: its texts and what joins two of them, its frames, the format around them.
+        rows = self.tokens + self.frames
+        length = self.around + rows[target] + np.where(paired, rows[prompt] + 1, 0)
+        order = np.argsort(length * draw.uniform(0.9, 1.1, len(target)), kind="stable")
+        groups, length = np.stack([np.where(paired, prompt, -1), target], 1)[order], length[order]
+        starts = [0]
+        most = max(1, self.batches.rows // int(length.min()))  # sequences of a pass
+        while starts[-1] < len(length):
+            longest = np.maximum.accumulate(length[starts[-1] : starts[-1] + most + 1])
+            within = int((longest * np.arange(1, len(longest) + 1) <= self.batches.rows).sum())
+            starts.append(starts[-1] + max(1, within))
+        return Plan(groups, np.array(starts[:-1]), draw.permutation(len(starts) - 1))
 
-    def _rows(self, group: tuple[int, ...]) -> int:
-        """Most rows of a sequence: audio_start, its texts and what joins two of them, its frames."""
-        return len(group) + sum(int(self.tokens[i] + self.frames[i]) for i in group)
+    def _depths(self, count: int, draw: torch.Generator) -> Int[Tensor, " b"]:
+        drawn = self.dropout
+        return sample_depths(count, self.full, drawn.p, draw, lowest=drawn.lowest, highest=drawn.highest)
 
-    def collate(self, groups: list[tuple[int, ...]]) -> Batch:
-        """The sequences of some groups of utterances as one batch."""
+    def collate(self, groups: list[tuple[int, ...]], draw: torch.Generator | None = None) -> Batch:
+        """The sequences of some groups of utterances; at full depth where nothing is drawn."""
         rows, targets, places = [], [], []
         for group in groups:
             found = [self.codes[i] for i in group]
             text = found[0]["text"] if len(found) == 1 else join_texts(found[0]["text"], found[1]["text"])
             codes = torch.cat([torch.tensor(utterance["codes"], dtype=torch.long) for utterance in found])
-            sequence = training_rows(self.config, self.tokenizer, text, codes)
+            sequence = example_rows(self.config, self.tokenizer, text, codes)
             rows.append(sequence[:-1])
             targets.append(shifted_targets(self.config, sequence[None])[0])
             pace = frames_per_token(int(self.frames[group[0]]), int(self.tokens[group[0]]))
             places.append(positions(self.config, rows[-1], pace))
+        target, part = pad_sequence(targets, True, IGNORED), self.dropout.deep_part
+        depth = torch.full((len(groups),), self.full) if draw is None else self._depths(len(groups), draw)
         # Rows are padded with zeros, which are valid in every column: nothing attends to them.
         return Batch(
-            pad_sequence(rows, True), pad_sequence(targets, True, IGNORED), pad_sequence(places, True)
+            pad_sequence(rows, True),
+            target,
+            pad_sequence(places, True),
+            depth,
+            deep_frames(target, part, draw) if draw is not None and part < 1 else None,
+            sum(len(sequence) for sequence in rows),
         )

@@ -1,6 +1,5 @@
 """The set-up of a tokenizer's training: everything is checked and built here, before the first step."""
 
-import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from training.joint import Joint, checkpoint_layers, compile_layers
 from training.losses import MultiScaleMelLoss
 from training.manifest import Clip, read_manifest
 from training.monitor import VALIDATION_SECONDS, Monitor
-from training.processes import lower_precision, replicate, start
+from training.processes import ignore_signals, lower_precision, replicate, start
 from training.recipes import FIXED, TokenizerTraining
 from training.run import first_difference, keep_settings, resume_state
 from training.segments import Segments
@@ -134,7 +133,7 @@ def build(options: TokenizerTraining) -> Parts:
             batch_size=None,
             sampler=range(first, options.steps),
             num_workers=options.hardware.workers,
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=ignore_signals,
         ),
         monitor=monitor,
         samples=(validation or clips)[:2],
@@ -178,8 +177,3 @@ def _validation(options: TokenizerTraining) -> list[Clip]:
         raise ValueError(f"{options.monitor.validation}: no clip lasts at most {VALIDATION_SECONDS} s")
     count = min(options.monitor.validation_clips, len(clips))
     return [clips[i * len(clips) // count] for i in range(count)]
-
-
-def _ignore_signals(_: int) -> None:
-    """Ctrl-C reaches the readers too, and they must live until the loop has saved."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,13 +1,15 @@
 """How the processes of a training share the work: alone, as replicas (DDP), with sharded weights (FSDP2)."""
 
 import os
+import signal
 from typing import cast
 
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, FullyShardedDataParallelPlugin
 from accelerate.utils.operations import convert_outputs_to_fp32
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
@@ -56,9 +58,25 @@ def lower_precision(module: nn.Module, device: torch.device) -> None:
     module.forward = convert_outputs_to_fp32(autocast(module.forward))
 
 
+def ignore_signals(_: int) -> None:
+    """For those who read ahead: Ctrl-C reaches them too, and they must live until the loop has saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def descend(optimizer: Optimizer, rate: float, clip: float) -> Tensor:
+    """One step down the gradients, which are no longer than `clip`; their norm before that."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    norm = nn.utils.clip_grad_norm_(parameters, clip)
+    optimizer.step()
+    optimizer.zero_grad()
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
 def total_over_processes(accelerator: Accelerator, number: int) -> int:
     """The sum of what the processes give."""
     if accelerator.num_processes == 1:
         return number
     total = accelerator.reduce(torch.tensor(number, device=accelerator.device), "sum")
-    return int(cast(torch.Tensor, total))
+    return int(cast(Tensor, total))

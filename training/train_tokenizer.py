@@ -15,8 +15,7 @@ import sys
 
 import torch
 import tyro
-from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch import Tensor
 from torch.optim import Optimizer
 from tqdm import tqdm
 
@@ -26,7 +25,7 @@ from training.joint import judged
 from training.losses import discriminator_loss, feature_loss, generator_loss, weighted_sum
 from training.monitor import gradient_norms, validate
 from training.parts import Parts, build
-from training.processes import total_over_processes
+from training.processes import descend, total_over_processes
 from training.recipes import PRESETS, TokenizerTraining
 from training.run import StopRequest, save_state, trapezoid
 
@@ -110,14 +109,8 @@ def train(options: TokenizerTraining) -> AudioTokenizer:
 
 def _update(parts: Parts, optimizer: Optimizer, loss: Tensor, rate: float, clip: float) -> Tensor:
     """One step down the gradient of `loss`, which is no longer than `clip`; its norm before that."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
     parts.accelerator.backward(loss)
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, clip)
-    optimizer.step()
-    optimizer.zero_grad()
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+    return descend(optimizer, rate, clip)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -9,15 +9,19 @@ from interruption import Crash, assert_equal, crashing_at, saved_state, terminat
 
 from cat_tts import CatTTS
 from training.codes import read_codes, read_info, write_shard
-from training.tts import TTSTraining, train
+from training.train_tts import main, train
+from training.tts_recipes import TTSTraining, tiny
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 
 
 def options(run: Path, codes: Path, **changes) -> TTSTraining:
-    """A short run of the tiny preset, fast enough to learn something."""
-    quick = {"steps": 6, "rows_per_batch": 200, "validation": 8, "learning_rate": 1e-2, "warmup": 2}
-    return TTSTraining(run=run, codes=codes, preset="tiny", **{**quick, "ema": 0.5, **changes})
+    """A short run of the tiny preset; a dict of changes changes the fields of that part."""
+    made = replace(tiny(), run=run, codes=codes)
+    for name, value in changes.items():
+        value = replace(getattr(made, name), **value) if isinstance(value, dict) else value
+        made = replace(made, **{name: value})
+    return made
 
 
 def untrained(model: CatTTS, seed: int = 0) -> CatTTS:
@@ -27,7 +31,9 @@ def untrained(model: CatTTS, seed: int = 0) -> CatTTS:
 
 
 def metrics(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    """Without how fast it was."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: line[name] for name in line if "per_second" not in name} for line in lines]
 
 
 def trained_heads(model: CatTTS) -> list[bool]:
@@ -43,21 +49,21 @@ def uninterrupted(codes: Path, datasets_cache: None, tmp_path_factory: pytest.Te
 
 
 def test_forty_steps_cut_the_losses_on_what_was_kept_out(codes: Path, tmp_path: Path) -> None:
-    train(options(tmp_path, codes, steps=40, rows_per_batch=400))
+    train(options(tmp_path, codes, steps=40, batches={"rows": 400}, monitor={"every": 40}))
     logged, validated = metrics(tmp_path)
     assert validated["step"] == 40
     assert validated["validation/loss/codes"] < 0.75 * math.log(33)  # of 32 codes and the pad code
     assert validated["validation/loss/decision"] < 0.4 * math.log(2)
-    assert logged["step"] == 25
-    assert logged["train/loss/codes"] < 0.9 * math.log(33)
+    assert logged["step"] == 40
+    assert logged["train/loss/codes"] < 0.95 * math.log(33)
 
 
 def test_metrics_are_numbers_by_codebook(codes: Path, tmp_path: Path) -> None:
-    train(options(tmp_path, codes, steps=25, dropout=0.0, max_depth=2))
+    train(options(tmp_path, codes, steps=25, dropout={"p": 0.0, "max_depth": 2}, monitor={"every": 25}))
     logged, validated = metrics(tmp_path)
-    losses = ["train/loss/codes", "train/loss/decision"]
-    # codebooks that no sample of the batch kept are not there, where nan would be no JSON
-    assert list(logged) == ["step", *losses, "train/layer/0", "train/layer/1", "train/grad_norm"]
+    losses = ["train/loss/codes", "train/loss/decision", "train/layer/0", "train/layer/1"]
+    # codebooks that no sample of the steps kept are not there, where nan would be no JSON
+    assert list(logged) == ["step", *losses, "train/lr", "train/grad_norm"]
     layers = [validated[f"validation/layer/{k}"] for k in range(6)]
     assert sum(layers) / 6 == pytest.approx(validated["validation/loss/codes"])
     assert max(layers[:2]) < min(layers[2:])  # the untrained ones
@@ -86,7 +92,7 @@ def test_a_crashed_run_goes_on_from_its_last_save(codes: Path, uninterrupted: Pa
 
 
 def test_the_saved_model_is_the_returned_one(codes: Path, tmp_path: Path) -> None:
-    trained = train(options(tmp_path, codes, steps=2, ema=0.0))
+    trained = train(options(tmp_path, codes, steps=2, optimizer={"ema": 0.0}))
     loaded, text = CatTTS.from_pretrained(tmp_path / "model")
     assert loaded.config == trained.config and not trained.training
     assert (loaded.config.num_codebooks, loaded.config.codebook_size) == (6, 32)
@@ -99,8 +105,8 @@ def test_the_saved_model_is_the_returned_one(codes: Path, tmp_path: Path) -> Non
 
 def test_the_model_is_the_average_of_the_weights(codes: Path, tmp_path: Path) -> None:
     with terminated_at(1):
-        first = train(options(tmp_path, codes, steps=2, ema=0.75)).state_dict()
-    result = train(options(tmp_path, codes, steps=2, ema=0.75)).state_dict()
+        first = train(options(tmp_path, codes, steps=2, optimizer={"ema": 0.75})).state_dict()
+    result = train(options(tmp_path, codes, steps=2, optimizer={"ema": 0.75})).state_dict()
     state = saved_state(tmp_path)
     average = {name: 0.75 * first[name] + 0.25 * weight for name, weight in state["weights"].items()}
     torch.testing.assert_close(result, average)
@@ -111,7 +117,7 @@ def test_the_learning_rate_follows_the_trapezoid_and_gains_do_not_decay(codes: P
     rates = []
     for step in (1, 2, 3, 4):
         with terminated_at(step - len(rates)):
-            train(options(tmp_path, codes, steps=4, warmup=2, decay=0.5, learning_rate=1e-3))
+            train(options(tmp_path, codes, steps=4, optimizer={"decay": 0.5, "learning_rate": 1e-3}))
         groups = saved_state(tmp_path)["optimizer"]["param_groups"]
         assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
         rates.append(groups[1]["lr"])
@@ -119,26 +125,26 @@ def test_the_learning_rate_follows_the_trapezoid_and_gains_do_not_decay(codes: P
 
 
 @pytest.mark.parametrize(
-    ("dropout", "reach_last", "max_depth", "heads"),
+    ("dropout", "heads"),
     [
-        (1.0, True, None, 6),
-        (1.0, False, None, 5),
-        (0.0, False, None, 6),
-        (1.0, True, 2, 2),
-        (0.0, True, 4, 4),
+        ({}, 6),
+        ({"highest": 5}, 5),
+        ({"p": 0.0, "highest": 5}, 6),
+        ({"lowest": 3, "highest": 3}, 3),
+        ({"max_depth": 2}, 2),
+        ({"p": 0.0, "max_depth": 4, "deep_part": 0.25}, 4),
     ],
 )
 def test_progressive_sequence_dropout_decides_what_is_trained(
-    codes: Path, tmp_path: Path, dropout: float, reach_last: bool, max_depth: int | None, heads: int
+    codes: Path, tmp_path: Path, dropout: dict, heads: int
 ) -> None:
-    chosen = {"dropout": dropout, "reach_last": reach_last, "max_depth": max_depth}
-    model = train(options(tmp_path, codes, **chosen))
+    model = train(options(tmp_path, codes, dropout=dropout))
     assert trained_heads(model) == [k < heads for k in range(6)]
 
 
 def test_a_curriculum_goes_on_with_all_codebooks(codes: Path, tmp_path: Path) -> None:
     with terminated_at(3):
-        first = train(options(tmp_path, codes, max_depth=2))
+        first = train(options(tmp_path, codes, dropout={"max_depth": 2}))
     assert sum(trained_heads(first)) == 2
     assert all(trained_heads(train(options(tmp_path, codes))))
 
@@ -156,7 +162,8 @@ def test_what_is_kept_out_is_never_read(codes: Path, tmp_path: Path, pair: float
     (marked / "codes.json").write_text(json.dumps(asdict(info)))
     write_shard(marked / info.shards[0], rows, info)
 
-    model = train(options(tmp_path / "run", marked, steps=12, pair=pair, validation=5, weight_decay=0.0))
+    parts = {"batches": {"pair": pair}, "validation": 5, "optimizer": {"weight_decay": 0.0}}
+    model = train(options(tmp_path / "run", marked, steps=12, **parts))
     before, after = (one.code_embeddings[0].weight[:20] for one in (untrained(model), model))
     unread = (before == after).all(1)
     assert int(unread.sum()) == 5
@@ -169,25 +176,48 @@ def test_another_seed_is_another_run(codes: Path, uninterrupted: Path, tmp_path:
     assert not torch.equal(mine["text_embedding.weight"], theirs["text_embedding.weight"])
 
 
+def test_mistakes_end_with_one_line(
+    codes: Path, uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    for where, arguments, complaint in (
+        (tmp_path, [], f"{tmp_path} holds no codes.json"),
+        (codes, ["--validation", 0], "validation=0 of 48 utterances"),
+        (codes, ["--validation", 48], "validation=48 of 48 utterances"),
+        (codes, ["--dropout.max-depth", 0], "max_depth=0 but the codes have 6 codebooks"),
+        (codes, ["--dropout.max-depth", 7], "max_depth=7 but the codes have 6 codebooks"),
+        (codes, ["--dropout.p", 1.5], "p=1.5 is no probability"),
+        (codes, ["--dropout.highest", 7], "depths from 1 to 7: give a range within 1 .. 6"),
+        (codes, ["--batches.max-frames", 3], "no utterance has at most 3 frames"),
+        (codes, ["--run", uninterrupted, "--seed", 1], "seed is 0, not 1"),
+        (codes, ["--run", uninterrupted, "--batches.rows", 100], "batches.rows is 200, not 100"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main([str(part) for part in ["tiny", "--codes", where, "--run", run, *arguments]])
+        assert ended.value.code == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert line.startswith("error: ") and complaint in line
+    assert not run.exists()
+
+
 @pytest.mark.parametrize(
-    ("changes", "complaint"),
+    "changes",
     [
-        ({"preset": "huge"}, "preset 'huge': choose one of mini, tiny"),
-        ({"validation": 0}, "validation=0 of 48 utterances"),
-        ({"validation": 48}, "validation=48 of 48 utterances"),
-        ({"max_depth": 0}, "max_depth=0 but the codes have 6 codebooks"),
-        ({"max_depth": 7}, "max_depth=7 but the codes have 6 codebooks"),
+        {"steps": 0},
+        {"save_every": 0},
+        {"dropout": {"deep_part": 0.0}},
+        {"batches": {"pair": 2.0}},
+        {"batches": {"rows": 0}},
+        {"monitor": {"every": 0}},
     ],
 )
-def test_bad_options_are_refused_at_the_door(
-    codes: Path, tmp_path: Path, changes: dict, complaint: str
-) -> None:
-    with pytest.raises(ValueError, match=complaint):
-        train(replace(options(tmp_path / "run", codes), **changes))
-    assert not (tmp_path / "run").exists()
+def test_impossible_numbers_are_refused(codes: Path, tmp_path: Path, changes: dict) -> None:
+    name = str(next(iter(changes.values()))).strip("{}").split("'")[1:2] or list(changes)
+    with pytest.raises(ValueError, match=f"{name[0]}=.*: give "):
+        options(tmp_path, codes, **changes)
 
 
 def test_a_loss_that_is_no_number_ends_the_run(codes: Path, tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match="step 1: the loss is nan; lower the learning rate"):
-        train(options(tmp_path, codes, learning_rate=1e30, warmup=0))
+        train(options(tmp_path, codes, optimizer={"learning_rate": 1e30, "warmup": 0}))
     assert not (tmp_path / "state").exists()

@@ -1,0 +1,104 @@
+"""LoRA fine-tuning: a frozen model with trainable low-rank matrices beside its linear layers, by peft.
+
+What is saved is a peft adapter folder; `merge` gives a plain model. Generation reads weights past the
+layers' `forward` and so would not hear of matrices that stand beside them: give it merged models only.
+"""
+
+import copy
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, cast
+
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from pydantic import ConfigDict
+from safetensors.torch import save_file
+
+from cat_tts import CatTTS
+
+WEIGHTS = "adapter_model.safetensors"
+_LAYERS = r"\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraOptions:
+    """How much of a model may change."""
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    rank: int = 0
+    """Of the matrix that is added to each linear layer, such as 16; 0 trains all weights of the model."""
+    alpha: float = 32.0
+    """The added matrix is scaled by alpha / rank."""
+    dropout: float = 0.0
+    """Of what the added matrices read."""
+    depth: bool = False
+    """Adapt the Depth Transformer's layers too, not the Temporal Transformer's alone."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 0 or self.alpha <= 0 or not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"rank={self.rank}, alpha={self.alpha}, dropout={self.dropout}: "
+                "give a rank of 0 or more, an alpha above 0, a dropout of 0 to below 1"
+            )
+
+
+def adapt(model: CatTTS, options: LoraOptions, base: str | None = None) -> CatTTS:
+    """Freeze `model` and put adapters, which change nothing yet, into it; it is changed in place.
+
+    `base` is where its weights came from, for whoever reads the adapter folder.
+    """
+    parts = "(temporal|depth)" if options.depth else "temporal"
+    config = LoraConfig(
+        r=options.rank,
+        lora_alpha=options.alpha,  # pyright: ignore[reportArgumentType]
+        lora_dropout=options.dropout,
+        target_modules=parts + _LAYERS,
+        base_model_name_or_path=base,
+    )
+    adapted = inject_adapter_in_model(config, model)
+    assert adapted is model
+    return model
+
+
+def is_adapted(model: CatTTS) -> bool:
+    """Whether it holds adapters."""
+    return any(isinstance(module, LoraLayer) for module in model.modules())
+
+
+def save_adapter(model: CatTTS, folder: Path) -> None:
+    """Write the adapters of an adapted model as a peft folder, each file whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    named = {f"base_model.model.{name}": tensor.contiguous() for name, tensor in state.items()}
+    save_file(named, folder / f"{WEIGHTS}.tmp", {"format": "pt"})
+    os.replace(folder / f"{WEIGHTS}.tmp", folder / WEIGHTS)
+    (config,) = cast("dict[str, LoraConfig]", model.peft_config).values()
+    config = copy.copy(config)
+    config.inference_mode = True
+    config.save_pretrained(str(folder))
+
+
+def merge(model: CatTTS) -> CatTTS:
+    """A plain copy whose weights are those of the adapted model and what its adapters add to them."""
+    merged = copy.deepcopy(model)
+    layers = [(name, module) for name, module in merged.named_modules() if isinstance(module, LoraLayer)]
+    for name, layer in layers:
+        layer.merge()  # pyright: ignore[reportCallIssue]
+        merged.set_submodule(name, layer.get_base_layer())
+    if layers:
+        del merged.peft_config
+    return merged.requires_grad_(True)
+
+
+def add_adapter(model: CatTTS, folder: Path) -> CatTTS:
+    """`model` with the adapters of a peft folder merged into its weights, in place."""
+    if not (folder / WEIGHTS).is_file():
+        raise ValueError(f"{folder} holds no {WEIGHTS}: give the folder that a LoRA run wrote, RUN/adapter")
+    try:
+        merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{folder} does not fit this model: {reason}") from None
+    return merged.requires_grad_(True)

@@ -1,0 +1,107 @@
+"""Train CAT-TTS on encoded speech: `python -m training.train_tts mini --codes FOLDER --run runs/tts`.
+
+Progressive Sequence Dropout draws each sample's depth; the loss is paper eq. 9 plus the decision between
+going on and stopping. The same command continues the run that it finds in RUN, exactly where it was; what a
+step reads depends on (seed, step) alone. Several processes share a step's passes:
+
+    accelerate launch --config_file training/accelerate/ddp.yaml -m training.train_tts ...
+
+or, for models that need it, split its weights too: fsdp2.yaml.
+"""
+
+import logging
+import sys
+from collections.abc import Iterable
+from contextlib import nullcontext
+from typing import cast
+
+import torch
+import tyro
+from torch import Tensor
+from tqdm import tqdm
+
+from cat_tts import CatTTS
+from training.examples import Batch
+from training.processes import descend, total_over_processes
+from training.run import StopRequest, key, save_state, trapezoid
+from training.tts_monitor import packed, validate
+from training.tts_parts import build
+from training.tts_recipes import PRESETS, TTSTraining
+
+logger = logging.getLogger(__name__)
+
+
+def train(options: TTSTraining) -> CatTTS:
+    """Run or resume the training; return the averaged model."""
+    parts = build(options)
+    accelerator, monitor, rates, done = parts.accelerator, parts.monitor, options.optimizer, parts.first
+    progress = tqdm(total=options.steps, initial=parts.first, disable=not accelerator.is_main_process)
+    with StopRequest() as stop, progress:
+        for step, passes in enumerate(cast("Iterable[list[Batch]]", parts.loader), parts.first):
+            done = step + 1
+            # The loss is a mean over the codes of the whole step, whichever pass and process has how many.
+            own = torch.stack([batch.counts for batch in passes]).sum(0)
+            counts = cast(Tensor, accelerator.reduce(own.to(accelerator.device), "sum"))
+            codes, decisions = (counts / accelerator.num_processes).unbind()
+            torch.manual_seed(key(options.seed, step, accelerator.process_index))  # of the adapters' dropout
+            sums = 0
+            for i, batch in enumerate(passes):
+                batch = batch.to(accelerator.device)
+                last = i == len(passes) - 1
+                with nullcontext() if last else accelerator.no_sync(parts.model):
+                    loss = parts.model(
+                        batch.rows, None, batch.targets, batch.depth, batch.positions, batch.deep
+                    )
+                    accelerator.backward(loss.code_sums.sum() / codes + loss.decision_sum / decisions)
+                sums = sums + packed(loss)
+            sums = cast(Tensor, accelerator.reduce(sums, "sum")).cpu()
+            if not sums.isfinite().all():
+                raise FloatingPointError(f"step {step}: the loss is {sums.sum()}; lower the learning rate")
+            rate = rates.learning_rate * trapezoid(
+                step, steps=options.steps, warmup=rates.warmup, decay=rates.decay
+            )
+            norm = descend(parts.optimizer, rate, rates.clip)
+            parts.average.update()
+
+            rows = total_over_processes(accelerator, sum(batch.length for batch in passes))
+            monitor.add(sums, float(norm), rows)
+            progress.update()
+            if done % options.monitor.every == 0:
+                if accelerator.is_main_process:
+                    progress.set_postfix(codes=f"{monitor.log(done, rate):.3f}", refresh=False)
+                monitor.restart()
+            stopping = total_over_processes(accelerator, int(stop.asked)) > 0
+            scheduled = done % options.save_every == 0 or done == options.steps
+            speaking = parts.samples is not None and done % options.monitor.samples_every == 0
+            result = parts.result(options.run) if scheduled or stopping or speaking else None
+            if result is not None and accelerator.is_main_process:
+                if parts.samples is not None and speaking:
+                    parts.samples.write(done, result.eval(), parts.text, monitor.writer)
+                if scheduled or stopping:
+                    result.save_pretrained(options.run / "model", parts.text)
+                if scheduled:
+                    monitor.write(done, validate(result, parts.validation))
+            if scheduled or stopping:
+                save_state(accelerator, options.run, done)
+            if stopping:
+                break
+    if stop and accelerator.is_main_process:
+        logger.warning("asked to stop: saved at step %d", done)
+    return parts.result(options.run).eval()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point: a mistake of the user ends with one line on stderr and exit code 2."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name in ("accelerate", "torch.distributed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    presets = {name: (preset.__doc__ or "", preset()) for name, preset in PRESETS.items()}
+    try:
+        train(tyro.extras.overridable_config_cli(presets, args=argv, description=__doc__))
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""The set-up of a TTS model's training: everything is checked and built here, before the first step."""
+
+import os
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from pydantic import TypeAdapter
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader
+
+from cat_tts import CatTTS, TTSConfig
+from cat_tts.text import SENTENCEPIECE_FILE, TextTokenizer, load_text_tokenizer, train_sentencepiece
+from tokenizer import AudioTokenizer
+from training.average import Average, hollow
+from training.codes import Codes, CodesInfo, read_codes, read_info, require_tokenizer
+from training.examples import Batch, Batches, DropoutConfig
+from training.initialise import initialise
+from training.lora import adapt, is_adapted, merge, save_adapter
+from training.mixture import epoch_indices, read_mixture
+from training.processes import ignore_signals, lower_precision, start
+from training.run import keep_settings, resume_state
+from training.tts_monitor import Monitor
+from training.tts_recipes import FIXED, HardwareConfig, TTSTraining
+from training.tts_samples import Samples, exchanged
+
+BETAS = (0.9, 0.95)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What the loop works with."""
+
+    first: int
+    """The step at which the run begins or goes on."""
+    accelerator: Accelerator
+    model: nn.Module
+    text: TextTokenizer
+    optimizer: Optimizer
+    average: Average[CatTTS]
+    """Of the weights: what the training is for."""
+    loader: "DataLoader[list[Batch]]"
+    monitor: Monitor
+    validation: list[Batch]
+    samples: Samples | None
+    """What is spoken in the midst of the training."""
+
+    def result(self, run: Path) -> CatTTS:
+        """What the run is for, the averaged model; all processes must call. Of adapters, the main one writes
+        RUN/adapter, and the result is the plain model with them merged in."""
+        result = self.average.module()
+        if not is_adapted(result):
+            return result
+        if self.accelerator.is_main_process:
+            save_adapter(result, run / "adapter")
+        return merge(result)
+
+
+def build(options: TTSTraining) -> Parts:
+    """Check the options, build everything, load RUN's state; raise ValueError before anything is written."""
+    codes, info = read_codes(options.codes), read_info(options.codes)
+    if not 0 < options.validation < len(codes):
+        raise ValueError(
+            f"validation={options.validation} of {len(codes)} utterances: keep some, train on some"
+        )
+    accelerator = start(unused=False)
+    set_seed(options.seed)
+    settings = TypeAdapter(TTSTraining).dump_python(options, mode="json")
+    settings["tokenizer_sha256"] = info.tokenizer_sha256
+    settings["mixture"] = asdict(read_mixture(options.codes))
+    with accelerator.main_process_first():
+        bare, text = starting_model(options, codes, info)
+        training, alone = _batches(options, bare.config, text, codes, accelerator)
+        samples = _samples(options, info, alone, accelerator)
+        keep_settings(options.run, settings, FIXED)
+        if options.init is None and not (options.run / SENTENCEPIECE_FILE).exists():
+            _write_text(text, options.run)
+    adapted(bare, options)
+    shell, rates = hollow(bare), options.optimizer
+    groups = trained_groups(bare, rates.weight_decay)
+    _freeze(bare, training.deepest)
+    prepare_hardware(bare, options.hardware, accelerator.device)
+    model, optimizer = accelerator.prepare(
+        bare, torch.optim.AdamW(groups, rates.learning_rate, betas=BETAS, fused=True)
+    )
+    average = Average(shell, dict(bare.named_parameters()), rates.ema)
+    monitor = Monitor(options.run, bare.config.num_codebooks)
+    accelerator.register_for_checkpointing(average, monitor)
+    first = resume_state(accelerator, options.run)
+    if options.monitor.tensorboard and accelerator.is_main_process:
+        monitor.open_tensorboard(first)
+    return Parts(
+        first=first,
+        accelerator=accelerator,
+        model=model,
+        text=text,
+        optimizer=optimizer,
+        average=average,
+        loader=DataLoader(
+            training,
+            batch_size=None,
+            sampler=range(first, options.steps),
+            num_workers=options.hardware.workers,
+            worker_init_fn=ignore_signals,
+        ),
+        monitor=monitor,
+        validation=[alone.collate([(i,)]).to(accelerator.device) for i in alone.usable.tolist()],
+        samples=samples,
+    )
+
+
+def starting_model(options: TTSTraining, codes: Codes, info: CodesInfo) -> tuple[CatTTS, TextTokenizer]:
+    """What --init names, or random weights, and a SentencePiece model of the run's own, trained on all texts
+    of the codes."""
+    if options.init is not None:
+        return initialise(options.init, options.shape, info.num_codebooks, info.codebook_size)
+    path = options.run / SENTENCEPIECE_FILE
+    if path.exists():
+        text = load_text_tokenizer(options.run)
+    else:
+        with TemporaryDirectory() as folder:
+            texts, size = codes["text"][:], options.shape.text_vocab_size
+            text = train_sentencepiece(texts, Path(folder) / SENTENCEPIECE_FILE, size)
+    config = replace(
+        options.shape,
+        num_codebooks=info.num_codebooks,
+        codebook_size=info.codebook_size,
+        text_vocab_size=text.vocab_size,
+    )
+    return CatTTS(config), text
+
+
+def adapted(model: CatTTS, options: TTSTraining) -> CatTTS:
+    """`model`, in place, with the adapters that the options ask for, if any."""
+    return adapt(model, options.lora, options.init) if options.lora.rank else model
+
+
+def trained_groups(model: CatTTS, weight_decay: float) -> list[dict[str, Any]]:
+    """What the optimizer changes; gains of norms do not decay."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def prepare_hardware(model: CatTTS, hardware: HardwareConfig, device: torch.device) -> None:
+    """Compute as the options ask for."""
+    if hardware.precision == "bf16":
+        lower_precision(model, device)
+    if hardware.checkpointing:
+        for layer in (*model.temporal.layers, *model.depth.layers):
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+
+
+def _samples(
+    options: TTSTraining, info: CodesInfo, kept_out: Batches, accelerator: Accelerator
+) -> Samples | None:
+    if options.tokenizer is None:
+        return None
+    tokenizer = AudioTokenizer.from_pretrained(options.tokenizer, "decoder")
+    require_tokenizer(info, tokenizer)
+    chosen = [kept_out.codes[i] for i in kept_out.usable[:2].tolist()]
+    return Samples(options.run, tokenizer.to(accelerator.device), exchanged(chosen))
+
+
+def _write_text(text: TextTokenizer, run: Path) -> None:
+    with TemporaryDirectory(dir=run) as folder:
+        text.save(folder)
+        os.replace(Path(folder) / SENTENCEPIECE_FILE, run / SENTENCEPIECE_FILE)
+
+
+def _batches(
+    options: TTSTraining, config: TTSConfig, text: TextTokenizer, codes: Codes, accelerator: Accelerator
+) -> tuple[Batches, Batches]:
+    """The training's batches, and the `validation` utterances kept out of it, to be read alone."""
+    order = np.random.default_rng(options.seed).permutation(len(codes))
+    kept_out = np.sort(order[: options.validation])
+    used = np.sort(order[options.validation :])
+    spoken = codes.select(used)
+    training = Batches(
+        spoken,
+        config,
+        text,
+        options.batches,
+        options.dropout,
+        seed=options.seed,
+        steps=options.steps,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+        epochs=partial(_epoch, spoken["source"][:], np.array(spoken["frames"][:]), options),
+    )
+    alone = Batches(
+        codes.select(kept_out), config, text, options.batches, DropoutConfig(), seed=options.seed, steps=0
+    )
+    return training, alone
+
+
+def _epoch(sources: list[str], frames: np.ndarray, options: TTSTraining, epoch: int) -> np.ndarray:
+    chosen = read_mixture(options.codes)
+    return epoch_indices(sources, frames, chosen, seed=options.seed, epoch=epoch)
+
+
+def _freeze(model: CatTTS, deepest: int) -> None:
+    """What no sample reaches keeps its weights: neither momentum nor weight decay move them."""
+    for k in range(deepest, model.config.num_codebooks):
+        unused = [model.code_embeddings[k], model.depth.code_heads[k]]
+        if model.config.adapter_dim is not None:
+            unused += [model.depth.adapters[k + 1], model.depth.head_norms[k + 1]]
+        for module in unused:
+            module.requires_grad_(False)
