@@ -46,6 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch-seconds", type=float, default=64.0, help="audio of a step of the tokenizer")
     parser.add_argument("--rows", type=int, default=8192, help="rows of a step of the TTS model")
     parser.add_argument("--codec", type=Path, help="pieces of a tokenizer to go on from")
+    parser.add_argument("--tts", type=Path, help="pieces of a TTS model to go on from")
     for stage, share in budget.SHARES.items():
         parser.add_argument(f"--share-{stage}", type=float, default=share, help="part of the budget")
     options = parser.parse_args(argv)
@@ -72,6 +73,7 @@ def main(argv: list[str] | None = None) -> None:
                 batch_seconds=options.batch_seconds,
                 rows=options.rows,
                 codec=stages.brought(options.codec, options.out / "start") if options.codec else None,
+                tts=pieces.join(options.tts, options.out / "start-tts") if options.tts else None,
             )
             chain = Chain(
                 setting,

@@ -35,6 +35,8 @@ class Setting:
     rows: int
     codec: Path | None = None
     """Folder of a tokenizer to start from."""
+    tts: Path | None = None
+    """Folder of a TTS model to start from."""
 
     @property
     def corpus(self) -> Path:
@@ -64,18 +66,12 @@ def corpus(setting: Setting) -> list[str]:
 
 def codec(setting: Setting, steps: int, decay: float, adversarial_from: int | None) -> list[str]:
     """The tokenizer, without semantic head: in runs as short as this it costs more than it brings."""
-    gpu = setting.device != "cpu"
     return setting.command(
         *("training.train_tokenizer", setting.size, "--data", codec_manifest(setting)),
         *("--run", setting.run("codec"), "--steps", steps, "--adversarial-from", adversarial_from),
         *("--optimizer.decay", decay, "--weights.semantic", 0, "--batches.utterances", 0),
         *("--batches.batch-seconds", setting.batch_seconds, "--save-every", setting.save_every),
-        *(
-            "--hardware.precision",
-            "bf16" if gpu else "fp32",
-            "--hardware.workers",
-            setting.workers if gpu else 0,
-        ),
+        *_hardware(setting),
         *(("--init", setting.codec) if setting.codec else ()),
     )
 
@@ -92,10 +88,17 @@ def tts(setting: Setting, steps: int, decay: float) -> list[str]:
     """The TTS model; one utterance in twenty is kept out of its training, 64 at most."""
     kept_out = min(64, max(1, read_info(setting.run("codes")).clips // 20))
     return setting.command(
-        *("training.tts", setting.run("tts"), "--codes", setting.run("codes"), "--preset", setting.size),
-        *("--steps", steps, "--decay", decay, "--save-every", setting.save_every),
-        *("--rows-per-batch", setting.rows, "--validation", kept_out),
+        *("training.train_tts", setting.size, "--codes", setting.run("codes"), "--run", setting.run("tts")),
+        *("--steps", steps, "--optimizer.decay", decay, "--save-every", setting.save_every),
+        *("--batches.rows", setting.rows, "--validation", kept_out, *_hardware(setting)),
+        *(("--init", setting.tts) if setting.tts else ()),
     )
+
+
+def _hardware(setting: Setting) -> list[object]:
+    if setting.device == "cpu":
+        return ["--hardware.precision", "fp32", "--hardware.workers", 0]
+    return ["--hardware.precision", "bf16", "--hardware.workers", setting.workers]
 
 
 def codec_manifest(setting: Setting) -> Path:
