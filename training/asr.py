@@ -96,7 +96,8 @@ def train(options: ASRTraining) -> CatASR:
     options.run.mkdir(parents=True, exist_ok=True)
     model, text = _model(options, codes)
     data = Transcribed.read(codes, text, options.max_frames)
-    training, validation = data.split(options.validation, options.seed)
+    # The same utterances whatever the seed: a run may begin with the model of another.
+    training, validation = data.split(options.validation, seed=0)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema)).to(accelerator.device)
     result = cast(CatASR, averaged.module)
     groups = [
