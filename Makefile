@@ -31,7 +31,7 @@ app: $(PAGE) ## Open the page in the browser; it prints its address.
 	$(RUN)/python app.py
 
 test: lint ## Run every check: lint, types, import layers, and the tests but the slow ones.
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest --numprocesses auto --dist loadfile
 
 slow: $(DEV) ## Run the tests marked slow.
 	$(RUN)/python -m pytest -m slow
