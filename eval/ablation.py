@@ -20,9 +20,10 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from eval.metrics import MetricError, mel_distance, pesq_wb, stoi
-from eval.reconstruction import audio_files
-from eval.results import command_line, markdown_table, mean, write_json
+from eval.distances import mel_distance
+from eval.listing import recordings
+from eval.metrics import MetricError, pesq_wb, stoi
+from eval.results import Table, command_line, mean, write_json, write_results
 from eval.variants import SCALES, Variant, batch, end_to_end, size
 from tokenizer import AudioTokenizer, load_audio
 from training.run import STEP
@@ -137,7 +138,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     options = tyro.cli(Ablation, args=argv, description=__doc__)
     try:
-        variants, files = plan(options), audio_files(options.test)[: options.limit]
+        variants, files = plan(options), [one.path for one in recordings(options.test)][: options.limit]
         options.out.mkdir(parents=True, exist_ok=True)
         rows = []
         for variant in variants:
@@ -157,12 +158,12 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"eval.ablation: {error}", file=sys.stderr)
         return 2
-    head, title = list(rows[0]), TITLES[options.figure]
-    table = {"title": title, "head": head, "rows": [list(row.values()) for row in rows]}
-    results = {"command": command_line("eval.ablation", argv), "tables": [table]}
-    write_json(options.out / f"{options.figure}.json", results)
-    draw(rows, title, options.out / f"{options.figure}.png")
-    print(markdown_table(head, table["rows"]))
+    table = Table(title=TITLES[options.figure], head=list(rows[0]), rows=[list(row.values()) for row in rows])
+    picture = options.out / f"{options.figure}.png"
+    draw(rows, table.title, picture)
+    command = command_line("eval.ablation", argv)
+    write_results(options.out / f"{options.figure}.json", command, [table], [picture])
+    print(table.markdown)
     return 0
 
 

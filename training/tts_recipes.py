@@ -112,6 +112,18 @@ def paper() -> TTSTraining:
     )
 
 
+def small() -> TTSTraining:
+    """An embedded model for some minutes of one GPU."""
+    return TTSTraining(
+        codes=tyro.MISSING,
+        steps=10_000,
+        shape=models.small(),
+        batches=BatchConfig(rows=8192),
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup=300),
+        hardware=HardwareConfig(workers=8),
+    )
+
+
 def mini() -> TTSTraining:
     """The embedded model: hours on one CPU core."""
     return TTSTraining(
@@ -137,4 +149,4 @@ def tiny() -> TTSTraining:
     )
 
 
-PRESETS = {"paper": paper, "mini": mini, "tiny": tiny}
+PRESETS = {"paper": paper, "small": small, "mini": mini, "tiny": tiny}
