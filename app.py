@@ -17,6 +17,7 @@ from inference.commands_serve import API_KEY, listen, orderly_end, run, url
 from inference.demo import LABELS
 from inference.demo_clone import CloneTab
 from inference.demo_codec import CodecTab
+from inference.recognise import Recogniser, find_recogniser
 from inference.server import create_server
 from inference.service import Service
 from inference.speed import measure
@@ -30,7 +31,7 @@ FORGET_EVERY, FORGET_AFTER = 300, 3600
 CSS = """
 #status, #rate, #count, #advice { font-variant-numeric: tabular-nums; padding: 0 4px; }
 #takes .wrap { flex-direction: column; }
-#seeds { align-items: end; }
+#seeds, #sources { align-items: end; }
 .picture img { width: 100%; height: 130px; object-fit: fill; }
 """
 LOOK: dict[str, Any] = {
@@ -64,10 +65,16 @@ class Options:
     """Takes that are made at once, for the page and the API together."""
     voices: Path | None = None
     """Folder of .catvoice files, where the voices that clients of the API bring are kept."""
+    recogniser: Path | None = None
+    """Folder of a Whisper model for faster-whisper, to write down what a clip says; by default one that
+    faster-whisper fetched earlier, if there is any."""
 
 
-def build_demo(synthesizer: Synthesizer, service: Service | None = None) -> gr.Blocks:
-    """The page, to be launched or mounted with `LOOK`. `service` makes the takes, by default one of its own.
+def build_demo(
+    synthesizer: Synthesizer, service: Service | None = None, recogniser: Recogniser | None = None
+) -> gr.Blocks:
+    """The page, to be launched or mounted with `LOOK`. `service` makes the takes, by default one of its own;
+    with a `recogniser` the words of a clip are written down.
 
     Nothing is shared between visitors but these two.
     """
@@ -75,19 +82,23 @@ def build_demo(synthesizer: Synthesizer, service: Service | None = None) -> gr.B
     with gr.Blocks(
         title="CAT-TTS", analytics_enabled=False, delete_cache=(FORGET_EVERY, FORGET_AFTER)
     ) as demo:
+        language = gr.Textbox(LABELS("language"), visible="hidden")
         gr.Markdown(LABELS("welcome"))
         with gr.Tab(LABELS("clone_tab")):
-            CloneTab(service, measure(synthesizer))
+            clone = CloneTab(service, measure(synthesizer), recogniser, language)
         with gr.Tab(LABELS("codec_tab")):
-            CodecTab(synthesizer.tokenizer)
+            CodecTab(synthesizer.tokenizer, language)
         gr.Markdown(LABELS("privacy"))
+        demo.load(clone.rate_of, [language, clone.depth], clone.rate, api_visibility="private")
     return demo.queue(default_concurrency_limit=2 * service.engine.slots, max_size=64)
 
 
-def build_app(synthesizer: Synthesizer, service: Service, voices: VoiceFolder) -> FastAPI:
+def build_app(
+    synthesizer: Synthesizer, service: Service, voices: VoiceFolder, recogniser: Recogniser | None
+) -> FastAPI:
     """The API under /v1 and the page at /, of one engine. CAT_TTS_API_KEY is asked of the API alone."""
     server = create_server(service, voices, api_key=os.environ.get(API_KEY) or None)
-    return gr.mount_gradio_app(server, build_demo(synthesizer, service), path="/", **LOOK)
+    return gr.mount_gradio_app(server, build_demo(synthesizer, service, recogniser), path="/", **LOOK)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -95,11 +106,12 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options = tyro.cli(Options, prog="app.py", args=argv)
     try:
+        recogniser = find_recogniser(options.recogniser)
         with orderly_end(), listen(options.host, options.port) as door:
             synthesizer = Synthesizer.from_pretrained(options.model, options.tokenizer, options.device)
             voices = VoiceFolder(synthesizer, options.voices)
             with Service(synthesizer, slots=options.slots) as service:
-                app = build_app(synthesizer, service, voices)
+                app = build_app(synthesizer, service, voices, recogniser)
                 print(f"The page: {url(door)}", flush=True)
                 run(app, door, GRACE_SECONDS, access_log=False)
     except (ValueError, OSError) as error:

@@ -111,6 +111,23 @@ def mini() -> TTSConfig:
     )
 
 
+def small() -> TTSConfig:
+    """For the codes of the `small` tokenizer: 29M weights."""
+    return TTSConfig(
+        temporal=TransformerConfig(
+            dim=384, num_layers=8, num_heads=6, num_kv_heads=3, head_dim=64, ffn_dim=1024
+        ),
+        depth=TransformerConfig(dim=256, num_layers=3, num_heads=4, num_kv_heads=4, head_dim=64, ffn_dim=768),
+        text_vocab_size=512,
+        num_codebooks=16,
+        tokens=SpecialTokens(pad=0, audio_start=1, audio_end=2, slot=3),
+        rope_theta=10_000.0,
+        shared_time=True,
+        max_positions=4096,
+        max_prompt_frames=200,
+    )
+
+
 def tiny() -> TTSConfig:
     """A few thousand weights, for tests; fits the `tiny` tokenizer."""
     return TTSConfig(

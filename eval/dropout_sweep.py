@@ -84,8 +84,8 @@ def sweep(options: argparse.Namespace) -> dict | None:
         steps=options.steps,
         save_every=options.save_every,
         batches=replace(base.batches, rows=options.rows),
-        optimizer=replace(base.optimizer, learning_rate=options.learning_rate, warmup=options.steps // 12),
-        monitor=replace(base.monitor, validation=options.validation),
+        optimizer=replace(base.optimizer, learning_rate=options.learning_rate, warmup=options.warmup),
+        validation=options.validation,
     )
     chosen = {f"p = {p:g}": replace(base.dropout, p=p) for p in options.p}
     if options.deep_part is not None:
@@ -169,15 +169,16 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="python -m eval.dropout_sweep", description="Sweep p.")
     parser.add_argument("runs", type=Path, help="folder of the runs")
-    parser.add_argument("--codes", type=Path, required=True, help="folder of training.codes")
+    parser.add_argument("--codes", type=Path, required=True, help="folder of training.prepare")
     parser.add_argument(
         "--p", type=lambda text: [float(part) for part in text.split(",")], default=[0.0, 0.5, 1.0]
     )
     parser.add_argument("--deep-part", type=float, help="one more run, at the last p: 0.0625 is CSM's")
     parser.add_argument("--shape", choices=list(SHAPES), default="small")
-    parser.add_argument("--steps", type=positive, default=800)
+    parser.add_argument("--steps", type=positive, default=300)
     parser.add_argument("--rows", type=positive, default=512, help="of a step")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--warmup", type=positive, default=66, help="steps")
     parser.add_argument("--validation", type=positive, default=64, help="utterances kept out")
     parser.add_argument("--save-every", type=positive, default=200, help="steps")
     parser.add_argument("--only", type=int, help="just train this run, counted from 0")

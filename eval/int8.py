@@ -18,7 +18,7 @@ from cat_tts import CatTTS
 from cat_tts.products import rounded
 from cat_tts.sequence import frames_per_token, positions, shifted_targets, training_rows
 from eval.results import command_line, markdown_table, mean, positive, require_place, write_json
-from eval.scoring import read_list
+from eval.seed_tts_list import read_list, spoken_prompts
 from inference import Synthesizer
 
 
@@ -63,12 +63,11 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         require_place(options.out)
-        lines = read_list(options.meta)[: options.limit]
+        prompts = spoken_prompts(read_list(options.meta)[: options.limit])
         synthesizer = Synthesizer.from_pretrained(options.model, device="cpu")
     except (ValueError, OSError) as error:
         print(f"eval.int8: {error}", file=sys.stderr)
         return 2
-    prompts = [(line.prompt_text, line.prompt_audio) for line in lines]
     results = {"float": losses(synthesizer, prompts)}
     round_weights(synthesizer.tts)
     results["int8"] = losses(synthesizer, prompts)

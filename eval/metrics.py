@@ -1,9 +1,9 @@
 """What the tables measure, each with its exact definition. Audio is float32 numpy [s], mono, in [-1, 1].
 
-PESQ, STOI, similarity and transcription run at 16 kHz (soxr HQ brings other rates there); the mel distance
-runs at the rate of the audio given. A metric that is undefined for a pair raises `MetricError`: callers count
-it, and never drop it silently. The two judging models are those of `eval.assets`: a word error rate by
-Whisper base or a similarity by CAM++ cannot be set beside published ones of Whisper large or WavLM.
+PESQ, STOI, similarity and transcription run at 16 kHz (soxr HQ brings other rates there). A metric that is
+undefined for a pair raises `MetricError`: callers count it, and never drop it silently. The two judging
+models are those of `eval.assets`: a word error rate by Whisper base or a similarity by CAM++ cannot be set
+beside published ones of Whisper large or WavLM.
 """
 
 import functools
@@ -22,7 +22,6 @@ import torch
 from whisper_normalizer.english import EnglishTextNormalizer
 
 from eval.assets import AssetError, verify
-from training.losses import WINDOWS, MultiScaleMelLoss
 
 METRIC_RATE = 16_000
 
@@ -134,64 +133,42 @@ def _pesq(reference: np.ndarray, degraded: np.ndarray, sample_rate: int, mode: s
         raise MetricError(f"PESQ is undefined: {error}") from error
 
 
-def mel_distance(reference: np.ndarray, degraded: np.ndarray, sample_rate: int) -> float:
-    """Mean absolute difference of log10 mel spectrograms, summed over seven scales (the training loss).
-
-    Windows 32, 64, ... 2048 (Hann, hop a quarter), 5, 10, ... 320 mels (Slaney scale and norm, 0 Hz to half
-    the rate), magnitude spectra clamped at 1e-5. Cut to the shorter. A gain g alone gives 7 |log10 g|, less
-    where the clamp bites.
-
-    Raises:
-        MetricError: 1,024 samples or less, half the longest window.
-    """
-    _require_finite(reference, degraded)
-    count = min(len(reference), len(degraded))
-    if count <= max(WINDOWS) // 2:
-        raise MetricError(f"mel distance is undefined: {count} samples, {max(WINDOWS) // 2 + 1} are needed")
-    pair = [torch.tensor(audio[:count], dtype=torch.float32)[None] for audio in (degraded, reference)]
-    with torch.inference_mode():
-        return float(_mel_loss(sample_rate)(*pair))
-
-
-@functools.cache
-def _mel_loss(sample_rate: int) -> MultiScaleMelLoss:
-    return MultiScaleMelLoss(sample_rate)
-
-
 def _pair(reference: np.ndarray, degraded: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
     """Both at 16 kHz, cut to the shorter."""
-    _require_finite(reference, degraded)
+    require_finite(reference, degraded)
     count = min(len(reference), len(degraded))
     if not np.any(reference[:count]):
         raise MetricError("there is no audio to compare with: the reference is empty or silent")
     return resample(reference[:count], sample_rate), resample(degraded[:count], sample_rate)
 
 
-def _require_finite(*signals: np.ndarray) -> None:
+def require_finite(*signals: np.ndarray) -> None:
+    """MetricError where a signal holds NaN or infinite samples."""
     if not all(np.isfinite(signal).all() for signal in signals):
         raise MetricError("the audio holds NaN or infinite samples")
 
 
 class Transcriber:
-    """English speech to text: Whisper base (int8), beam 5, temperature 0, no context, no timestamps.
+    """Speech to text: Whisper base (int8), beam 5, temperature 0, no context, no timestamps.
 
-    `folder` is the assets folder. CPU threads follow OMP_NUM_THREADS.
+    `folder` is the assets folder, `language` a code of Whisper's. CPU threads follow OMP_NUM_THREADS.
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, language: str = "en") -> None:
         from faster_whisper import WhisperModel  # pyright: ignore[reportMissingImports]  # large
 
         verify(folder, "whisper-base/")
+        self._language = language
         self._model = WhisperModel(str(Path(folder) / "whisper-base"), device="cpu", compute_type="int8")
 
     def __call__(self, audio: np.ndarray, sample_rate: int) -> str:
         """Transcript of audio [s]; empty where nothing is heard."""
-        _require_finite(audio)
+        require_finite(audio)
         if not len(audio):
             return ""
         segments, _ = self._model.transcribe(
             resample(audio, sample_rate),
-            language="en",
+            language=self._language,
             beam_size=5,
             temperature=0.0,
             condition_on_previous_text=False,
@@ -224,7 +201,7 @@ class SpeakerEncoder:
         Raises:
             MetricError: the audio is silent, not finite, or shorter than 0.1 s.
         """
-        _require_finite(audio)
+        require_finite(audio)
         if len(audio) < 0.1 * sample_rate or not np.any(audio):
             raise MetricError("similarity is undefined: the audio is silent or shorter than 0.1 s")
         features = torch.from_numpy(_filter_banks(resample(audio, sample_rate)))

@@ -1,208 +1,184 @@
-"""How much of speech survives the tokenizer, by depth, beside Opus.
+"""How much of speech, sound and music survives a codec, by bitrate.
 
-    python -m eval.reconstruction --tokenizer FOLDER --audio FOLDER-OR-MANIFEST --depths 1,2,4,8 --opus 6,12
+    python -m eval.reconstruction --tokenizer FOLDER --depths 1,2,4,8 --audio FOLDER --out NAME.json
+    python -m eval.reconstruction --codec mimi=kyutai/mimi@8,18,32 --opus 6,12 --mp3 16,32 \\
+        --audio MANIFEST --kinds speech,sound,music --out NAME.json --figure NAME.png
 
-Each file is read at the tokenizer's rate, encoded once, decoded from its first k codebooks and cut to its
-length; Opus gets the same samples. The mel distance compares input and output at that rate. PESQ, STOI and
-similarity (of the original with the reconstruction) run at 16 kHz against the file itself, never passed
-through the tokenizer's rate. Numbers are means over the files for which a metric exists; the others are
-counted beside it.
+Each codec hears a file at its own rate and is cut to the file's length. PESQ, STOI and similarity (of the
+original with the reconstruction) are measured for speech, at 16 kHz, against the file itself; the spectral
+distances of everything at 24 kHz. Numbers are means over the files for which a metric exists; the others are
+counted beside it, with the reason. A run that was killed goes on where it was when the command is repeated.
 """
 
 import argparse
-import json
+import hashlib
 import logging
-import os
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from jaxtyping import Float
 from tqdm import tqdm
 
 from eval.assets import verify
-from eval.metrics import (
-    METRIC_RATE,
-    MetricError,
-    SpeakerEncoder,
-    mel_distance,
-    pesq_nb,
-    pesq_wb,
-    resample,
-    stoi,
-)
+from eval.codecs import CatCodec, Codec, PlainCodec, load_transformers_codec
+from eval.journal import Journal
+from eval.listing import KINDS, chosen, recordings
+from eval.metrics import SpeakerEncoder
+from eval.mp3 import KBPS, mp3
 from eval.opus import HIGHEST, LOWEST, opus
+from eval.rebuilding import Encoder, measure_file
+from eval.reconstruction_plot import draw
+from eval.reconstruction_tables import (
+    codebook_tables,
+    failure_table,
+    full_table,
+    paper_tables,
+    summarise,
+)
 from eval.results import (
     add_assets_option,
     comma_separated,
     command_line,
-    markdown_table,
-    mean,
     positive,
     require_assets,
     require_place,
-    write_json,
+    write_results,
 )
-from tokenizer import AudioError, AudioTokenizer, load_audio
-
-METRICS = ("pesq_wb", "pesq_nb", "stoi", "similarity", "mel_distance")
-SUFFIXES = {".wav", ".flac", ".ogg", ".mp3"}
+from eval.wavlm_speaker import WavLMSpeakerEncoder
+from tokenizer import AudioTokenizer
 
 
-def audio_files(source: Path) -> list[Path]:
-    """The audio files below a folder, sorted, or those of a JSONL manifest (key `audio`), in its order.
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """`[NAME=]PLACE[@DEPTHS]` of the command line."""
+
+    name: str
+    place: str
+    depths: tuple[int, ...]
+
+
+def model_option(text: str) -> Model:
+    """For argparse; the name is the place where none is given."""
+    place, at, depths = text.rpartition("@")
+    if not at or "/" in depths:
+        place, depths = text, ""
+    name, equals, rest = place.partition("=")
+    name, place = (name, rest) if equals else (place, place)
+    if not name or not place:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PLACE@DEPTHS such as mimi=kyutai/mimi@8,32")
+    return Model(name=name, place=place, depths=comma_separated(depths) if depths else ())
+
+
+def load_codecs(options: argparse.Namespace) -> list[Codec]:
+    """All that the command line names.
 
     Raises:
-        ValueError: there is none, or a line of the manifest has no `audio`.
+        ValueError: nothing is named, one twice, or one at a depth or rate that it has not.
+        OSError: a model cannot be read.
     """
-    if source.is_dir():
-        files = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
-    else:
-        lines = source.read_text(encoding="utf-8").splitlines()
-        numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-        files = [source.parent / _manifest_audio(line, f"{source}:{number}") for number, line in numbered]
-    if not files:
-        raise ValueError(f"{source} names no audio; give a folder of wav, flac, ogg or mp3, or a manifest")
-    return files
+    codecs: list[Codec] = []
+    for model in options.tokenizer:
+        tokenizer = AudioTokenizer.from_pretrained(model.place).eval().to(options.device)
+        codecs.append(CatCodec(model.name, tokenizer, model.depths or options.depths))
+    for model in options.codec:
+        depths = model.depths or options.depths
+        codecs.append(load_transformers_codec(model.name, model.place, depths, options.device))
+    if not all(LOWEST <= kbps <= HIGHEST for kbps in options.opus):
+        raise ValueError(f"--opus {options.opus}: choose {LOWEST:.0f} to {HIGHEST:.0f} kbit/s")
+    if not all(kbps in KBPS for kbps in options.mp3):
+        raise ValueError(f"--mp3 {options.mp3}: choose of {', '.join(map(str, KBPS))} kbit/s")
+    codecs += [PlainCodec("opus", opus, options.opus)] if options.opus else []
+    codecs += [PlainCodec("mp3", mp3, options.mp3)] if options.mp3 else []
+    names = [setting.name for codec in codecs for setting in codec.settings]
+    if not names:
+        raise ValueError("nothing to measure: name a codec with --tokenizer, --codec, --opus or --mp3")
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"{', '.join(sorted(twice))}: given twice; tell them apart with NAME=PLACE")
+    return codecs
 
 
-def _manifest_audio(line: str, where: str) -> str:
-    try:
-        return json.loads(line)["audio"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f'{where} is no JSON object with "audio"; give a manifest or a folder') from error
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.reconstruction", description="Speech, sound and music through codecs."
+    )
+    place = "[NAME=]PLACE[@DEPTHS]"
+    about = "folder or hub id of an audio tokenizer of this project or of the published layout"
+    parser.add_argument(
+        "--tokenizer", type=model_option, action="append", default=[], metavar=place, help=about
+    )
+    about = "folder or hub id of a codec of transformers (EnCodec, DAC, Mimi, ...)"
+    parser.add_argument("--codec", type=model_option, action="append", default=[], metavar=place, help=about)
+    parser.add_argument("--depths", type=comma_separated, default=(), help="where none are given, as 1,2,4,8")
+    parser.add_argument("--opus", type=comma_separated, default=(), help="Opus beside it, kbit/s as 6,12")
+    parser.add_argument("--mp3", type=comma_separated, default=(), help="MP3 beside it, kbit/s as 16,32")
+    parser.add_argument("--audio", type=Path, required=True, help="folder of audio files, or JSONL manifest")
+    about = "kinds to measure, of a manifest's; the first is that of files whose kind nobody tells"
+    parser.add_argument("--kinds", type=lambda text: text.split(","), default=["speech"], help=about)
+    parser.add_argument("--limit", type=positive, help="at most so many files of a kind, evenly spread")
+    parser.add_argument("--seconds", type=float, help="only the first so many seconds of a file")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda, for the models")
+    parser.add_argument("--wavlm", type=Path, help="wavlm_large_finetune.pth: SIM as papers report it")
+    parser.add_argument("--out", type=Path, help="JSON file for the results, file by file")
+    parser.add_argument("--figure", type=Path, help="picture of quality over bitrate to write")
+    add_assets_option(parser)
+    return parser.parse_args(argv)
 
 
-@dataclass(frozen=True)
-class Rebuilt:
-    """What one setting of one codec made of a file."""
+def load_encoder(options: argparse.Namespace) -> tuple[str, Encoder, dict[str, str]]:
+    """The name of the similarity, what measures it, and the checksums of its files.
 
-    setting: str
-    """Such as "depth 4" or "opus 6"."""
-    bitrate: float
-    """bit/s."""
-    audio: Float[np.ndarray, " s"]
-
-
-@torch.inference_mode()
-def reconstruct(
-    tokenizer: AudioTokenizer, audio: Float[torch.Tensor, " s"], depths: tuple[int, ...]
-) -> list[Rebuilt]:
-    """Audio at the tokenizer's rate through each depth."""
-    codes = tokenizer.encode(audio[None].to(next(tokenizer.parameters()).device), max(depths))
-    outputs = []
-    for depth in depths:
-        decoded = tokenizer.decode(codes[..., :depth])[0, : len(audio)].float().cpu().numpy()
-        outputs.append(Rebuilt(f"depth {depth}", tokenizer.config.bitrate(depth), decoded))
-    return outputs
-
-
-def settings(depths: tuple[int, ...], opus_kbps: tuple[int, ...]) -> list[str]:
-    """The names of all that is measured, in order."""
-    return [*(f"depth {depth}" for depth in depths), *(f"opus {kbps}" for kbps in opus_kbps)]
-
-
-def measure_file(
-    tokenizer: AudioTokenizer,
-    encoder: SpeakerEncoder,
-    path: Path,
-    depths: tuple[int, ...],
-    opus_kbps: tuple[int, ...] = (),
-) -> list[dict]:
-    """One record a setting: metrics, None where undefined, and the reasons of those under `failures`."""
-    try:
-        audio = load_audio(path, tokenizer.config.sample_rate)
-        reference = load_audio(path, METRIC_RATE).numpy()
-    except AudioError as error:
-        failed = {**dict.fromkeys(METRICS), "failures": dict.fromkeys(METRICS, str(error))}
-        return [{"setting": name, "bitrate": None, **failed} for name in settings(depths, opus_kbps)]
-    rate, records = tokenizer.config.sample_rate, []
-    outputs = reconstruct(tokenizer, audio, depths)
-    for kbps in opus_kbps:
-        decoded, bitrate = opus(audio.numpy(), rate, kbps)
-        outputs.append(Rebuilt(f"opus {kbps}", bitrate, decoded))
-    for output in outputs:
-        degraded = resample(output.audio, rate)
-        measures: dict[str, Callable[[], float]] = {
-            "pesq_wb": lambda d=degraded: pesq_wb(reference, d, METRIC_RATE),
-            "pesq_nb": lambda d=degraded: pesq_nb(reference, d, METRIC_RATE),
-            "stoi": lambda d=degraded: stoi(reference, d, METRIC_RATE),
-            "similarity": lambda d=degraded: encoder.similarity(reference, METRIC_RATE, d, METRIC_RATE),
-            "mel_distance": lambda o=output.audio: mel_distance(audio.numpy(), o, rate),
-        }
-        values, failures = {}, {}
-        for name in METRICS:
-            try:
-                values[name] = measures[name]()
-            except MetricError as error:
-                values[name], failures[name] = None, str(error)
-        found = {"setting": output.setting, "bitrate": output.bitrate}
-        records.append({**found, **values, "failures": failures})
-    return records
-
-
-def summarise(records: list[dict], setting: str) -> dict:
-    """Means at one setting, and how many files lack each metric."""
-    chosen = [record for record in records if record["setting"] == setting]
-    failures = {name: sum(record[name] is None for record in chosen) for name in METRICS}
-    return {
-        "setting": setting,
-        "bitrate": mean(record["bitrate"] for record in chosen),
-        "files": len(chosen),
-        **{name: mean(record[name] for record in chosen) for name in METRICS},
-        "failures": {name: count for name, count in failures.items() if count},
-    }
+    Raises:
+        ValueError: neither the assets nor a checkpoint is there.
+        OSError: the checkpoint cannot be read.
+    """
+    if options.wavlm is None:
+        assets = require_assets(options.assets)
+        return "CAM++", SpeakerEncoder(assets), verify(assets, "campplus/")
+    with options.wavlm.open("rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    return "WavLM-large", WavLMSpeakerEncoder(options.wavlm), {options.wavlm.name: checksum}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; 0 when it ran, 2 with one line on the standard error stream when it could not."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.reconstruction", description="Speech through the tokenizer."
-    )
-    parser.add_argument("--tokenizer", required=True, help="folder or hub id of an audio tokenizer")
-    parser.add_argument("--audio", type=Path, required=True, help="folder of audio files, or JSONL manifest")
-    parser.add_argument("--depths", type=comma_separated, required=True, help="such as 1,2,4,8")
-    parser.add_argument(
-        "--opus", type=comma_separated, default=(), help="Opus beside it, kbit/s such as 6,12"
-    )
-    parser.add_argument("--limit", type=positive, help="only the first so many files")
-    parser.add_argument("--out", type=Path, help="JSON file for the results, file by file")
-    add_assets_option(parser)
-    options = parser.parse_args(argv)
+    options, command = parse(argv), command_line("eval.reconstruction", argv)
     try:
         require_place(options.out)
-        assets = require_assets(options.assets)
-        files = audio_files(options.audio)[: options.limit]
-        tokenizer = AudioTokenizer.from_pretrained(options.tokenizer).eval()
-        deepest = tokenizer.config.num_codebooks
-        if not all(1 <= depth <= deepest for depth in options.depths):
-            raise ValueError(f"--depths {options.depths}: this tokenizer has depths 1 to {deepest}")
-        if not all(LOWEST <= kbps <= HIGHEST for kbps in options.opus):
-            raise ValueError(f"--opus {options.opus}: choose {LOWEST:.0f} to {HIGHEST:.0f} kbit/s")
-        encoder = SpeakerEncoder(assets)
+        require_place(options.figure)
+        if unknown := [kind for kind in options.kinds if kind not in KINDS]:
+            raise ValueError(f"--kinds {','.join(unknown)}: choose of {', '.join(KINDS)}")
+        found = chosen(recordings(options.audio, options.kinds[0]), options.kinds, options.limit)
+        codecs = load_codecs(options)
+        similarity, encoder, checksums = load_encoder(options)
+        partial = options.out and options.out.with_suffix(".partial.jsonl")
+        journal = Journal(partial, {"command": command, "metric_models": checksums})
     except (ValueError, OSError) as error:
-        print(f"eval.reconstruction: {error}", file=sys.stderr)
+        print(f"eval.reconstruction: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    records = []
-    for path in tqdm(files, unit="file"):
-        name = os.path.relpath(path, options.audio if options.audio.is_dir() else options.audio.parent)
-        found = measure_file(tokenizer, encoder, path, options.depths, options.opus)
-        records += [{"audio": name, **record} for record in found]
-    summary = [summarise(records, setting) for setting in settings(options.depths, options.opus)]
-    head = ["setting", "bitrate", "files", *METRICS, "failures"]
-    print(markdown_table(head, [[row[name] for name in head] for row in summary]))
+    for recording in tqdm(found, unit="file"):
+        if recording.name not in journal.done:
+            journal.append(recording.name, measure_file(codecs, encoder, recording, options.seconds))
+    measured = [journal.done[recording.name] for recording in found]
+    records = [
+        {"audio": recording.name, **record}
+        for recording, of_file in zip(found, measured, strict=True)
+        for record in of_file["records"]
+    ]
+    settings = [setting for codec in codecs for setting in codec.settings]
+    summary = [summarise(records, setting, kind) for setting in settings for kind in options.kinds]
+    tables = [*paper_tables(summary, similarity), *(full_table(summary, kind) for kind in options.kinds)]
+    tables += [failure_table(records), *codebook_tables([of_file["codes"] for of_file in measured])]
+    for table in tables:
+        print(f"{table.title}\n\n{table.markdown}\n")
+    if options.figure:
+        draw(options.figure, summary, similarity)
     if options.out:
-        results = {
-            "command": command_line("eval.reconstruction", argv),
-            "metric_models": verify(assets, "campplus/"),
-            "summary": summary,
-            "files": records,
-        }
-        write_json(options.out, results)
+        details = {"metric_models": checksums, "similarity": similarity, "summary": summary, "files": records}
+        figures = [options.figure] if options.figure else []
+        write_results(options.out, command, tables, figures, details)
+        journal.finish()
     return 0
 
 

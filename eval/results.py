@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import os
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from eval.assets import FOLDER_VARIABLE, AssetError, default_folder
@@ -62,6 +64,44 @@ def require_place(path: Path | None) -> None:
 def write_json(path: Path, data: dict) -> None:
     """Write `data` beside `path`, then rename it: readers see the old file or the whole new one."""
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows under a head; cells are what JSON can hold."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.head):
+                raise ValueError(
+                    f"table {self.title!r}: a row of {len(row)} cells under {len(self.head)} heads"
+                )
+
+    @property
+    def markdown(self) -> str:
+        """The table without its title."""
+        return markdown_table(self.head, self.rows)
+
+
+def write_results(
+    path: Path,
+    command: str,
+    tables: Sequence[Table],
+    figures: Sequence[Path] = (),
+    details: Mapping[str, object] | None = None,
+) -> None:
+    """The one shape of results that `eval.report` collects: `command`, `tables` and `figures`.
+
+    Figures are named relative to the file, so that the folder can be moved with them; `details` are keys
+    beside these three, for whoever computes on.
+    """
+    pictures = [os.path.relpath(figure, path.parent) for figure in figures]
+    about = {"command": command, "tables": [asdict(table) for table in tables], "figures": pictures}
+    write_json(path, about | dict(details or {}))
 
 
 def mean(values: Iterable[float | None]) -> float | None:

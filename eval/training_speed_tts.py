@@ -127,7 +127,7 @@ def saved_bytes(step: Step, model: CatTTS) -> int:
 
 
 def data(options: Options, config: TTSConfig) -> Batches:
-    """Utterances with real texts and lengths, and random codes."""
+    """Single utterances with real texts and lengths, and random codes."""
     codes = read_codes(options.codes)
     draw = torch.Generator().manual_seed(0)
     chosen = torch.randperm(len(codes), generator=draw)[: options.utterances].tolist()
@@ -139,7 +139,7 @@ def data(options: Options, config: TTSConfig) -> Batches:
         rows.append({**{n: found[n] for n in ("text", "speaker", "frames")}, "codes": drawn})
     with TemporaryDirectory() as folder:
         words = train_sentencepiece(codes["text"][:], Path(folder) / "text.model", 512)
-    batches = BatchConfig(rows=options.rows)
+    batches = BatchConfig(rows=options.rows, pair=0.0)
     dropout = DropoutConfig(p=0.0)
     return Batches(Dataset.from_list(rows), config, words, batches, dropout, seed=0, steps=options.rounds)
 
@@ -148,14 +148,13 @@ def contenders(options: Options, batches: Batches, number: int) -> dict[str, tup
     """The steps of a round. At p = 1 depths are spread evenly: few samples then have the mean of many."""
     (batch,) = batches[number]
     count, full = len(batch.rows), int(batch.depth[0])
-    offset = (0.618 * number) % 1
-    even = 1 + ((torch.arange(count) + offset) / count * full).long()
+    even = 1 + ((torch.arange(count) + 0.5) / count * full).long()
     even = even[torch.randperm(count, generator=torch.Generator().manual_seed(number))]
     draw = torch.Generator().manual_seed(number)
     some = batch._replace(depth=even)
     deep = deep_frames(batch.targets, options.deep_part, draw)
     places = torch.randperm(len(batches.usable), generator=draw)[:count]
-    shuffled = batches.collate([(i,) for i in batches.usable[places].tolist()])
+    shuffled = batches.collate([(i,) for i in batches.usable[places.numpy()].tolist()])
     device = torch.device(options.device)
     steps = {
         "plain, recipe's batches": (plain, shuffled),

@@ -1,19 +1,33 @@
-"""A clip that shall become a prompt: cut to a good length, with advice on what would make it better."""
+"""A clip that shall become a prompt: cut to a good length, and what spoils it."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from inference.prompt import check_prompt
-from tokenizer.audio import load_audio, trim_silence
+from inference.upload import load_upload
+from tokenizer.audio import trim_silence
 
 LEAST_SECONDS, MOST_SECONDS = 3.0, 15.0
 """How long a prompt should be: shorter ones hold too little of a voice, longer ones only take longer."""
+LISTEN_SECONDS = 120.0
+"""Of a file, in which its speech must begin."""
 PAUSE_SECONDS = 0.2
 """Length of the quiet that a cut looks for."""
 QUIET_DB, NOISY_DB, CLIPPED_LEVEL, CLIPPED_SHARE = -40.0, 10.0, 0.99, 0.001
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """One thing that spoils a clip."""
+
+    kind: Literal["short", "quiet", "clipped", "noisy"]
+    value: float
+    """Seconds; dBFS; the share at full scale; or decibels from the quiet moments to the loud ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +38,8 @@ class Clip:
     sample_rate: int
     cut: bool
     """The file went on after it."""
-    advice: tuple[str, ...]
-    """One line for each thing that spoils it; empty for a good one."""
+    advice: tuple[Advice, ...]
+    """Empty for a good one."""
 
     @property
     def seconds(self) -> float:
@@ -34,9 +48,9 @@ class Clip:
 
 def load_clip(path: str | Path, sample_rate: int, most_seconds: float = MOST_SECONDS) -> Clip:
     """The first speech of a file, up to `most_seconds`, cut in a pause; AudioError for what is no prompt."""
-    whole = load_audio(path, sample_rate)
-    check_prompt((whole.numpy(), sample_rate))
-    speech = trim_silence(whole, sample_rate).numpy()
+    whole = load_upload(path, sample_rate, LISTEN_SECONDS)
+    check_prompt((whole, sample_rate))
+    speech = trim_silence(torch.from_numpy(whole), sample_rate).numpy()
     audio = cut_in_pause(speech, sample_rate, most_seconds)
     return Clip(
         audio=audio,
@@ -60,8 +74,8 @@ def cut_in_pause(
     return audio[: first + int(loudness.argmin()) + pause // 2]
 
 
-def advise(audio: Float[np.ndarray, " s"], sample_rate: int) -> list[str]:
-    """What would make a better prompt, one line each."""
+def advise(audio: Float[np.ndarray, " s"], sample_rate: int) -> list[Advice]:
+    """What would make a better prompt."""
     frame = sample_rate // 50
     power = np.square(audio[: len(audio) // frame * frame].reshape(-1, frame)).mean(axis=1) + 1e-12
     quiet_db, loud_db = 10 * np.log10(np.percentile(power, [10, 90]))
@@ -69,14 +83,11 @@ def advise(audio: Float[np.ndarray, " s"], sample_rate: int) -> list[str]:
     seconds, clipped = len(audio) / sample_rate, float((np.abs(audio) >= CLIPPED_LEVEL).mean())
     advice = []
     if seconds < LEAST_SECONDS:
-        advice.append(f"It lasts {seconds:.1f} s: {LEAST_SECONDS:.0f} s or more hold a voice better.")
+        advice.append(Advice(kind="short", value=seconds))
     if level_db < QUIET_DB:
-        advice.append(f"It is very quiet ({level_db:.0f} dBFS): record it closer or louder.")
+        advice.append(Advice(kind="quiet", value=float(level_db)))
     if clipped > CLIPPED_SHARE:
-        advice.append(f"It is clipped ({clipped:.1%} of it at full scale): record it with less gain.")
+        advice.append(Advice(kind="clipped", value=clipped))
     if loud_db - quiet_db < NOISY_DB:
-        advice.append(
-            f"Its quiet moments are only {loud_db - quiet_db:.0f} dB below the loud ones: "
-            "noise, music or an echo would be cloned too."
-        )
+        advice.append(Advice(kind="noisy", value=float(loud_db - quiet_db)))
     return advice

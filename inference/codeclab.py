@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from inference.spectrogram import mel_levels
-from tokenizer import AudioTokenizer, load_audio
+from inference.upload import load_upload
+from tokenizer import AudioTokenizer
 
 MOST_SECONDS = 30.0
 
@@ -38,7 +40,7 @@ class Rate:
 def encode_file(tokenizer: AudioTokenizer, path: str | Path) -> Coded:
     """The first half minute of a file, as codes; AudioError for what is no audio."""
     sample_rate = tokenizer.config.sample_rate
-    audio = load_audio(path, sample_rate)[: round(MOST_SECONDS * sample_rate)]
+    audio = torch.from_numpy(load_upload(path, sample_rate, MOST_SECONDS))
     device = next(tokenizer.parameters()).device
     codes = tokenizer.encode(audio[None].to(device))[0].cpu()
     return Coded(audio=audio.numpy(), sample_rate=sample_rate, codes=codes)

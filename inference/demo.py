@@ -1,4 +1,4 @@
-"""What the parts of the page in the browser share: its words, its errors, its files."""
+"""What the parts of the page in the browser share: its words, its errors, its files, its examples."""
 
 import html
 import json
@@ -16,9 +16,25 @@ from jaxtyping import Float
 from inference.loading import DEFAULT_MODEL
 from tokenizer.audio import save_audio
 
-LABELS = gr.I18n(**json.loads(Path(__file__).with_name("demo_labels.json").read_text("utf-8")))
+WORDS: dict[str, dict[str, str]] = json.loads(Path(__file__).with_name("demo_labels.json").read_text("utf-8"))
+LABELS = gr.I18n(**WORDS)
+"""What stands on the page from the start; the browser chooses the language, and `said` is told which."""
 EXAMPLE = DEFAULT_MODEL / "prompt.flac"
 """The bundled voice, and beside it what it says."""
+_VOICES = DEFAULT_MODEL / "voices"
+EXAMPLES = {
+    "\u2640 LibriSpeech 121": EXAMPLE,
+    "\u2640 LibriSpeech 4507": _VOICES / "woman-librispeech-4507.flac",
+    "\u2642 LibriSpeech 4077": _VOICES / "man-librispeech-4077.flac",
+    "\u2640 speechocean762 2168 (zh \u2192 en)": _VOICES / "woman-speechocean762-2168.flac",
+    "\u2642 speechocean762 2917 (zh \u2192 en)": _VOICES / "man-speechocean762-2917.flac",
+}
+"""Their sources and licence: voices/README.md beside them."""
+
+
+def said(language: str, key: str, **values: object) -> str:
+    """A line in the language of the page, which a browser may claim to be any."""
+    return WORDS.get(language, WORDS["en"])[key].format(**values)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from typing import Any
 import gradio as gr
 
 from inference.codeclab import Coded, decode_at, encode_file, rates
-from inference.demo import LABELS, new_wav, told
+from inference.demo import LABELS, new_wav, said, told
 from inference.demo_voice import Updates
 from inference.spectrogram import spectrogram
 from tokenizer import AudioTokenizer
@@ -14,7 +14,7 @@ from tokenizer import AudioTokenizer
 class CodecTab:
     """A recording, its codes, and what each depth makes of them."""
 
-    def __init__(self, tokenizer: AudioTokenizer) -> None:
+    def __init__(self, tokenizer: AudioTokenizer, language: gr.Textbox) -> None:
         self.tokenizer = tokenizer
         deepest = tokenizer.config.num_codebooks
         gr.Markdown(LABELS("codec_info"))
@@ -30,7 +30,6 @@ class CodecTab:
                 )
                 measure = gr.Button(LABELS("measure"), variant="primary", elem_id="measure")
                 self.rates = gr.Dataframe(
-                    headers=["depth", "kbit/s", "bytes", "times smaller", "mel distance, dB"],
                     label=LABELS("rates"),
                     interactive=False,
                     visible=False,
@@ -49,7 +48,7 @@ class CodecTab:
                     for name in ("recording_picture", "decoded_picture")
                 ]
         shown: list[Any] = [self.coded, self.rates, self.decoded, *self.pictures]
-        measure.click(self.encode, [recording, self.depth], shown, api_visibility="private")
+        measure.click(self.encode, [language, recording, self.depth], shown, api_visibility="private")
         self.depth.change(
             self.rate_of, self.depth, self.rate, queue=False, show_progress="hidden", api_visibility="private"
         )
@@ -65,11 +64,11 @@ class CodecTab:
     def rate_of(self, depth: float) -> str:
         return f"{self.tokenizer.config.bitrate(int(depth)) / 1000:g} kbit/s"
 
-    def encode(self, path: str | None, depth: float) -> Updates:
+    def encode(self, language: str, path: str | None, depth: float) -> Updates:
         """All that is to be known of a recording."""
         with told(path or ""):
             if path is None:
-                raise ValueError("there is no recording yet: upload or record one")
+                raise ValueError(said(language, "no_recording_yet"))
             coded = encode_file(self.tokenizer, path)
         table = [
             [
@@ -81,11 +80,12 @@ class CodecTab:
             ]
             for row in rates(self.tokenizer, coded)
         ]
+        headers = said(language, "rates_head").split("|")
         original = gr.update(value=spectrogram(coded.audio, coded.sample_rate), visible=True)
         return {
             **self.decode(coded, depth),
             self.coded: coded,
-            self.rates: gr.update(value=table, visible=True),
+            self.rates: gr.update(value={"headers": headers, "data": table}, visible=True),
             self.pictures[0]: original,
         }
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import gradio as gr
 
-from inference.clip import MOST_SECONDS, load_clip
-from inference.demo import EXAMPLE, LABELS, new_folder, new_wav, told
+from inference.clip import LEAST_SECONDS, MOST_SECONDS, Clip, load_clip
+from inference.demo import EXAMPLES, LABELS, new_folder, new_wav, said, told
+from inference.recognise import Recogniser
 from inference.spectrogram import spectrogram
 from inference.synthesizer import Synthesizer
 from inference.voice import Voice
@@ -15,14 +16,15 @@ from tokenizer.coded_audio import decode_audio
 
 Updates = dict[Any, Any]
 """What becomes of components."""
+SPOILS = {"short": "clip_short", "quiet": "clip_quiet", "clipped": "clip_clipped", "noisy": "clip_noisy"}
 CONSENT = "Whoever saved this voice said that it is their own, or that its owner agreed to its being cloned."
 
 
 class VoiceCard:
-    """Upload, microphone or example; what the clip says; advice; consent."""
+    """Upload, microphone, examples or a voice file; what the clip says; advice; consent."""
 
-    def __init__(self, synthesizer: Synthesizer) -> None:
-        self.synthesizer = synthesizer
+    def __init__(self, synthesizer: Synthesizer, recogniser: Recogniser | None, language: gr.Textbox) -> None:
+        self.synthesizer, self.recogniser, self.language = synthesizer, recogniser, language
         self.longest = min(MOST_SECONDS, synthesizer.max_prompt_seconds)
         self.prompt = gr.Audio(
             label=LABELS("prompt"),
@@ -33,8 +35,10 @@ class VoiceCard:
         )
         self.opened = gr.State()
         """The voice of a voice file, while the prompt is what it sounds like."""
-        with gr.Row():
-            example = gr.Button(LABELS("example"), size="sm", min_width=100, elem_id="example")
+        with gr.Row(elem_id="sources"):
+            self.examples = gr.Dropdown(
+                list(EXAMPLES), value=None, label=LABELS("examples"), min_width=240, elem_id="examples"
+            )
             opener = gr.UploadButton(
                 LABELS("open_voice"),  # pyright: ignore[reportArgumentType]
                 file_types=[SUFFIX],
@@ -56,76 +60,139 @@ class VoiceCard:
             lines=2,
             elem_id="words",
         )
+        if recogniser is None:
+            gr.Markdown(LABELS("no_recogniser"), elem_id="no_recogniser")
+        else:
+            listener = gr.Button(LABELS("recognise"), size="sm", elem_id="recognise")
         self.consent = gr.Checkbox(label=LABELS("consent"), elem_id="consent")
         saver = gr.Button(LABELS("save_voice"), size="sm", elem_id="save_voice")
         self.file = gr.File(
             label=LABELS("voice_file"), visible=False, interactive=False, elem_id="voice_file"
         )
 
-        self.parts: list[Any] = [self.consent, self.prompt, self.words, self.opened]
+        self.parts: list[Any] = [language, self.consent, self.prompt, self.words, self.opened]
         """What `chosen` needs."""
-        heard: list[Any] = [self.prompt, self.advice, self.picture, self.opened, self.file]
+        heard: list[Any] = [self.prompt, self.advice, self.picture, self.opened, self.file, self.examples]
         for event in (self.prompt.upload, self.prompt.stop_recording, self.prompt.input):
-            event(self.hear, self.prompt, heard, api_visibility="private")
-        self.prompt.clear(lambda: self.hear(None), None, heard, api_visibility="private")
-        example.click(self.take_example, None, [*heard, self.words], api_visibility="private")
-        opener.upload(self.open, opener, [*heard, self.words], api_visibility="private")
+            told_of = event(self.hear, [language, self.prompt], heard, api_visibility="private")
+            if recogniser is not None:
+                told_of.success(
+                    self.recognise_new,
+                    [language, self.prompt, self.words],
+                    self.words,
+                    api_visibility="private",
+                )
+        if recogniser is not None:
+            listener.click(self.recognise, [language, self.prompt], self.words, api_visibility="private")
+        self.prompt.clear(self.clear, None, heard, api_visibility="private")
+        self.examples.input(
+            self.take_example, [language, self.examples], [*heard, self.words], api_visibility="private"
+        )
+        opener.upload(self.open, [language, opener], [*heard, self.words], api_visibility="private")
         saver.click(self.save, self.parts, self.file, api_visibility="private")
 
-    def hear(self, path: str | None) -> Updates:
+    def hear(self, language: str, path: str | None) -> Updates:
         """A clip came or went: cut it, and say what could be better."""
-        gone: Updates = {self.opened: None, self.file: gr.update(value=None, visible=False)}
         if path is None:
-            return {**gone, self.advice: "", self.picture: gr.update(value=None, visible=False)}
+            return self.clear()
         with told(path):
             clip = load_clip(path, self.synthesizer.sample_rate, self.longest)
-        lines, shown = [f"{clip.seconds:.1f} s.", *clip.advice], {}
-        if clip.cut:
-            lines.insert(1, "It was cut in a pause: write what is left of it.")
-            shown[self.prompt] = new_wav(clip.audio, clip.sample_rate, "voice")
+        shown = {self.prompt: new_wav(clip.audio, clip.sample_rate, "voice")} if clip.cut else {}
         picture = gr.update(value=spectrogram(clip.audio, clip.sample_rate), visible=True)
-        return {**gone, **shown, self.advice: " ".join(lines), self.picture: picture}
+        return {**self.clear(), **shown, self.advice: advice_on(clip, language), self.picture: picture}
 
-    def take_example(self) -> Updates:
-        """The bundled voice and its words."""
-        path = str(EXAMPLE)
-        return {**self.hear(path), self.prompt: path, self.words: EXAMPLE.with_suffix(".txt").read_text()}
+    def clear(self) -> Updates:
+        """Nothing is known of the clip."""
+        return {
+            self.opened: None,
+            self.examples: None,
+            self.advice: "",
+            self.picture: gr.update(value=None, visible=False),
+            self.file: gr.update(value=None, visible=False),
+        }
 
-    def open(self, path: str) -> Updates:
+    def recognise(self, language: str, path: str | None) -> str:
+        """What the clip says, as far as the recogniser can tell."""
+        assert self.recogniser is not None
+        with told(path or ""):
+            clip = self._clip(language, path)
+            words = self.recogniser(clip.audio, clip.sample_rate)
+            if not words:
+                raise ValueError(said(language, "nothing_recognised"))
+        return words
+
+    def recognise_new(self, language: str, path: str | None, words: str) -> Any:
+        """The same of a clip that just came, unless its words were written already."""
+        return gr.skip() if path is None or words.strip() else self.recognise(language, path)
+
+    def take_example(self, language: str, name: str | None) -> Updates:
+        """A bundled voice and its words."""
+        path = EXAMPLES.get(name or "")
+        if path is None:
+            return {}
+        words = path.with_suffix(".txt").read_text(encoding="utf-8").strip()
+        return {
+            **self.hear(language, str(path)),
+            self.prompt: str(path),
+            self.words: words,
+            self.examples: name,
+        }
+
+    def open(self, language: str, path: str) -> Updates:
         """The voice of a file: exactly its codes, and their sound to listen to."""
         tokenizer = self.synthesizer.tokenizer
         with told(path):
             voice, saved = load_voice(path, tokenizer, self.synthesizer.tts.config), read_voice(path)
         audio = decode_audio(tokenizer, saved.coded).numpy()
-        consent = f" Consent: {html.escape(saved.consent)}" if saved.consent else ""
+        lines = [said(language, "from_a_voice_file", seconds=f"{saved.coded.seconds:.1f}")]
+        if saved.consent:
+            lines.append(said(language, "consent_was", consent=html.escape(saved.consent)))
         return {
+            **self.clear(),
             self.prompt: new_wav(audio, self.synthesizer.sample_rate, "voice"),
             self.words: voice.text,
             self.opened: voice,
-            self.advice: f"{saved.coded.seconds:.1f} s, from a voice file.{consent}",
+            self.advice: " ".join(lines),
             self.picture: gr.update(value=spectrogram(audio, self.synthesizer.sample_rate), visible=True),
-            self.file: gr.update(value=None, visible=False),
         }
 
-    def save(self, consent: bool, path: str | None, words: str, opened: Voice | None) -> dict[str, Any]:
+    def save(self, *parts: Any) -> dict[str, Any]:
         """The voice as a file to keep."""
-        with told(path or ""):
-            voice = self.chosen(consent, path, words, opened)
-            saved = saved_voice(self.synthesizer.tokenizer, voice, consent=CONSENT)
+        with told(parts[2] or ""):
+            saved = saved_voice(self.synthesizer.tokenizer, self.chosen(*parts), consent=CONSENT)
             file = new_folder() / f"voice{SUFFIX}"
             file.parent.mkdir(parents=True)
             write_voice(file, saved)
         return gr.update(value=str(file), visible=True)
 
-    def chosen(self, consent: bool, path: str | None, words: str, opened: Voice | None) -> Voice:
+    def chosen(
+        self, language: str, consent: bool, path: str | None, words: str, opened: Voice | None
+    ) -> Voice:
         """The voice to speak with; ValueError where there is none that may be used."""
         if path is None:
-            raise ValueError("there is no voice yet: upload or record a clip, or use the example voice")
+            raise ValueError(said(language, "no_voice_yet"))
         if not consent:
-            raise ValueError("tick the box under the voice first: it needs the consent of its owner")
+            raise ValueError(said(language, "no_consent_yet"))
         if opened is not None:
             return self.synthesizer.voice(opened, words)
         if not words.strip() and self.synthesizer.tts.config.chat is None:
-            raise ValueError("the prompt text is empty: write what the clip says")
-        clip = load_clip(path, self.synthesizer.sample_rate, self.longest)
+            raise ValueError(said(language, "no_words_yet"))
+        clip = self._clip(language, path)
         return self.synthesizer.voice((clip.audio, clip.sample_rate), words)
+
+    def _clip(self, language: str, path: str | None) -> Clip:
+        if path is None:
+            raise ValueError(said(language, "no_voice_yet"))
+        return load_clip(path, self.synthesizer.sample_rate, self.longest)
+
+
+def advice_on(clip: Clip, language: str) -> str:
+    """How long it is, whether it was cut, and what spoils it."""
+    lines = [said(language, "clip_seconds", seconds=f"{clip.seconds:.1f}")]
+    if clip.cut:
+        lines.append(said(language, "clip_cut"))
+    for advice in clip.advice:
+        form = {"short": ".1f", "clipped": ".1%"}.get(advice.kind, ".0f")
+        value = format(advice.value, form)
+        lines.append(said(language, SPOILS[advice.kind], value=value, least=f"{LEAST_SECONDS:.0f}"))
+    return " ".join(lines)

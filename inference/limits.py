@@ -16,6 +16,8 @@ class Limits:
 
     max_characters: int = 4096
     """Of a text."""
+    max_answer_seconds: float = 900.0
+    """About how long the speech of an answer may last, with the pauses in its text."""
     max_body_bytes: int = 2**17
     """Of a request for speech."""
     max_upload_bytes: int = 25 * 2**20

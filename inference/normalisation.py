@@ -26,6 +26,12 @@ _BOUNDARY = re.compile(
 )
 """Where a text is cut before it goes to the grammars: they refuse or spoil these characters, and they touch
 abbreviations in every sentence that they see."""
+MOST_AT_ONCE = 200
+"""Characters. The grammars let no other thread go on meanwhile, and a server has others."""
+_PARTS = re.compile(
+    rf"[\s\S]{{1,{MOST_AT_ONCE}}}(?:[\s\u3001\u3002\uff01\uff0c\uff1b\uff1f]|$)|[\s\S]{{1,{MOST_AT_ONCE}}}"
+)
+"""Of a sentence that is longer, behind a space or a Chinese mark where there is one."""
 _CURRENCIES = {"$": ("dollars", "cents"), "£": ("pounds", "pence"), "€": ("euros", "cents")}
 _REPAIRS = (
     (re.compile("\u2212"), "-"),
@@ -88,6 +94,9 @@ def _is_latin_or_han(letter: str) -> bool:
 
 def _read(chunk: str, language: Language, unread: list[str]) -> str:
     """The chunk through the grammar; where that refuses it, word by word."""
+    if len(chunk) > MOST_AT_ONCE + 1:
+        parts = [(part, part.rstrip(" ")) for part in _PARTS.findall(chunk)]
+        return "".join(_read(bare, language, unread) + part[len(bare) :] for part, bare in parts)
     if language == "en":
         for pattern, repair in _REPAIRS:
             chunk = pattern.sub(repair, chunk)

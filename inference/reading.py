@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
 from cat_tts import SamplingOptions
 from inference.drafts import DRAFT_DEPTH, best_of, derived_seed, plausibility, watched
-from inference.longtext import PIECE_SECONDS, Piece, split
+from inference.edges import edged
+from inference.longtext import PIECE_SECONDS, Piece
+from inference.plan import plan
 from inference.prompt import PromptAudio
 from inference.request import Mode, Request
 from inference.synthesizer import Synthesizer
@@ -18,13 +19,8 @@ from inference.take import Take
 from inference.ticket import StopReason
 from inference.voice import Voice
 from inference.workfolder import Made, WorkFolder
-from tokenizer.audio import trim_silence
 
 RETRIES = 2
-FADE_SECONDS = 0.005
-"""At both ends of a piece, along a cosine: a click is a step."""
-EDGE_SECONDS = 0.08
-"""Of silence that a piece keeps at both ends; the pause between pieces is not left to chance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,32 +125,27 @@ def passages(
 ) -> Generator[Passage, None, None]:
     """The pieces of a text one by one, to be played in a row.
 
-    Every piece continues the same prompt, so that the voice cannot drift, with a seed derived from the
-    reading's and its number: the first has the seed itself, and a text of one piece without pauses is the
-    take of that seed, sample for sample. An attempt that does not come to an end by itself is made again with
-    another seed; when all fail, the most plausible is heard. What is made is kept in the folder `work`, and
-    found there when the same is asked for again: an interrupted reading goes on.
+    `inference.plan` says what is asked of the model. An attempt that does not come to an end by itself is
+    made again with another seed; when all fail, the most plausible is heard. What is made is kept in the
+    folder `work`, and found there when the same is asked for again: an interrupted reading goes on.
 
     All that can be refused is refused with the first piece, and ValueError says so in one line.
     """
     delivery = delivery or Delivery()
-    script = split(text, delivery.piece_seconds)
-    voice = synthesizer.voice(prompt_audio, prompt_text)
-    requests = [
-        synthesizer.request(
-            piece.text,
-            voice,
-            depth=delivery.depth,
-            seed=derived_seed(delivery.seed, index),
-            sampling=delivery.sampling,
-            mode=delivery.mode,
-            max_seconds=delivery.max_seconds,
-        )
-        for index, piece in enumerate(script.pieces)
-    ]
+    planned = plan(
+        synthesizer,
+        text,
+        synthesizer.voice(prompt_audio, prompt_text),
+        depth=delivery.depth,
+        seed=delivery.seed,
+        sampling=delivery.sampling,
+        mode=delivery.mode,
+        piece_seconds=delivery.piece_seconds,
+        max_seconds=delivery.max_seconds,
+    )
+    script, requests = planned.script, planned.requests
     folder = None if work is None else WorkFolder(work, synthesizer)
     how = (delivery.retries, delivery.drafts, delivery.draft_depth, delivery.max_seconds is not None)
-    alone = len(requests) == 1 and not script.lead_seconds and not script.pieces[0].pause_seconds
     for index, (request, piece) in enumerate(zip(requests, script.pieces, strict=True)):
 
         def report(attempt: int, frames: int, index: int = index) -> None:
@@ -167,7 +158,7 @@ def passages(
             made = _make(synthesizer, request, delivery, report)
             if folder:
                 folder.keep(request, how, made)
-        audio = made.audio if alone else _edged(made.audio, synthesizer.sample_rate)
+        audio = made.audio if planned.alone else edged(made.audio, synthesizer.sample_rate)
         lead = script.lead_seconds if index == 0 else 0.0
         yield Passage(
             audio=_with_silence(audio, lead, piece, synthesizer.sample_rate),
@@ -206,16 +197,6 @@ def _attempt(
         synthesizer, request, delivery.drafts, draft_depth=delivery.draft_depth, on_frame=on_frame
     )
     return choice.take
-
-
-def _edged(audio: Float[np.ndarray, " s"], sample_rate: int) -> Float[np.ndarray, " s"]:
-    """The audio without long silence at its ends, faded in and out."""
-    kept = trim_silence(torch.from_numpy(audio), sample_rate, margin=EDGE_SECONDS).numpy().copy()
-    count = min(round(FADE_SECONDS * sample_rate), len(kept) // 2)
-    fade = (0.5 - 0.5 * np.cos(np.pi * (np.arange(count) + 0.5) / max(count, 1))).astype(np.float32)
-    kept[:count] *= fade
-    kept[len(kept) - count :] *= fade[::-1]
-    return kept
 
 
 def _with_silence(

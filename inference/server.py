@@ -8,7 +8,9 @@ The event loop never computes: takes are made by the thread of `inference.servic
 (encoding a prompt, waiting for a frame, encoding audio) happens in worker threads, of which there are as many
 as answers may be open.
 
-A slow client harms nobody. Its take is made at full speed, and waits in memory: at most the service's
+A text that is longer than a sentence or two is spoken in pieces, one after the other, in the same answer.
+
+A slow client harms nobody. A piece is made at full speed, and waits in memory: at most the service's
 `max_seconds` of it, for each of at most 2 x (slots + waiting) open answers; more requests get 429. Who takes
 nothing for `Limits.send_seconds`, or leaves a take untouched for the service's `patience`, is cut off.
 """
@@ -22,7 +24,9 @@ from typing import Annotated, Any
 from anyio import CapacityLimiter
 from fastapi import APIRouter, FastAPI, File, Form, Request, Response, UploadFile
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Match
 
 from inference.api_error import RETRY_SECONDS, ApiError, add_handlers, api_error
 from inference.engine import EngineDead
@@ -68,6 +72,7 @@ def create_server(
     app.include_router(_speech_routes(service, voices, limits, metrics))
     app.include_router(_voice_routes(voices, limits))
     app.include_router(_status_routes(service, metrics))
+    app.include_router(_no_routes(app))
     return app
 
 
@@ -84,7 +89,7 @@ def _speech_routes(
         except UnknownVoice as error:
             raise ApiError(404, str(error), code="voice_not_found", param="voice") from None
         try:
-            return Speech(service, asked, voice, metrics)
+            return Speech(service, asked, voice, limits, metrics)
         except ValueError as error:
             raise api_error(error) from None
 
@@ -198,5 +203,19 @@ def _status_routes(service: Service, metrics: ServerMetrics) -> APIRouter:
     @router.get("/metrics")
     async def prometheus() -> Response:
         return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+def _no_routes(app: FastAPI) -> APIRouter:
+    """All other addresses under /v1, lest a page that is mounted at the root answers for them."""
+    router = APIRouter()
+    methods = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+    @router.api_route("/v1", methods=methods)
+    @router.api_route("/v1/{rest:path}", methods=methods)
+    async def nowhere(request: Request) -> None:
+        others = (route for route in app.routes if route.matches(request.scope)[0] is Match.PARTIAL)
+        raise HTTPException(404 if next(others, None) is None else 405)
 
     return router

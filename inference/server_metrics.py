@@ -64,23 +64,28 @@ class ServerMetrics:
 
 
 class Stopwatch:
-    """A guard that times the take it watches, and ends it only where `guard` does."""
+    """Times an answer by the frames that its guards are shown."""
 
-    def __init__(self, metrics: ServerMetrics, guard: Guard | None = None) -> None:
-        self.metrics, self.guard = metrics, guard
+    def __init__(self, metrics: ServerMetrics) -> None:
+        self.metrics = metrics
         self.frames, self._begin = 0, time.perf_counter()
         self._first = self._last = self._begin
 
-    def __call__(self, codes: Int[Tensor, " k"], audio: Float[np.ndarray, " s"]) -> StopReason | None:
-        self.frames, self._last = self.frames + 1, time.perf_counter()
-        self.metrics.frames.inc()
-        if self.frames == 1:
-            self._first = self._last
-            self.metrics.ttfa.observe(self._first - self._begin)
-        return self.guard(codes, audio) if self.guard else None
+    def watching(self, guard: Guard) -> Guard:
+        """The guard, timed."""
+
+        def watch(codes: Int[Tensor, " k"], audio: Float[np.ndarray, " s"]) -> StopReason | None:
+            self.frames, self._last = self.frames + 1, time.perf_counter()
+            self.metrics.frames.inc()
+            if self.frames == 1:
+                self._first = self._last
+                self.metrics.ttfa.observe(self._first - self._begin)
+            return guard(codes, audio)
+
+        return watch
 
     def stop(self, reason: str) -> None:
-        """The take is over."""
+        """The answer is over."""
         self.metrics.takes.labels(reason).inc()
         if self.frames > 1:
             seconds = (self.frames - 1) / self.metrics.frame_rate

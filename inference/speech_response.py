@@ -74,6 +74,7 @@ class SpeechResponse(StreamingResponse):
             "X-Sample-Rate": str(speech.sample_rate),
             "X-Seed": str(speech.request.seed),
             "X-Depth": str(speech.request.depth),
+            "X-Pieces": str(speech.pieces),
         }
         media_type = "text/event-stream" if sse else MEDIA_TYPES[asked.response_format]
         content = _events(speech, self._chunks) if sse else self._chunks
@@ -127,6 +128,7 @@ async def _events(speech: Speech, chunks: AsyncIterator[bytes]) -> AsyncIterator
                 "total_tokens": speech.input_tokens + made,
             },
             "stop_reason": speech.stop_reason,
+            "pieces": speech.pieces,
             "seed": request.seed,
             "depth": request.depth,
             "sample_rate": speech.sample_rate,

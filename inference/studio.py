@@ -2,29 +2,23 @@
 
 import io
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import soundfile
 from jaxtyping import Float
 
-from inference.guard import runaway_guard
-from inference.request import Request, usual_frames
+from inference.plan import Plan
+from inference.reading_stream import ReadingStream, joined
+from inference.request import usual_frames
 from inference.service import Service
-from inference.take import Take, TakeStream
+from inference.take import Take
 
 FIRST_SECONDS, NEXT_SECONDS = 0.5, 1.0
 """Length of the first piece of audio, and of the others: soon there, then few."""
 MOST_TAKES = 20
 """Takes that a visitor can come back to; the oldest is forgotten first."""
-STOPPED = {
-    "end": "the text is spoken",
-    "limit": "length limit",
-    "cancelled": "stopped by you",
-    "repetition": "it repeated itself",
-    "silence": "it fell silent",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +32,14 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """A take of this visitor."""
+    """A take of this visitor: a text that was spoken, in one piece or in several."""
 
     number: int
+    plan: Plan
+    pieces: tuple[Take, ...]
+    """Of the plan, from the first; fewer where it was stopped."""
     take: Take
+    """All of them, as they are heard."""
     timing: Timing
 
     @property
@@ -49,14 +47,14 @@ class Kept:
         return f"take-{self.number}-depth-{self.take.depth}-seed-{self.take.seed}"
 
     @property
-    def label(self) -> str:
-        take = self.take
-        origin = " (mastered)" if take.request is not None and take.request.draft is not None else ""
-        text = "" if take.request is None else shortened(take.request.text)
-        return (
-            f"#{self.number}{origin}: depth {take.depth}, seed {take.seed}, {take.seconds:.1f} s, "
-            f"{STOPPED[take.stop_reason]}: {text}"
-        )
+    def text(self) -> str:
+        """Of the pieces that were asked for."""
+        return " ".join(request.text for request in self.plan.requests)
+
+    @property
+    def mastered(self) -> bool:
+        request = self.pieces[0].request
+        return request is not None and request.draft is not None
 
 
 @dataclass
@@ -65,7 +63,7 @@ class Session:
 
     takes: list[Kept] = field(default_factory=list)
     made: int = 0
-    stream: TakeStream | None = None
+    stream: ReadingStream | None = None
     """What is being spoken."""
     stopped: bool = False
     begun: float = 0.0
@@ -80,18 +78,15 @@ class Session:
         if self.stream is not None:
             self.stream.close()
 
-    def keep(self, take: Take, timing: Timing) -> Kept:
+    def keep(self, planned: Plan, pieces: Sequence[Take], whole: Take, timing: Timing) -> Kept:
         self.made += 1
-        kept = Kept(number=self.made, take=take, timing=timing)
+        kept = Kept(number=self.made, plan=planned, pieces=tuple(pieces), take=whole, timing=timing)
         self.takes = [*self.takes, kept][-MOST_TAKES:]
         return kept
 
-    def take(self, number: int | None) -> Kept:
-        """ValueError where it is not there."""
-        for kept in self.takes:
-            if kept.number == number:
-                return kept
-        raise ValueError("no take is chosen: generate one, or choose one in the list")
+    def take(self, number: int | None) -> Kept | None:
+        """The one of this number, if it is still there."""
+        return next((kept for kept in self.takes if kept.number == number), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,18 +96,19 @@ class Piece:
     audio: Float[np.ndarray, " s"]
     seconds: float
     """Of audio so far."""
+    piece: int
+    """Of the text, from 0."""
     timing: Timing
 
 
-def speak(service: Service, request: Request, session: Session) -> Generator[Piece, None, None]:
-    """The take piece by piece; afterwards it is the last one in the session, unless nothing was spoken.
+def speak(service: Service, planned: Plan, session: Session) -> Generator[Piece, None, None]:
+    """The audio as it comes; afterwards it is the last take in the session, unless nothing was spoken.
 
     The session has begun it. Leaving the iteration early, or `session.stop`, frees its place in the service.
     """
     begun, spoken, first = session.begun, 0.0, 0.0
     frame_rate = service.synthesizer.tokenizer.config.frame_rate
-    guard, first_frames = runaway_guard(request.text), round(FIRST_SECONDS * frame_rate)
-    with service.stream(request, guard=guard, chunk_frames=first_frames) as stream:
+    with ReadingStream(service, planned, chunk_frames=round(FIRST_SECONDS * frame_rate)) as stream:
         session.stream = stream
         if session.stopped:
             stream.close()
@@ -121,18 +117,26 @@ def speak(service: Service, request: Request, session: Session) -> Generator[Pie
             spoken += len(audio) / stream.sample_rate
             stream.chunk_frames = round(NEXT_SECONDS * frame_rate)
             timing = Timing(first_seconds=first, seconds=time.perf_counter() - begun)
-            yield Piece(audio=audio, seconds=spoken, timing=timing)
+            yield Piece(audio=audio, seconds=spoken, piece=stream.piece, timing=timing)
     session.stream = None
-    take = stream.take
-    if len(take.audio):
-        session.keep(take, Timing(first_seconds=first, seconds=time.perf_counter() - begun))
+    pieces = [take for take in stream.takes if len(take.audio)]
+    if pieces:
+        timing = Timing(first_seconds=first, seconds=time.perf_counter() - begun)
+        session.keep(planned, pieces, joined(planned, pieces, service.synthesizer.tokenizer), timing)
 
 
-def deepen(service: Service, take: Take, session: Session) -> None:
+def deepen(service: Service, kept: Kept, session: Session) -> None:
     """Master a take to full depth; it is the last one in the session then. The session has begun it."""
-    mastered = remade(service, take, service.synthesizer.max_depth)
+    pieces = [remade(service, take, service.synthesizer.max_depth) for take in kept.pieces]
+    whole = joined(kept.plan, pieces, service.synthesizer.tokenizer)
     seconds = time.perf_counter() - session.begun
-    session.keep(mastered, Timing(first_seconds=seconds, seconds=seconds))
+    session.keep(kept.plan, pieces, whole, Timing(first_seconds=seconds, seconds=seconds))
+
+
+def at_depth(service: Service, kept: Kept, depth: int) -> Take:
+    """All of a take at another depth, as it is heard."""
+    pieces = [remade(service, take, depth) for take in kept.pieces]
+    return joined(kept.plan, pieces, service.synthesizer.tokenizer)
 
 
 def remade(service: Service, take: Take, depth: int) -> Take:

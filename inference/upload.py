@@ -1,14 +1,17 @@
 """Audio that a stranger sent: decoded only as far as it may be long, whatever it says of itself."""
 
 import math
+from pathlib import Path
 from tempfile import TemporaryFile
 
 import numpy as np
 import soundfile
+import soxr
 from jaxtyping import Float
 
 from tokenizer.audio import AudioError
 
+UNREADABLE = "not readable as audio: send wav, flac, ogg or mp3"
 RATES = range(4_000, 400_001)
 MOST_CHANNELS = 8
 _BLOCK = 1 << 16
@@ -24,12 +27,34 @@ def decode_upload(data: bytes, max_seconds: float) -> tuple[Float[np.ndarray, " 
         with TemporaryFile(buffering=0) as disk:
             disk.write(data)
             disk.seek(0)
-            return _decoded(disk.fileno(), max_seconds)
+            samples, rate, more = _decoded(disk.fileno(), max_seconds)
     except (soundfile.SoundFileError, RuntimeError):
-        raise AudioError("not readable as audio: send wav, flac, ogg or mp3") from None
+        raise AudioError(UNREADABLE) from None
+    if more:
+        raise AudioError(f"longer than {max_seconds:g} s, the most that this model takes: cut it")
+    return samples, rate
 
 
-def _decoded(descriptor: int, max_seconds: float) -> tuple[Float[np.ndarray, " s"], int]:
+def load_upload(path: str | Path, sample_rate: int, most_seconds: float) -> Float[np.ndarray, " s"]:
+    """The first `most_seconds` of a file that a visitor sent; AudioError, with its path, for what is none.
+
+    `load_audio` is for files of one's own: it takes as much memory as a header says that there is.
+    """
+    try:
+        with open(path, "rb") as file:
+            samples, rate, _ = _decoded(file.fileno(), most_seconds)
+    except (soundfile.SoundFileError, RuntimeError):
+        raise AudioError(f"{path}: {UNREADABLE}") from None
+    except AudioError as error:
+        raise AudioError(f"{path}: {error}") from None
+    audio = soxr.resample(samples, rate, sample_rate, quality="HQ").clip(-1, 1)
+    if not np.isfinite(audio).all() or not len(audio):
+        raise AudioError(f"{path}: holds NaN, infinite or too few samples: export it again")
+    return audio
+
+
+def _decoded(descriptor: int, max_seconds: float) -> tuple[Float[np.ndarray, " s"], int, bool]:
+    """Samples, their rate, and whether there are more."""
     with soundfile.SoundFile(descriptor, closefd=False) as file:
         rate, channels = file.samplerate, file.channels
         if rate not in RATES or channels > MOST_CHANNELS:
@@ -38,8 +63,6 @@ def _decoded(descriptor: int, max_seconds: float) -> tuple[Float[np.ndarray, " s
         while read <= most and len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
             read += len(block)
             blocks.append(block.mean(axis=1))
-    if read > most:
-        raise AudioError(f"longer than {max_seconds:g} s, the most that this model takes: cut it")
     if not read:
         raise AudioError("holds no samples: record or export it again")
-    return np.concatenate(blocks), rate
+    return np.concatenate(blocks)[:most], rate, read > most

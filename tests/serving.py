@@ -28,8 +28,9 @@ NEVER_STOP = SamplingOptions(temperature=0.8, decision_temperature=0)
 """Of equal odds the arg-max takes the first: go on. So every take has the length limit of its text."""
 SHORT = "Hi."
 SHORT_FRAMES = 31
-LONG = "The lazy fox sleeps under the old tree, and the bird sings to the river. " * 2
-LONG_FRAMES = 25 + 261
+LONG = "The lazy fox sleeps under the old tree, and the bird sings to the river, and a cat runs near a tree."
+LONG_FRAMES = 25 + 180
+"""Of one piece."""
 FRAME_BYTES = 2 * 1920
 
 

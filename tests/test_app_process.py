@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from serving import LONG, NEVER_STOP
+from serving import LONG, NEVER_STOP, error_of
 
 from cat_tts.sampling import SAMPLING_FILE
 from tokenizer.checkpoint import write_config
@@ -38,7 +38,7 @@ def press_generate(http: httpx.Client, prompt: Path) -> Iterator[str]:
     with prompt.open("rb") as file:
         path = http.post("/gradio_api/upload", files={"files": file}).json()[0]
     clip = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    given: list[Any] = [None, True, clip, "What it says.", None, LONG, 3, 5, True]
+    given: list[Any] = [None, "en", True, clip, "What it says.", None, LONG, 3, 5, True]
     asked = {"data": given, "fn_index": speak, "session_hash": "page"}
     http.post("/gradio_api/queue/join", json=asked).raise_for_status()
     with http.stream("GET", "/gradio_api/queue/data", params={"session_hash": "page"}) as news:
@@ -74,6 +74,9 @@ def test_one_process_has_the_page_and_the_api_and_ends_in_the_middle_of_takes(
                 assert http.get("/v1/models").status_code == 401
                 http.headers["Authorization"] = "Bearer key"
                 assert http.get("/v1/models").json()["data"][0]["id"] == "cat-tts"
+                nowhere, wrong = http.get("/v1/nothing"), http.get("/v1/audio/speech")
+                assert (nowhere.status_code, error_of(nowhere)["code"]) == (404, "not_found")
+                assert (wrong.status_code, error_of(wrong)["code"]) == (405, "method_not_allowed")
                 ask = {"model": "cat-tts", "voice": "default", "response_format": "pcm", "input": LONG}
                 spoken = press_generate(http, prompt_file)
                 while "speaking, " not in next(spoken):

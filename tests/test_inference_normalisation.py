@@ -118,3 +118,13 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     assert normalise(PLAIN[2]) == PLAIN[2]
     with pytest.raises(ValueError, match=r"wetext is missing: pip install wetext, or .* \(--no-normalise\)"):
         normalise("Take 5.")
+
+
+def test_a_sentence_of_any_length_is_read_in_parts() -> None:
+    """Behind spaces and Chinese marks, which stay; digits without any are cut somewhere."""
+    pytest.importorskip("wetext")
+    english = normalise("we saw 5 of them and " * 30)
+    assert english.lower() == "we saw five of them and " * 30
+    chinese = "\u4ed6\u67095\u53ea\u732b\uff0c" * 60
+    assert normalise(chinese) == chinese.replace("5", "\u4e94")
+    assert len(normalise("7" * 500)) > 500

@@ -9,7 +9,8 @@ import torch
 
 from inference import Synthesizer
 from inference.drafts import derived_seed, plausibility
-from inference.reading import FADE_SECONDS, Delivery, Progress, passages, read
+from inference.edges import FADE_SECONDS
+from inference.reading import Delivery, Progress, passages, read
 from tokenizer import AudioTokenizer
 
 WORDS = "What the recording says."

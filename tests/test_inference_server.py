@@ -1,6 +1,7 @@
 """The server as OpenAI's client sees it, and what its clients cannot do to each other."""
 
 import base64
+import copy
 import json
 import socket
 from collections.abc import Iterator
@@ -26,13 +27,18 @@ from serving import (
     until,
 )
 
+from cat_tts import SamplingOptions
 from inference import Synthesizer
 from inference.limits import Limits
+from inference.loading import DEFAULT_MODEL
+from inference.normalisation import normalise
+from inference.reading import Delivery, read
 from inference.server import create_server
 from inference.service import Service
 from inference.voice_folder import VoiceFolder
 from tokenizer.audio import AI_GENERATED
 
+PROMPT = DEFAULT_MODEL / "prompt.flac"
 ASK: dict[str, Any] = {"model": "cat-tts", "voice": "default", "input": SHORT}
 
 
@@ -59,9 +65,7 @@ def test_the_openai_client_is_answered_with_the_take(server: Running, synthesize
     answer = server.client.audio.speech.create(
         **ASK, response_format="pcm", extra_body={"depth": 3, "seed": 5}
     )
-    voice = synthesizer.voice(
-        "cat_tts/pretrained/mini/prompt.flac", Path("cat_tts/pretrained/mini/prompt.txt").read_text().strip()
-    )
+    voice = synthesizer.voice(PROMPT, PROMPT.with_suffix(".txt").read_text().strip())
     take = synthesizer.take(SHORT, voice, depth=3, seed=5)
     heard = np.frombuffer(answer.content, "<i2").astype(int)
     wanted = (take.audio.astype(float) * 32768).round().clip(-32768, 32767)
@@ -112,6 +116,38 @@ def test_formats(server: Running, whole: bytes, kind: str, extra: int, exact: bo
         assert np.array_equal(heard, wanted)
     else:
         assert np.abs(heard.astype(int)).max() > 0.3 * np.abs(wanted.astype(int)).max()
+
+
+def test_a_long_text_is_spoken_in_pieces(server: Running, synthesizer: Synthesizer) -> None:
+    """As the command reads it, and heard while it is made; a pause is silence of exactly its length."""
+    text = f"{SHORT}\n\n{SHORT} [pause 1.5s] It is 5 o'clock."
+    speech = server.client.audio.speech.with_streaming_response
+    extra = {"depth": 2, "seed": 4}
+    ask: dict[str, Any] = {**ASK, "input": text, "response_format": "pcm", "extra_body": extra}
+    with speech.create(**ask) as answer:
+        assert answer.headers["X-Pieces"] == "3"
+        chunks = answer.iter_bytes()
+        data = next(chunks)
+        assert server.service.engine.active == 1
+        data += b"".join(chunks)
+    voice = server.service.synthesizer.voice(PROMPT, PROMPT.with_suffix(".txt").read_text().strip())
+    reading = read(synthesizer, normalise(text), voice, delivery=Delivery(depth=2, seed=4, retries=0))
+    assert [passage.text for passage in reading.passages] == [SHORT, SHORT, "It is five o'clock."]
+    heard, wanted = np.frombuffer(data, "<i2").astype(int), (reading.audio.astype(float) * 32768).round()
+    assert len(heard) == len(wanted) and np.abs(heard - wanted).max() <= 1
+    with speech.create(**{**ask, "stream_format": "sse"}) as answer:
+        done = [json.loads(line.removeprefix("data: ")) for line in answer.iter_lines() if line][-1]
+    frames = 2 * SHORT_FRAMES + 25 + 35
+    assert (done["type"], done["pieces"], done["usage"]["output_tokens"]) == ("speech.audio.done", 3, frames)
+
+
+def test_a_take_that_runs_away_is_ended(synthesizer: Synthesizer) -> None:
+    """The model goes round in circles: it always takes the likeliest code, and never stops."""
+    synthesizer = copy.copy(synthesizer)
+    synthesizer.sampling = SamplingOptions(temperature=0, decision_temperature=0)
+    with running(synthesizer, slots=1) as server:
+        assert 37 <= len(server.speak(LONG)) / FRAME_BYTES < LONG_FRAMES
+        assert server.metric("cat_tts_takes_total", stop_reason="repetition") == 1
 
 
 def test_mp3_is_the_default(server: Running) -> None:

@@ -1,5 +1,6 @@
 """Voices through the API: brought, listed, spoken with, deleted; and what is no voice."""
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,35 @@ def test_recordings_that_are_none(http: httpx.Client, folder: Path) -> None:
     answer = bring(http, bytes(300_000))
     assert (answer.status_code, error_of(answer)["code"]) == (413, "body_too_large")
     assert names(http) == ["default"]
+
+
+@pytest.mark.parametrize("turns", [40, pytest.param(2000, marks=pytest.mark.slow)])
+def test_mutated_uploads(http: httpx.Client, folder: Path, prompt_file: Path, turns: int) -> None:
+    """A form whose bytes were changed, cut out and doubled: a voice or 4xx, and no file of any other name."""
+    chance = random.Random(turns)
+    fields = {"name": "ann", "transcript": WORDS, "consent": "Yes."}
+    files = {"audio_sample": ("a.wav", prompt_file.read_bytes()[:20_000], "audio/wav")}
+    request = http.build_request("POST", "/v1/voices", data=fields, files=files)
+    good, kind = request.read(), {"Content-Type": request.headers["Content-Type"]}
+    for _ in range(turns):
+        form = bytearray(good)
+        for _ in range(chance.choice([1, 1, 3, 20])):
+            first = chance.randrange(min(len(form), chance.choice([400, 600, 1 << 20])))
+            last = min(len(form), first + chance.choice([1, 4, 50]))
+            match chance.randrange(3):
+                case 0:
+                    form[first:last] = chance.randbytes(last - first)
+                case 1:
+                    del form[first:last]
+                case 2:
+                    form[first:first] = form[first:last]
+        answer = http.post("/v1/voices", content=bytes(form), headers=kind)
+        if answer.status_code == 200:
+            assert http.delete(f"/v1/voices/{answer.json()['id']}").status_code == 200
+        else:
+            assert 400 <= answer.status_code < 500, answer.text
+            assert "/tmp" not in error_of(answer)["message"]
+    assert names(http) == ["default"] and not list(folder.iterdir())
 
 
 def test_malformed_forms(http: httpx.Client) -> None:

@@ -10,7 +10,8 @@ import pytest
 import soundfile
 
 from cat_tts import SamplingOptions
-from inference import Request, Synthesizer
+from inference import Synthesizer
+from inference.plan import Plan, plan
 from inference.service import Service
 from inference.studio import MOST_TAKES, Session, deepen, presets, remade, shortened, speak, wav_bytes
 
@@ -24,12 +25,12 @@ def service(bundle: Path) -> Iterator[Service]:
 
 
 @pytest.fixture
-def request_of(service: Service, prompt_file: Path):
-    def make(seconds: float = 2.5, depth: int = 3, seed: int = 0) -> Request:
-        return service.synthesizer.request(
+def plan_of(service: Service, prompt_file: Path):
+    def make(seconds: float = 2.5, depth: int = 3, seed: int = 0) -> Plan:
+        return plan(
+            service.synthesizer,
             "Good morning.",
-            prompt_file,
-            "What it says.",
+            service.synthesizer.voice(prompt_file, "What it says."),
             depth=depth,
             seed=seed,
             max_seconds=seconds,
@@ -45,36 +46,36 @@ def begun() -> Session:
     return session
 
 
-def test_pieces_are_the_take(service: Service, request_of) -> None:
+def test_pieces_are_the_take(service: Service, plan_of) -> None:
     session = begun()
-    pieces = list(speak(service, request_of(), session))
+    pieces = list(speak(service, plan_of(), session))
     assert [len(piece.audio) // 1920 for piece in pieces] == [6, 12, 12, 2]
     assert [round(piece.seconds, 2) for piece in pieces] == [0.48, 1.44, 2.4, 2.56]
     (kept,) = session.takes
     assert np.array_equal(np.concatenate([piece.audio for piece in pieces]), kept.take.audio)
-    assert np.array_equal(kept.take.audio, service.synthesizer.start(request_of()).collect().audio)
+    assert np.array_equal(kept.take.audio, service.synthesizer.start(plan_of().requests[0]).collect().audio)
     times = [piece.timing.seconds for piece in pieces]
     assert times == sorted(times) and 0 < kept.timing.first_seconds <= times[0]
-    assert kept.label == "#1: depth 3, seed 0, 2.6 s, length limit: Good morning."
+    assert kept.text == "Good morning." and not kept.mastered
     assert kept.name == "take-1-depth-3-seed-0"
 
 
-def test_stop_ends_the_take_and_frees_its_slot(service: Service, request_of) -> None:
+def test_stop_ends_the_take_and_frees_its_slot(service: Service, plan_of) -> None:
     session = begun()
-    pieces = speak(service, request_of(seconds=60.0), session)
+    pieces = speak(service, plan_of(seconds=60.0), session)
     first = next(pieces)
     session.stop()
     assert list(pieces) == []
     assert session.takes[0].take.stop_reason == "cancelled"
     assert np.array_equal(session.takes[0].take.audio, first.audio)
-    service.take(request_of(seconds=0.2))  # by then the engine has swept
+    service.take(plan_of(seconds=0.2).requests[0])  # by then the engine has swept
     assert service.engine.active == 0
 
 
-def test_stop_from_another_thread(service: Service, request_of) -> None:
+def test_stop_from_another_thread(service: Service, plan_of) -> None:
     session, audio = begun(), []
     reader = threading.Thread(
-        target=lambda: audio.extend(p.audio for p in speak(service, request_of(60.0), session))
+        target=lambda: audio.extend(p.audio for p in speak(service, plan_of(60.0), session))
     )
     reader.start()
     while not audio:
@@ -84,25 +85,25 @@ def test_stop_from_another_thread(service: Service, request_of) -> None:
     assert not reader.is_alive() and session.takes[0].take.stop_reason == "cancelled"
 
 
-def test_stop_before_the_first_piece_leaves_no_take(service: Service, request_of) -> None:
+def test_stop_before_the_first_piece_leaves_no_take(service: Service, plan_of) -> None:
     session = begun()
     session.stop()
-    assert list(speak(service, request_of(), session)) == [] and session.takes == []
+    assert list(speak(service, plan_of(), session)) == [] and session.takes == []
     session.begin()
-    assert len(list(speak(service, request_of(0.4), session))) == 1
+    assert len(list(speak(service, plan_of(0.4), session))) == 1
 
 
-def test_leaving_early_frees_the_slot(service: Service, request_of) -> None:
-    pieces = speak(service, request_of(seconds=60.0), begun())
+def test_leaving_early_frees_the_slot(service: Service, plan_of) -> None:
+    pieces = speak(service, plan_of(seconds=60.0), begun())
     next(pieces)
     pieces.close()
-    service.take(request_of(seconds=0.2))
+    service.take(plan_of(seconds=0.2).requests[0])
     assert service.engine.active == 0
 
 
-def test_two_visitors_at_once(service: Service, request_of) -> None:
+def test_two_visitors_at_once(service: Service, plan_of) -> None:
     sessions = [begun(), begun()]
-    readers = [speak(service, request_of(seed=seed), sessions[seed]) for seed in (0, 1)]
+    readers = [speak(service, plan_of(seed=seed), sessions[seed]) for seed in (0, 1)]
     first = [next(reader) for reader in readers]
     for reader in readers:
         assert len(list(reader)) == 3
@@ -110,30 +111,29 @@ def test_two_visitors_at_once(service: Service, request_of) -> None:
     assert [[kept.take.seed for kept in session.takes] for session in sessions] == [[0], [1]]
 
 
-def test_a_deeper_take_keeps_its_codes_and_its_reason(service: Service, request_of) -> None:
+def test_a_deeper_take_keeps_its_codes_and_its_reason(service: Service, plan_of) -> None:
     session = begun()
-    list(speak(service, request_of(0.8), session))
+    list(speak(service, plan_of(0.8), session))
     draft = session.takes[0].take
-    deepen(service, draft, session)
+    deepen(service, session.takes[0], session)
     kept = session.takes[-1]
     assert kept.take.depth == 6 and (kept.take.codes[:, :3] == draft.codes).all()
-    assert kept.label.startswith("#2 (mastered): depth 6")
+    assert kept.mastered and kept.name == "take-2-depth-6-seed-0"
     assert remade(service, draft, 3) is draft
     shallow = remade(service, draft, 1)
     assert (shallow.codes == draft.codes[:, :1]).all() and shallow.stop_reason == draft.stop_reason
 
 
-def test_a_session_remembers_the_last_takes(service: Service, request_of) -> None:
-    take, session = service.take(request_of(0.2)), begun()
-    list(speak(service, request_of(0.2), session))
+def test_a_session_remembers_the_last_takes(service: Service, plan_of) -> None:
+    take, session = service.take(plan_of(0.2).requests[0]), begun()
+    list(speak(service, plan_of(0.2), session))
     timing = session.takes[0].timing
     for _ in range(MOST_TAKES):
-        session.keep(take, timing)
+        session.keep(plan_of(0.2), [take], take, timing)
     assert [kept.number for kept in session.takes] == list(range(2, MOST_TAKES + 2))
-    assert session.take(2).number == 2
-    for missing in (1, None):
-        with pytest.raises(ValueError, match="no take is chosen"):
-            session.take(missing)
+    two = session.take(2)
+    assert two is not None and two.number == 2
+    assert (session.take(1), session.take(None)) == (None, None)
 
 
 def test_presets() -> None:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from tokenizer.config import QuantizerConfig, StageConfig, TokenizerConfig, mini, paper, scaled, tiny
+from tokenizer.config import QuantizerConfig, StageConfig, TokenizerConfig, mini, paper, scaled, small, tiny
 from tokenizer.model import AudioTokenizer
 
 ADAPTER = TypeAdapter(TokenizerConfig)
-PRESETS = [paper, mini, tiny, lambda: scaled(384)]
+PRESETS = [paper, small, mini, tiny, lambda: scaled(384)]
 
 
 def parameters(config: TokenizerConfig) -> int:

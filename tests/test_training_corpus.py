@@ -1,18 +1,14 @@
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from training.corpus import (
-    SAMPLE_RATE,
-    build,
-    normalise,
-    pseudo_speakers,
-    synthetic_jobs,
-)
+from training.corpus import SAMPLE_RATE, build, normalise
 from training.manifest import Clip, read_manifest, write_manifest
+from training.script import as_written, deal
+from training.speakers import hibari_speakers
+from training.texts import utterances
 
 
 def tone(seconds: float, rate: int, amplitude: float = 0.1, pitch: float = 200.0) -> np.ndarray:
@@ -72,14 +68,6 @@ def test_normalise_reaches_the_level_or_stops_at_the_peak() -> None:
     np.testing.assert_array_equal(normalise(np.zeros(5, np.float32)), np.zeros(5))
 
 
-def test_plan_depends_on_the_seed_and_deals_to_all_speakers(texts: Path, tmp_path: Path) -> None:
-    first, again, other = (list(islice(synthetic_jobs(texts, tmp_path, seed), 82)) for seed in (0, 0, 1))
-    assert first == again != other
-    names = [job.speaker.name for job in first]
-    assert sorted(names[:41]) == sorted(names[41:]) == sorted(speaker.name for speaker in pseudo_speakers())
-    assert {job.text for job in first} >= {"Good morning.", "The cat sat on the mat."}
-
-
 def test_real_speech_is_resampled_trimmed_and_levelled(human: Path, tmp_path: Path) -> None:
     (clip,) = build(tmp_path / "out", human=[human])
     audio, rate = soundfile.read(clip.audio, dtype="float32")
@@ -94,21 +82,26 @@ def test_real_speech_is_resampled_trimmed_and_levelled(human: Path, tmp_path: Pa
 
 def test_synthetic_speech_is_repeatable_resumable_and_has_many_pitches(texts: Path, tmp_path: Path) -> None:
     pytest.importorskip("hibari")
-    clips = build(tmp_path / "a", synthetic_hours=0.01, texts=texts)
+
+    def synthetic(folder: str) -> list[Clip]:
+        lines = deal(utterances(texts, 0), hibari_speakers(), as_written, 0)
+        return build(tmp_path / folder, synthetic_hours=0.01, lines=lines)
+
+    clips = synthetic("a")
     assert sum(clip.duration for clip in clips[:-1]) < 36 <= sum(clip.duration for clip in clips)
     assert all(1 <= clip.duration <= 12 and clip.text and clip.license == "Apache-2.0" for clip in clips)
 
-    again = build(tmp_path / "b", synthetic_hours=0.01, texts=texts)
+    again = synthetic("b")
     assert [clip.audio.name for clip in again] == [clip.audio.name for clip in clips]
     assert all(a.audio.read_bytes() == b.audio.read_bytes() for a, b in zip(clips, again, strict=True))
 
     clips[0].audio.unlink()
     kept = {clip.audio: clip.audio.stat().st_mtime_ns for clip in clips[1:]}
-    assert build(tmp_path / "a", synthetic_hours=0.01, texts=texts) == clips
+    assert synthetic("a") == clips
     assert kept == {clip.audio: clip.audio.stat().st_mtime_ns for clip in clips[1:]}
 
     ordered = sorted(clips, key=lambda clip: clip.speaker)
-    alphas = {speaker.name: speaker.alpha for speaker in pseudo_speakers()}
+    alphas = {speaker.name: speaker.alpha for speaker in hibari_speakers()}
     low, high = ordered[0], ordered[-1]
     ratio = pitch(soundfile.read(high.audio)[0]) / pitch(soundfile.read(low.audio)[0])
     assert ratio == pytest.approx(alphas[high.speaker] / alphas[low.speaker], rel=0.15)

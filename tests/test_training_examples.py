@@ -148,6 +148,42 @@ def test_pairs_are_of_one_speaker_and_fit() -> None:
     assert 0 < len(pairs) < 40  # those whose draw did not fit stay alone
 
 
+def test_utterances_of_nobody_known_stay_alone() -> None:
+    codes = MANY.map(lambda row: {"speaker": row["speaker"].replace("z", "")})
+    (epoch,) = epochs(batches(codes, pair=1.0), 1)
+    assert {len(group) for group in epoch if codes[group[-1]]["speaker"] == ""} == {1}
+    assert {len(group) for group in epoch if codes[group[-1]]["speaker"] == "x"} == {1, 2}
+
+
+def test_passes_are_shared_out() -> None:
+    whole = batches(MANY, passes=4, p=1.0)
+    halves = [batches(MANY, passes=4, p=1.0, rank=rank, world=2) for rank in (0, 1)]
+    for step in (0, 3):
+        shared = [one for pair in zip(halves[0][step], halves[1][step], strict=True) for one in pair]
+        for mine, theirs in zip(shared, whole[step], strict=True):
+            assert torch.equal(mine.rows, theirs.rows) and torch.equal(mine.depth, theirs.depth)
+    assert [len(half[0]) for half in halves] == [2, 2]
+    with pytest.raises(ValueError, match="passes=4 in 3 processes: give a multiple of 3"):
+        batches(MANY, passes=4, world=3)
+
+
+def test_an_epoch_may_be_of_some_utterances_only() -> None:
+    """As mixtures of corpora want it: some more than once, others never, and none that is too long."""
+    chosen = [np.array([4, 4, 7, 2]), np.array([1, 2, 3, 4])]
+    frames = [30 if i == 2 else 5 for i in range(40)]
+    codes = utterances(frames, "xyzz" * 10)
+    made = batches(codes, pair=0.0, epochs=lambda epoch: chosen[min(epoch, 1)])
+    spoke = [group for i in range(2) for group in spoken(made[i][0])]
+    assert sorted(spoke[:3]) == [[4], [4], [7]] and sorted(spoke[3:]) == [[1], [3], [4]]
+
+
+def test_counts_by_hand() -> None:
+    made = batches(utterances([2, 1], "xx"))
+    batch = made.collate([(1, 0), (1,)])._replace(depth=torch.tensor([2, 3]))
+    assert batch.depth.tolist() == [2, 3] and batch.length == 10 + 5
+    assert batch.counts.tolist() == [3 * 2 + 1 * 3, 4 + 2]
+
+
 def test_text_and_codes_of_a_pair_are_in_the_same_order() -> None:
     made = batches(MANY, pair=1.0)
     for (batch,) in (made[i] for i in range(20)):

@@ -5,7 +5,10 @@ import pytest
 import torch
 import tyro
 
+from cat_tts import CatTTS
+from cat_tts import config as tts_models
 from tokenizer import AudioTokenizer
+from tokenizer import config as tokenizers
 from training import recipes
 from training.recipes import PRESETS, TokenizerTraining
 
@@ -28,6 +31,16 @@ def test_the_parts_of_every_preset_fit_together() -> None:
         recipe = preset()
         assert recipe.shape.semantic.latent_dim == recipe.shape.model.code_dim
         assert recipe.adversarial_from is not None and 0 < recipe.adversarial_from < recipe.steps
+
+
+def test_the_small_models_fit_into_the_repository() -> None:
+    """At most 120 MB of weights in half precision, no file beyond 95 MB, a model in 64 MiB of pieces."""
+    with torch.device("meta"):
+        models = [AudioTokenizer(tokenizers.small()), CatTTS(tts_models.small())]
+    sizes = [2 * sum(weight.numel() for weight in model.parameters()) for model in models]
+    assert sum(sizes) < 118e6 and max(sizes) < 64e6
+    (codec, tts) = (model.config for model in models)
+    assert (codec.num_codebooks, codec.codebook_size) == (tts.num_codebooks, tts.codebook_size)
 
 
 def test_the_paper_recipe_has_the_papers_numbers() -> None:

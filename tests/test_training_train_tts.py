@@ -162,7 +162,7 @@ def test_what_is_kept_out_is_never_read(codes: Path, tmp_path: Path, pair: float
     (marked / "codes.json").write_text(json.dumps(asdict(info)))
     write_shard(marked / info.shards[0], rows, info)
 
-    parts = {"batches": {"pair": pair}, "monitor": {"validation": 5}, "optimizer": {"weight_decay": 0.0}}
+    parts = {"batches": {"pair": pair}, "validation": 5, "optimizer": {"weight_decay": 0.0}}
     model = train(options(tmp_path / "run", marked, steps=12, **parts))
     before, after = (one.code_embeddings[0].weight[:20] for one in (untrained(model), model))
     unread = (before == after).all(1)
@@ -182,8 +182,8 @@ def test_mistakes_end_with_one_line(
     run = tmp_path / "run"
     for where, arguments, complaint in (
         (tmp_path, [], f"{tmp_path} holds no codes.json"),
-        (codes, ["--monitor.validation", 0], "validation=0 of 48 utterances"),
-        (codes, ["--monitor.validation", 48], "validation=48 of 48 utterances"),
+        (codes, ["--validation", 0], "validation=0 of 48 utterances"),
+        (codes, ["--validation", 48], "validation=48 of 48 utterances"),
         (codes, ["--dropout.max-depth", 0], "max_depth=0 but the codes have 6 codebooks"),
         (codes, ["--dropout.max-depth", 7], "max_depth=7 but the codes have 6 codebooks"),
         (codes, ["--dropout.p", 1.5], "p=1.5 is no probability"),

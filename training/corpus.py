@@ -1,26 +1,27 @@
-"""Build a training corpus: real and synthetic speech as 24 kHz mono FLAC under one manifest.
+"""Build a training corpus: real and synthetic speech as 24 kHz mono files under one manifest.
 
     python -m training.corpus OUT --human FOLDER --synthetic-hours 8 --texts FOLDER-OR-FILE
+    python -m training.corpus OUT --synthetic-hours 50 --teacher kokoro --kokoro FOLDER --workers 8
 
-Real speech comes from folders with a manifest of their own. Synthetic speech comes from a small one-voice
-teacher (`hibari-tts`) turned into many pseudo-speakers: synthesise at speed / alpha, then play back alpha
-times faster, so that pitch and formants move by alpha while the tempo stays.
+Real speech comes from folders with a manifest of their own. Synthetic speech comes from a teacher turned into
+many pseudo-speakers: `hibari`, small and fast, one voice; or `kokoro`, many voices and blends of them. Either
+synthesises at speed / alpha, and what comes out is played alpha times faster, so that pitch and formants move
+by alpha while the tempo stays.
 
 Every clip is trimmed to about 0.15 s of silence at both ends and brought to -23 dBFS RMS, less where its peak
 would pass -1 dBFS. The corpus is a function of the inputs and the seed. Synthetic files are named by their
 content, every file is written whole or not at all, and those that exist are kept: an interrupted build goes
-on where it stopped.
+on where it stopped. SIGTERM and Ctrl-C stop it with a manifest of what is there.
 """
 
 import argparse
 import logging
 import multiprocessing
-import random
+import signal
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
-from hashlib import sha1
 from itertools import islice
 from pathlib import Path
 
@@ -31,6 +32,9 @@ import torch
 
 from tokenizer.audio import load_audio, save_audio, trim_silence
 from training.manifest import Clip, read_manifest, write_manifest
+from training.run import StopRequest
+from training.script import Line, deal, read_script
+from training.teachers import TeacherChoice, open_teacher
 from training.texts import WORDNET, utterances
 
 logger = logging.getLogger(__name__)
@@ -38,19 +42,8 @@ logger = logging.getLogger(__name__)
 SAMPLE_RATE = 24_000
 SHORTEST, LONGEST = 1.0, 12.0
 """Seconds; synthetic clips outside are dropped."""
-ALPHAS = tuple(percent / 100 for percent in range(80, 121))
-SPEEDS = (0.85, 0.93, 1.0, 1.07, 1.15)
 BATCH, TYPICAL = 256, 3.0
 """Clips between two writings of the manifest; seconds of a typical synthetic clip."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Speaker:
-    """A pseudo-speaker: the teacher's voice, pitch and formants times `alpha`, tempo times `speed`."""
-
-    name: str
-    alpha: float
-    speed: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,20 +56,11 @@ class RealJob:
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticJob:
-    """One text to be read by one pseudo-speaker into `target`."""
+    """One line to be read into `target`."""
 
-    text: str
-    speaker: Speaker
-    seed: int
+    line: Line
+    teacher: TeacherChoice
     target: Path
-
-
-def pseudo_speakers() -> list[Speaker]:
-    """41 speakers: alpha 0.80, 0.81, ... 1.20, neighbours at different speeds."""
-    return [
-        Speaker(name=f"hibari_a{round(alpha * 100):03d}", alpha=alpha, speed=SPEEDS[i * 2 % len(SPEEDS)])
-        for i, alpha in enumerate(ALPHAS)
-    ]
 
 
 def normalise(audio: np.ndarray, rms: float = -23.0, peak: float = -1.0) -> np.ndarray:
@@ -88,26 +72,14 @@ def normalise(audio: np.ndarray, rms: float = -23.0, peak: float = -1.0) -> np.n
     return (audio * gain).astype(np.float32)
 
 
-def real_jobs(folders: Iterable[Path], out: Path) -> Iterator[RealJob]:
+def real_jobs(folders: Iterable[Path], out: Path, suffix: str = ".flac") -> Iterator[RealJob]:
     """One job for each clip of each folder's `manifest.jsonl`."""
     for folder in (folder.resolve() for folder in folders):
         for clip in read_manifest(folder / "manifest.jsonl"):
             if not clip.audio.is_relative_to(folder):
                 raise ValueError(f"{clip.audio} lies outside {folder}; move the audio beside its manifest")
-            name = clip.audio.relative_to(folder).with_suffix(".flac")
+            name = clip.audio.relative_to(folder).with_suffix(suffix)
             yield RealJob(clip=clip, target=out / "audio" / folder.name / name)
-
-
-def synthetic_jobs(texts: Path, out: Path, seed: int) -> Iterator[SyntheticJob]:
-    """Texts without end, dealt to the pseudo-speakers round after round in shuffled order."""
-    speakers, generator = pseudo_speakers(), random.Random(seed + 1)
-    turn: list[Speaker] = []
-    for text in utterances(texts, seed):
-        turn = turn or generator.sample(speakers, len(speakers))
-        speaker = turn.pop()
-        key = sha1(f"{text}|{speaker}|{seed}".encode()).hexdigest()
-        target = out / "audio" / "synthetic" / speaker.name / f"{key[:16]}.flac"
-        yield SyntheticJob(text=text, speaker=speaker, seed=int(key[:8], 16), target=target)
 
 
 def make_real(job: RealJob) -> Clip:
@@ -118,21 +90,22 @@ def make_real(job: RealJob) -> Clip:
 
 
 def make_synthetic(job: SyntheticJob) -> Clip | None:
-    """The text read by the pseudo-speaker, on disk; None where it came out too short or too long."""
+    """The line read by its pseudo-speaker, on disk; None where it came out too short or too long."""
+    line, alpha = job.line, job.line.speaker.alpha
     if not job.target.exists():
-        alpha = job.speaker.alpha
-        audio = _teacher()(job.text, speed=job.speaker.speed / alpha, seed=job.seed)
+        torch.set_num_threads(1)  # the processes are the parallelism
+        audio = open_teacher(job.teacher).speak(line.spoken, line.speaker, line.seed)
         _save(job.target, soxr.resample(audio, SAMPLE_RATE * alpha, SAMPLE_RATE))
     duration = _duration(job.target)
     if not SHORTEST <= duration <= LONGEST:
         return None
     return Clip(
         audio=job.target,
-        text=job.text,
-        speaker=job.speaker.name,
+        text=line.text,
+        speaker=line.speaker.name,
         language="en",
         duration=duration,
-        source="hibari-tts",
+        source=job.teacher.source,
         license="Apache-2.0",
     )
 
@@ -142,30 +115,46 @@ def build(
     *,
     human: Iterable[Path] = (),
     synthetic_hours: float = 0.0,
-    texts: Path = WORDNET,
-    seed: int = 0,
+    lines: Iterable[Line] = (),
+    teacher: TeacherChoice | None = None,
     workers: int = 1,
+    suffix: str = ".flac",
 ) -> list[Clip]:
     """Make or finish the corpus in `out`; `out/manifest.jsonl` lists what is there after every batch.
 
-    Real speech comes first. Synthetic clips follow until they add up to `synthetic_hours`.
+    Real speech comes first. Then `lines` are read until they add up to `synthetic_hours`, or end.
     """
     if synthetic_hours < 0:
         raise ValueError(f"synthetic_hours={synthetic_hours} is negative; give 0 or more")
+    teacher = teacher or TeacherChoice()
     clips: list[Clip] = []
     out.mkdir(parents=True, exist_ok=True)
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        clips += pool.imap(make_real, real_jobs(human, out), chunksize=16)
+    pools = multiprocessing.get_context("spawn")
+    with StopRequest() as stop, pools.Pool(workers, _ignore_interrupts) as pool:
+        clips += pool.imap(make_real, real_jobs(human, out, suffix), chunksize=16)
         write_manifest(out / "manifest.jsonl", clips)
         logger.info("real speech: %s", summary(clips))
         left = synthetic_hours * 3600
-        jobs = synthetic_jobs(texts, out, seed)
-        while left > 0:
-            batch = islice(jobs, min(BATCH, 1 + int(left / TYPICAL)))
-            for clip in pool.imap(make_synthetic, batch, chunksize=8):
+        jobs = (
+            SyntheticJob(
+                line=line,
+                teacher=teacher,
+                target=out / "audio" / "synthetic" / line.speaker.name / f"{line.key}{suffix}",
+            )
+            for line in lines
+        )
+        while left > 0 and not stop:
+            batch = list(islice(jobs, min(BATCH, 1 + int(left / TYPICAL))))
+            if not batch:
+                logger.warning("the lines ended %.2f hours early", left / 3600)
+                break
+            for clip in pool.imap(make_synthetic, batch, chunksize=2):
                 if clip and left > 0:
                     clips.append(clip)
                     left -= clip.duration
+                if stop:
+                    logger.warning("asked to stop: %.2f hours are missing", max(left, 0) / 3600)
+                    break
             write_manifest(out / "manifest.jsonl", clips)
             done = synthetic_hours - max(left, 0) / 3600
             logger.info("%.2f of %.2f synthetic hours", done, synthetic_hours)
@@ -184,14 +173,9 @@ def summary(clips: Iterable[Clip]) -> str:
     )
 
 
-@cache
-def _teacher():
-    """The teacher of this process; loading it takes about a second."""
-    try:
-        from hibari import Hibari  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ImportError("synthetic speech needs its teacher: pip install hibari-tts==0.2.1") from error
-    return Hibari()
+def _ignore_interrupts() -> None:
+    """Ctrl-C reaches the workers too, and they must live until the build has written its manifest."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _save(target: Path, audio: np.ndarray) -> None:
@@ -211,18 +195,37 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--human", type=Path, action="append", default=[], help="real speech; repeatable")
     parser.add_argument("--synthetic-hours", type=float, default=0.0)
     parser.add_argument("--texts", type=Path, default=WORDNET, help="WordNet folder, or a file of sentences")
+    parser.add_argument("--script", type=Path, help="lines and speakers, in place of --texts")
+    parser.add_argument("--teacher", choices=("hibari", "kokoro"), default="hibari")
+    parser.add_argument("--kokoro", type=Path, help="the teacher's folder, see training.kokoro")
+    parser.add_argument("--speakers", type=int, default=400, help="pseudo-speakers of Kokoro")
+    parser.add_argument("--device", default="cpu", help="the teacher's")
+    parser.add_argument("--format", choices=("flac", "wav"), default="flac", help="wav is read faster")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument("--workers", type=int, default=1, help="processes, each with its own teacher")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    clips = build(
-        options.out,
-        human=options.human,
-        synthetic_hours=options.synthetic_hours,
-        texts=options.texts,
-        seed=options.seed,
-        workers=options.workers,
-    )
+    try:
+        teacher = TeacherChoice(
+            name=options.teacher, folder=options.kokoro, device=options.device, speakers=options.speakers
+        )
+        if options.script:
+            lines = read_script(options.script)
+        else:
+            texts = utterances(options.texts, options.seed)
+            lines = deal(texts, teacher.inventory(options.seed), teacher.spell, options.seed)
+        clips = build(
+            options.out,
+            human=options.human,
+            synthetic_hours=options.synthetic_hours,
+            lines=lines,
+            teacher=teacher,
+            workers=options.workers,
+            suffix=f".{options.format}",
+        )
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     logger.info("done: %s", summary(clips))
 
 

@@ -147,12 +147,13 @@ class Batches(torch.utils.data.Dataset[list[Batch]]):
                 "give more batches.max-frames"
             )
         self.epochs = epochs if epochs is not None else lambda _: self.usable
-        _, speaker = np.unique(np.array(codes["speaker"][:])[self.usable], return_inverse=True)
+        names, speaker = np.unique(np.array(codes["speaker"][:])[self.usable], return_inverse=True)
         self.by_speaker = self.usable[np.argsort(speaker, kind="stable")]
         self.speaker = np.full(len(self.frames), -1)
         self.speaker[self.usable] = speaker
         self.speaker_sizes = np.bincount(speaker)
         self.speaker_starts = np.cumsum(self.speaker_sizes) - self.speaker_sizes
+        self.speaker_known = names != ""
         self.ends: list[int] = []
         """Passes up to the end of each epoch."""
         self.planned: tuple[int, Plan] | None = None
@@ -193,7 +194,8 @@ class Batches(torch.utils.data.Dataset[list[Batch]]):
         place = (draw.random(len(target)) * self.speaker_sizes[speaker]).astype(np.int64)
         prompt = self.by_speaker[self.speaker_starts[speaker] + place]
         fits = self.frames[prompt] + self.frames[target] <= self.batches.max_frames
-        paired = (draw.random(len(target)) < self.batches.pair) & fits & (prompt != target)
+        fits &= self.speaker_known[speaker] & (prompt != target)
+        paired = (draw.random(len(target)) < self.batches.pair) & fits
         # Most rows of a sequence: its texts and what joins two of them, its frames, the format around them.
         rows = self.tokens + self.frames
         length = self.around + rows[target] + np.where(paired, rows[prompt] + 1, 0)

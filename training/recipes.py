@@ -146,6 +146,23 @@ def mini() -> TokenizerTraining:
     )
 
 
+def small() -> TokenizerTraining:
+    """An embedded model for some minutes of one GPU."""
+    return TokenizerTraining(
+        data=tyro.MISSING,
+        steps=15_000,
+        adversarial_from=10_000,
+        shape=Shape(
+            model=tokenizers.small(), discriminators=discriminators.small(), semantic=semantic.mini()
+        ),
+        optimizer=OptimizerConfig(
+            learning_rate=1e-3, discriminator_learning_rate=5e-4, warmup=300, decay=0.25, ema=0.999
+        ),
+        batches=BatchConfig(batch_seconds=64.0, crop_seconds=1.28),
+        hardware=HardwareConfig(precision="bf16", workers=8),
+    )
+
+
 def tiny() -> TokenizerTraining:
     """A few thousand weights and seconds, for tests."""
     return TokenizerTraining(
@@ -164,6 +181,7 @@ def tiny() -> TokenizerTraining:
 
 PRESETS = {
     "paper": paper,
+    "small": small,
     "mini": mini,
     "tiny": tiny,
     **{f"scaled-{hidden}": (lambda hidden=hidden: scaled(hidden)) for hidden in (256, 384, 512, 768)},

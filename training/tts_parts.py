@@ -1,7 +1,7 @@
 """The set-up of a TTS model's training: everything is checked and built here, before the first step."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +25,7 @@ from training.codes import Codes, CodesInfo, read_codes, read_info, require_toke
 from training.examples import Batch, Batches, DropoutConfig
 from training.initialise import initialise
 from training.lora import adapt, is_adapted, merge, save_adapter
+from training.mixture import epoch_indices, read_mixture
 from training.processes import ignore_signals, lower_precision, start
 from training.run import keep_settings, resume_state
 from training.tts_monitor import Monitor
@@ -66,15 +67,15 @@ class Parts:
 def build(options: TTSTraining) -> Parts:
     """Check the options, build everything, load RUN's state; raise ValueError before anything is written."""
     codes, info = read_codes(options.codes), read_info(options.codes)
-    if not 0 < options.monitor.validation < len(codes):
+    if not 0 < options.validation < len(codes):
         raise ValueError(
-            f"monitor.validation={options.monitor.validation} of {len(codes)} utterances: keep some, "
-            "train on some"
+            f"validation={options.validation} of {len(codes)} utterances: keep some, train on some"
         )
     accelerator = start(unused=False)
     set_seed(options.seed)
     settings = TypeAdapter(TTSTraining).dump_python(options, mode="json")
     settings["tokenizer_sha256"] = info.tokenizer_sha256
+    settings["mixture"] = asdict(read_mixture(options.codes))
     with accelerator.main_process_first():
         bare, text = starting_model(options, codes, info)
         training, alone = _batches(options, bare.config, text, codes, accelerator)
@@ -180,12 +181,13 @@ def _write_text(text: TextTokenizer, run: Path) -> None:
 def _batches(
     options: TTSTraining, config: TTSConfig, text: TextTokenizer, codes: Codes, accelerator: Accelerator
 ) -> tuple[Batches, Batches]:
-    """The training's batches, and the `monitor.validation` utterances kept out of it, to be read alone."""
+    """The training's batches, and the `validation` utterances kept out of it, to be read alone."""
     order = np.random.default_rng(options.seed).permutation(len(codes))
-    kept_out = np.sort(order[: options.monitor.validation])
-    used = np.sort(order[options.monitor.validation :])
+    kept_out = np.sort(order[: options.validation])
+    used = np.sort(order[options.validation :])
+    spoken = codes.select(used)
     training = Batches(
-        codes.select(used),
+        spoken,
         config,
         text,
         options.batches,
@@ -194,11 +196,17 @@ def _batches(
         steps=options.steps,
         rank=accelerator.process_index,
         world=accelerator.num_processes,
+        epochs=partial(_epoch, spoken["source"][:], np.array(spoken["frames"][:]), options),
     )
     alone = Batches(
         codes.select(kept_out), config, text, options.batches, DropoutConfig(), seed=options.seed, steps=0
     )
     return training, alone
+
+
+def _epoch(sources: list[str], frames: np.ndarray, options: TTSTraining, epoch: int) -> np.ndarray:
+    chosen = read_mixture(options.codes)
+    return epoch_indices(sources, frames, chosen, seed=options.seed, epoch=epoch)
 
 
 def _freeze(model: CatTTS, deepest: int) -> None:

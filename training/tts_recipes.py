@@ -35,8 +35,6 @@ class MonitorConfig:
 
     every: int = 25
     """Steps between two lines of RUN/metrics.jsonl."""
-    validation: int = 64
-    """Utterances kept out of the training, for the validation loss that is logged with each save."""
     samples_every: int = 1000
     """Steps between two times that texts which are kept out are spoken, at two depths; needs `tokenizer`."""
     tensorboard: bool = False
@@ -69,7 +67,7 @@ class TTSTraining:
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
     codes: Path
-    """Folder of shards, see training.codes."""
+    """Folder of shards, see training.prepare."""
     run: Path = Path("runs/tts")
     """Folder of the run: state, metrics, and the model as RUN/model."""
     init: str | None = None
@@ -80,6 +78,8 @@ class TTSTraining:
     steps: int
     save_every: int = 500
     seed: int = 0
+    validation: int = 64
+    """Utterances kept out of the training; their loss is logged with each save."""
     shape: Annotated[TTSConfig, tyro.conf.Suppress]
     """But for codebooks and vocabulary, which are those of the codes and of the text tokenizer."""
     batches: BatchConfig = field(default_factory=BatchConfig)
@@ -96,7 +96,7 @@ class TTSTraining:
             raise ValueError(f"lora.rank={self.lora.rank} adapts a trained model: name it with --init")
 
 
-FIXED = ("seed", "shape", "init", "lora", "batches", "tokenizer_sha256")
+FIXED = ("seed", "validation", "shape", "init", "lora", "batches", "tokenizer_sha256", "mixture")
 """What a run keeps to its end: a resume with other values would not continue it."""
 
 
@@ -109,6 +109,18 @@ def paper() -> TTSTraining:
         shape=models.paper(),
         batches=BatchConfig(rows=21_094, passes=64, max_frames=750),
         hardware=HardwareConfig(checkpointing=True, workers=4),
+    )
+
+
+def small() -> TTSTraining:
+    """An embedded model for some minutes of one GPU."""
+    return TTSTraining(
+        codes=tyro.MISSING,
+        steps=10_000,
+        shape=models.small(),
+        batches=BatchConfig(rows=8192),
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup=300),
+        hardware=HardwareConfig(workers=8),
     )
 
 
@@ -131,9 +143,10 @@ def tiny() -> TTSTraining:
         shape=models.tiny(),
         batches=BatchConfig(rows=200),
         optimizer=OptimizerConfig(learning_rate=1e-2, warmup=2, ema=0.5),
-        monitor=MonitorConfig(every=1, validation=8),
+        validation=8,
+        monitor=MonitorConfig(every=1),
         hardware=HardwareConfig(precision="fp32"),
     )
 
 
-PRESETS = {"paper": paper, "mini": mini, "tiny": tiny}
+PRESETS = {"paper": paper, "small": small, "mini": mini, "tiny": tiny}

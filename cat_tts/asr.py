@@ -1,0 +1,256 @@
+"""CAT-ASR: a decoder-only LLM that reads the codes of speech and writes its text (paper Appendix E).
+
+A sequence is [audio start][one embedding a frame][audio end][text][text end]; the embedding of a frame is
+the sum over its codes, each codebook with a table of its own.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import Cache, Qwen3Config, Qwen3Model
+
+from cat_tts.asr_config import ASRConfig
+from cat_tts.sequence import IGNORED
+from cat_tts.text import TextTokenizer, load_text_tokenizer
+from tokenizer import checkpoint
+from tokenizer.quantizer import ResidualVQ
+
+BYTES_PER_FRAME, BLANK = 2, 256
+"""Steps of the second head: English has more letters a second than frames. Its last class is the blank."""
+TABLE_SCALE = 0.3
+"""Standard deviation of the first table that `read_tables` writes: small ones would be overwritten by the
+first steps of Adam."""
+
+
+class ASRLoss(NamedTuple):
+    """The parts of the training loss."""
+
+    text: Float[Tensor, ""]
+    """Mean over the tokens of all texts and their ends."""
+    ctc: Float[Tensor, ""]
+    """Of the second head, mean over the bytes of all texts; 0 where there is none."""
+
+
+class CatASR(nn.Module):
+    """Codes to text. A model is trained at random depths, and so reads the first `depth` codes of a frame,
+    for any depth."""
+
+    def __init__(self, config: ASRConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.llm.dim
+        self.text_embedding = nn.Embedding(config.text_vocab_size, dim)
+        self.code_embeddings = cast(
+            "list[nn.Embedding]",
+            nn.ModuleList(nn.Embedding(config.codebook_size, dim) for _ in range(config.num_codebooks)),
+        )
+        self.llm = _llm(config)
+        self.head = None if config.tied else nn.Linear(dim, config.text_vocab_size, bias=False)
+        self.ctc = None
+        if config.ctc_layer is not None:
+            self.ctc = nn.Sequential(nn.RMSNorm(dim, 1e-6), nn.Linear(dim, BYTES_PER_FRAME * (BLANK + 1)))
+        for module in (self.text_embedding, *self.code_embeddings, self.head, *(self.ctc or ())):
+            if isinstance(module, nn.Embedding | nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CatASR":
+        """The frequencies of the rotary positions stay float32 in a model of half precision, see CatTTS."""
+        rotary = self.llm.rotary_emb
+        exact = cast("Tensor", rotary.inv_freq)
+        super()._apply(fn, recurse)
+        exact = exact.to(cast("Tensor", rotary.inv_freq).device)
+        rotary.register_buffer("inv_freq", exact, persistent=False)
+        return self
+
+    def embed(
+        self, codes: Int[Tensor, "b t k"], frames: Int[Tensor, " b"], depth: Int[Tensor, " b"]
+    ) -> Float[Tensor, "b p d"]:
+        """[audio start][frames][audio end] of every item, zeros behind it where others are longer."""
+        tokens, deepest = self.config.tokens, int(depth.max())
+        if codes.shape[2] < deepest:
+            raise ValueError(f"depth={deepest} but the codes have {codes.shape[2]} codebooks")
+        place = torch.arange(codes.shape[1] + 2, device=codes.device) - 1
+        valid = (place >= 0) & (place < frames[:, None])
+        x = self.text_embedding.weight.new_zeros(len(codes), codes.shape[1], self.config.llm.dim)
+        for k, table in enumerate(self.code_embeddings[:deepest]):
+            x = x + (k < depth)[:, None, None] * table(codes[..., k])
+        x = F.pad(x, (0, 0, 1, 1)) * valid[..., None]
+        for token, where in ((tokens.audio_start, place == -1), (tokens.audio_end, place == frames[:, None])):
+            marker = self.text_embedding.weight[token]
+            x = torch.where(where.expand(valid.shape)[..., None], marker, x)
+        return x
+
+    def states(
+        self,
+        x: Float[Tensor, "b t d"],
+        mask: Bool[Tensor, "b 1 t m"] | None,
+        positions: Int[Tensor, "b t"] | None = None,
+        cache: Cache | None = None,
+    ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b t d"] | None]:
+        """The LLM: the states that the text is read from, and those of the CTC head in training."""
+        wanted = self.ctc is not None and cache is None
+        out = self.llm(
+            inputs_embeds=x,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            output_hidden_states=wanted,
+        )
+        inner = out.hidden_states[self.config.ctc_layer] if wanted else None
+        return out.last_hidden_state, inner
+
+    def logits(self, states: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
+        """Of the next token of text."""
+        return F.linear(states, self.text_embedding.weight) if self.head is None else self.head(states)
+
+    def forward(
+        self,
+        codes: Int[Tensor, "b t k"],
+        frames: Int[Tensor, " b"],
+        text: Int[Tensor, "b n"],
+        depth: Int[Tensor, " b"],
+        given: Int[Tensor, "b n"] | None = None,
+        spelt: Int[Tensor, "b m"] | None = None,
+    ) -> ASRLoss:
+        """Training loss of a batch: codes and texts padded on the right, texts with `IGNORED`.
+
+        `given` is what the model reads of the text where that is not what it has to write (noise makes it
+        listen), `spelt` the bytes that the second head has to find, if any. The loss is on the text alone.
+        """
+        audio = self.embed(codes, frames, depth)
+        width, lengths = audio.shape[1] + text.shape[1], (text != IGNORED).sum(1)
+        place = torch.arange(width, device=codes.device) - 2 - frames[:, None]
+        x = F.pad(audio, (0, 0, 0, text.shape[1]))
+        if text.shape[1]:
+            words = self.text_embedding((text if given is None else given).clamp(min=0))
+            at = place.clamp(0, text.shape[1] - 1)
+            words = words.gather(1, at[..., None].expand(-1, -1, words.shape[2]))
+            x = torch.where(((place >= 0) & (place < lengths[:, None]))[..., None], words, x)
+        states, inner = self.states(x, self._training_mask(frames, width))
+
+        ends = F.pad(text, (0, 1), value=IGNORED).scatter(1, lengths[:, None], self.config.tokens.text_end)
+        item, step = (ends != IGNORED).nonzero(as_tuple=True)
+        logits = self.logits(states[item, frames[item] + 1 + step])
+        loss = F.cross_entropy(logits.float(), ends[item, step])
+        if inner is None or spelt is None:
+            return ASRLoss(loss, loss.new_zeros(()))
+        return ASRLoss(loss, self._ctc_loss(inner[:, 1 : 1 + codes.shape[1]], frames, spelt))
+
+    def ctc_logits(self, inner: Float[Tensor, "b t d"]) -> Float[Tensor, "b s w"]:
+        """Of the second head: `BYTES_PER_FRAME` steps a frame, each a byte or the blank."""
+        assert self.ctc is not None
+        return self.ctc(inner).unflatten(-1, (BYTES_PER_FRAME, BLANK + 1)).flatten(1, 2)
+
+    def _ctc_loss(
+        self,
+        inner: Float[Tensor, "b t d"],
+        frames: Int[Tensor, " b"],
+        spelt: Int[Tensor, "b m"],
+    ) -> Float[Tensor, ""]:
+        """Texts of more bytes than steps cost nothing: no path writes them."""
+        lengths = (spelt != IGNORED).sum(1)
+        with torch.autocast(inner.device.type, enabled=False):
+            scores = self.ctc_logits(inner.float()).log_softmax(-1).transpose(0, 1)
+            total = F.ctc_loss(
+                scores,
+                spelt.clamp(min=0),
+                BYTES_PER_FRAME * frames,
+                lengths,
+                blank=BLANK,
+                reduction="sum",
+                zero_infinity=True,
+            )
+        return total / lengths.sum().clamp(min=1)
+
+    def _training_mask(self, frames: Int[Tensor, " b"], width: int) -> Bool[Tensor, "b 1 t t"] | None:
+        """None where plain causal attention is meant: what pads on the right is then not seen."""
+        if not self.config.bidirectional:
+            return None
+        place = torch.arange(width, device=frames.device)
+        audio = place < frames[:, None] + 2
+        both = audio[:, :, None] & audio[:, None, :]
+        return (both | (place <= place[:, None]))[:, None]
+
+    @torch.no_grad()
+    def read_tables(self, quantizer: ResidualVQ) -> None:
+        """Begin with what the codes mean to their tokenizer: its own vectors, to the scale of a fresh table.
+
+        A fresh table has to learn 1024 rows from nothing, each from the few frames that hold its code; here
+        codes that sound alike begin alike. Wider vectors than the model's are projected at random.
+        """
+        if len(quantizer.layers) < self.config.num_codebooks:
+            raise ValueError(
+                f"a tokenizer of {len(quantizer.layers)} codebooks for {self.config.num_codebooks} tables"
+            )
+        first = quantizer.layers[0].codebook.weight
+        if len(first) != self.config.codebook_size:
+            raise ValueError(
+                f"tables of {self.config.codebook_size} codes for codebooks of {len(first)}: choose the "
+                "tokenizer that made the codes"
+            )
+        rows = torch.arange(len(first), device=first.device)
+        scale, spread = 0.0, None
+        for k, embedding in enumerate(self.code_embeddings):
+            codes = F.pad(rows[None, :, None], (k, 0))
+            table = quantizer.decode(codes)[0]
+            table = table - table.mean(0)  # and with it what the other codebooks and the biases add
+            if spread is None:
+                spread = _spread(table.shape[1], self.config.llm.dim).to(table)
+                scale = TABLE_SCALE / float((table @ spread).std())
+            embedding.weight.copy_(scale * table @ spread)
+
+    def save_pretrained(self, folder: str | Path, text: TextTokenizer) -> None:
+        """Write `config.json`, `model.safetensors` and the text tokenizer's files."""
+        checkpoint.save(folder, self.config, self.state_dict())
+        text.save(folder)
+
+    @classmethod
+    def from_pretrained(cls, model: str | Path) -> "tuple[CatASR, TextTokenizer]":
+        """Load model and text tokenizer of a folder or hub id that `save_pretrained` wrote."""
+        folder = checkpoint.local_folder(model)
+        config = checkpoint.read_config(ASRConfig, folder / checkpoint.CONFIG)
+        with torch.device("meta"):
+            asr = cls(config)
+        checkpoint.load_weights(asr, checkpoint.read_weights(folder), folder)
+        rotary = asr.llm.rotary_emb
+        asr.llm.rotary_emb = type(rotary)(rotary.config)  # its table is computed, not stored
+        return asr.eval(), load_text_tokenizer(folder)
+
+
+def _spread(width: int, dim: int) -> Float[Tensor, "w d"]:
+    """The identity, or a random projection where the widths differ."""
+    draw = torch.Generator().manual_seed(0)
+    return torch.eye(dim) if width == dim else torch.randn(width, dim, generator=draw) / width**0.5
+
+
+def _llm(config: ASRConfig) -> Qwen3Model:
+    shape = config.llm
+    model = Qwen3Model(
+        Qwen3Config(
+            vocab_size=1,
+            hidden_size=shape.dim,
+            num_hidden_layers=shape.num_layers,
+            num_attention_heads=shape.num_heads,
+            num_key_value_heads=shape.num_kv_heads,
+            head_dim=shape.head_dim,
+            intermediate_size=shape.ffn_dim,
+            max_position_embeddings=config.max_positions,
+            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
+            rms_norm_eps=1e-6,
+        )
+    )
+    # Frames and text are embedded outside.
+    model.embed_tokens = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+    return model
+
+
+def pad_texts(texts: Sequence[Sequence[int]]) -> Int[Tensor, "b n"]:
+    """Ids of several texts as `CatASR.forward` takes them."""
+    longest = max(map(len, texts), default=0)
+    return torch.tensor([[*text, *[IGNORED] * (longest - len(text))] for text in texts]).long()

@@ -1,0 +1,97 @@
+"""The shape of CAT-ASR: a frozen dataclass, and presets that are plain functions."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import ConfigDict
+
+from cat_tts.config import TransformerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ASRTokens:
+    """Ids of the text vocabulary that mark where audio and text begin and end."""
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    audio_start: int
+    audio_end: int
+    text_end: int
+    """Ends every transcript."""
+
+    def __post_init__(self) -> None:
+        ids = (self.audio_start, self.audio_end, self.text_end)
+        if len(set(ids)) < len(ids) or min(ids) < 0:
+            raise ValueError(
+                f"audio_start, audio_end and text_end are {ids}: give three different ids from 0"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ASRConfig:
+    """A decoder-only LLM that reads codes and writes text (paper Appendix E)."""
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    llm: TransformerConfig
+    text_vocab_size: int
+    num_codebooks: int = 32
+    codebook_size: int = 1024
+    tokens: ASRTokens
+    tied: bool = True
+    """The text embeddings are the head as well, as in Qwen3 up to 4B."""
+    rope_theta: float = 1_000_000.0
+    max_positions: int = 40_960
+    bidirectional: bool = False
+    """Frames see the frames behind them too, text remains causal. Ours, not the paper's: `mini` needs it."""
+    ctc_layer: int | None = None
+    """After this many layers, a second head spells the text (UTF-8, by CTC) from the frames alone. Ours, not
+    the paper's: trained with it, a small model listens; see docs/cat-asr.md."""
+
+    def __post_init__(self) -> None:
+        tokens = self.tokens
+        last = max(tokens.audio_start, tokens.audio_end, tokens.text_end)
+        if last >= self.text_vocab_size:
+            raise ValueError(f"token {last} is no id of a vocabulary of {self.text_vocab_size}")
+        if self.ctc_layer is not None and not 1 <= self.ctc_layer <= self.llm.num_layers:
+            raise ValueError(f"ctc_layer={self.ctc_layer}: choose 1 to {self.llm.num_layers}, or None")
+
+
+def paper() -> ASRConfig:
+    """Qwen3-1.7B with 32 tables of 1024 codes (67.1M weights)."""
+    return ASRConfig(
+        llm=TransformerConfig(
+            dim=2048, num_layers=28, num_heads=16, num_kv_heads=8, head_dim=128, ffn_dim=6144
+        ),
+        text_vocab_size=151_936,
+        tokens=ASRTokens(audio_start=151_652, audio_end=151_653, text_end=151_643),
+    )
+
+
+def mini() -> ASRConfig:
+    """For the codes of the `mini` tokenizer; 4.5M weights, of which 2.4M are the tables of codes."""
+    return ASRConfig(
+        llm=TransformerConfig(dim=192, num_layers=5, num_heads=6, num_kv_heads=2, head_dim=32, ffn_dim=512),
+        text_vocab_size=512,
+        num_codebooks=12,
+        tokens=ASRTokens(audio_start=1, audio_end=2, text_end=0),
+        rope_theta=10_000.0,
+        max_positions=4096,
+        bidirectional=True,
+        ctc_layer=3,
+    )
+
+
+def tiny() -> ASRConfig:
+    """A few thousand weights, for tests; fits the `tiny` tokenizer."""
+    return ASRConfig(
+        llm=TransformerConfig(dim=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, ffn_dim=64),
+        text_vocab_size=300,
+        num_codebooks=6,
+        codebook_size=32,
+        tokens=ASRTokens(audio_start=1, audio_end=2, text_end=0),
+        rope_theta=10_000.0,
+        max_positions=1024,
+        bidirectional=True,
+        ctc_layer=1,
+    )

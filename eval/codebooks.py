@@ -1,0 +1,37 @@
+"""How well a codec uses its codebooks: what is not used is paid for all the same."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodebookUse:
+    """One codebook over all frames of a test set."""
+
+    used: float
+    """Share of its codes that occurred."""
+    entropy: float
+    """bits; at most log2 of the number of codes, and of the number of frames."""
+
+    @property
+    def perplexity(self) -> float:
+        """How many equally likely codes would have this entropy."""
+        return 2**self.entropy
+
+
+def codebook_use(codes: Sequence[Int[np.ndarray, "t k"]], codebook_size: int) -> list[CodebookUse]:
+    """Of each codebook, over all recordings together."""
+    found = []
+    for column in np.concatenate(codes).T:
+        counts = np.bincount(column, minlength=codebook_size)
+        share = counts[counts > 0] / counts.sum()
+        found.append(CodebookUse(used=len(share) / codebook_size, entropy=float(0 - share @ np.log2(share))))
+    return found
+
+
+def bitrate_efficiency(uses: Sequence[CodebookUse], codebook_size: int) -> float:
+    """All entropy over all bits that are sent (how DAC measures it)."""
+    return sum(use.entropy for use in uses) / (len(uses) * float(np.log2(codebook_size)))

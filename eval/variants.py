@@ -1,0 +1,135 @@
+"""Which trainings the paper's ablations of the tokenizer compare (Figures 4 to 6), at a chosen scale."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from tokenizer import AudioTokenizer
+from tokenizer import config as tokenizers
+from tokenizer.config import QuantizerConfig, TokenizerConfig
+from training import recipes
+from training.recipes import TokenizerTraining
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How large the figures are drawn: the recipe that all variants share, and the models of Figure 5."""
+
+    base: TokenizerTraining
+    family: Callable[[int], TokenizerConfig]
+    widths: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One curve of a figure."""
+
+    name: str
+    options: TokenizerTraining
+    start: "Variant | None" = None
+    """The run that this one continues, on a copy."""
+
+
+def small(width: int) -> TokenizerConfig:
+    """A family for CPUs: the layers of `mini`, one width for all stages, 8 codebooks."""
+    return tokenizers.mirrored(
+        patches=(240, 2, 2, 2),
+        dims=(width,) * 4,
+        layers=(1, 1, 2, 4),
+        ffn_dims=(4 * width,) * 4,
+        head_dim=32,
+        code_dim=width,
+        quantizer=QuantizerConfig(num_codebooks=8, dim=64),
+        layer_scale=0.1,
+    )
+
+
+def paper() -> Scale:
+    """As published: 1,020k steps of 2.5 h of audio each."""
+    return Scale(base=recipes.paper(), family=tokenizers.scaled, widths=(256, 384, 512, 768))
+
+
+def mini() -> Scale:
+    """Minutes of a CPU core a variant, without the semantic head: it gains nothing in so few steps."""
+    base = recipes.mini()
+    base = replace(
+        base,
+        steps=800,
+        save_every=200,
+        shape=replace(base.shape, model=small(128)),
+        optimizer=replace(base.optimizer, warmup=100),
+        weights=replace(base.weights, semantic=0.0),
+        batches=replace(base.batches, utterances=0.0),
+    )
+    return Scale(base=base, family=small, widths=(64, 96, 128, 192))
+
+
+def tiny() -> Scale:
+    """Seconds, for tests."""
+    base = recipes.tiny()
+    base = replace(base, weights=replace(base.weights, semantic=0.0))
+    return Scale(base=base, family=lambda width: base.shape.model, widths=(16, 32))
+
+
+SCALES: dict[str, Callable[[], Scale]] = {"paper": paper, "mini": mini, "tiny": tiny}
+
+
+def end_to_end(scale: Scale) -> list[Variant]:
+    """Figure 4: one stage 1, then a stage 2 that trains everything, or keeps encoder and quantizer."""
+    base = scale.base
+    begin = base.steps // 2
+    whole = replace(base, adversarial_from=begin, run=base.run / "end-to-end")
+    partial = replace(whole, trainable="partial", run=base.run / "partial")
+    first = replace(
+        base,
+        steps=begin,
+        adversarial_from=None,
+        optimizer=replace(base.optimizer, decay=0.0),
+        run=base.run / "stage-1",
+    )
+    common = Variant(name="stage 1", options=first)
+    return [
+        common,
+        Variant(name="stage 2, end-to-end", options=whole, start=common),
+        Variant(name="stage 2, partial", options=partial, start=common),
+    ]
+
+
+def size(scale: Scale) -> list[Variant]:
+    """Figure 5: the same training of wider and wider models."""
+    variants = []
+    for width in scale.widths:
+        model = scale.family(width)
+        millions = parameters(model) / 1e6
+        shape = replace(scale.base.shape, model=model)
+        options = replace(_first_stage(scale), shape=shape, run=scale.base.run / f"width-{width}")
+        variants.append(
+            Variant(name=f"{millions:.1f}M" if millions < 100 else f"{millions:.0f}M", options=options)
+        )
+    return variants
+
+
+def batch(scale: Scale) -> list[Variant]:
+    """Figure 6: the same number of steps, each of more audio."""
+    base, variants = _first_stage(scale), []
+    for factor in (0.25, 0.5, 1.0, 2.0):
+        seconds = base.batches.batch_seconds * factor
+        options = replace(
+            base,
+            batches=replace(base.batches, batch_seconds=seconds),
+            run=base.run / f"batch-{seconds:g}",
+        )
+        variants.append(Variant(name=f"{seconds:g} s a step", options=options))
+    return variants
+
+
+def parameters(config: TokenizerConfig) -> int:
+    """Of a tokenizer of this shape; nothing is allocated."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in AudioTokenizer(config).parameters())
+
+
+def _first_stage(scale: Scale) -> TokenizerTraining:
+    """Without discriminators: what is compared is there before they join."""
+    return replace(scale.base, adversarial_from=None)

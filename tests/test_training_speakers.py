@@ -1,0 +1,37 @@
+import pytest
+
+from training.speakers import FOREIGN_SHARE, Speaker, hibari_speakers, kokoro_speakers
+
+
+def test_speakers_depend_on_seed_and_number_alone() -> None:
+    few, many, others = kokoro_speakers(5, 0), kokoro_speakers(200, 0), kokoro_speakers(5, 1)
+    assert many[:5] == few != others
+    assert len({speaker.name for speaker in many}) == len(set(many)) == 200
+
+
+def test_speakers_are_blends_of_one_sex_resampled() -> None:
+    speakers = kokoro_speakers(200, 0)
+    for number, speaker in enumerate(speakers):
+        voices = [voice for voice, _ in (*speaker.timbre, *speaker.prosody)]
+        assert {voice[1] for voice in voices} == {"fm"[number % 2]}
+        assert sum(weight for _, weight in speaker.timbre) == pytest.approx(1, abs=5e-3)
+        assert sum(w for voice, w in speaker.timbre if voice[0] not in "ab") <= FOREIGN_SHARE
+        assert {voice[0] for voice, _ in speaker.prosody} == {"b" if speaker.british else "a"}
+        assert 0.88 <= speaker.alpha <= 1.12 and 0.85 <= speaker.speed <= 1.15
+    assert 30 <= sum(speaker.british for speaker in speakers) <= 90
+    foreign = [speaker for speaker in speakers if speaker.timbre[-1][0][0] not in "ab"]
+    assert 70 <= len(foreign) <= 130
+
+
+def test_teachers_of_one_voice_differ_in_alpha_and_speed() -> None:
+    speakers = hibari_speakers()
+    assert [speakers[0], speakers[-1]] == [
+        Speaker(name="hibari_a080", alpha=0.8, speed=0.85),
+        Speaker(name="hibari_a120", alpha=1.2, speed=0.85),
+    ]
+    assert len(speakers) == 41 and not any(speaker.british for speaker in speakers)
+
+
+def test_no_speakers_are_refused() -> None:
+    with pytest.raises(ValueError, match="count=0 speakers: give 1 or more"):
+        kokoro_speakers(0, 0)
