@@ -22,7 +22,6 @@ import torch.nn.functional as F
 import tyro
 from datasets import Dataset
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from cat_tts import CatTTS, TTSConfig
@@ -35,6 +34,7 @@ from eval.speed_generation import SIZES
 from training.codes import read_codes
 from training.examples import Batch, BatchConfig, Batches, DropoutConfig
 from training.processes import descend
+from training.tts_cost import count_saved
 
 Step = Callable[[CatTTS], Tensor]
 
@@ -108,22 +108,11 @@ def seconds(run: Callable[[], object], device: torch.device) -> float:
 
 def saved_bytes(step: Step, model: CatTTS) -> int:
     """What a forward pass keeps for the backward pass, weights left out: each storage once."""
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept: dict[int, Any] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage
-        return tensor
-
     cuda = next(model.parameters()).is_cuda
     lower = torch.autocast("cuda", torch.bfloat16) if cuda else nullcontext()
-    with saved_tensors_hooks(keep, lambda tensor: tensor), lower:
-        loss = step(model)
-    size = sum(storage.nbytes() for storage in kept.values())
-    del loss
-    return size
+    with count_saved(model) as found, lower:
+        step(model)
+        return sum(found.values())
 
 
 def data(options: Options, config: TTSConfig) -> Batches:
@@ -138,7 +127,8 @@ def data(options: Options, config: TTSConfig) -> Batches:
         drawn = torch.randint(config.codebook_size, shape, generator=draw).tolist()
         rows.append({**{n: found[n] for n in ("text", "speaker", "frames")}, "codes": drawn})
     with TemporaryDirectory() as folder:
-        words = train_sentencepiece(codes["text"][:], Path(folder) / "text.model", 512)
+        size = min(512, config.text_vocab_size)
+        words = train_sentencepiece(codes["text"][:], Path(folder) / "text.model", size)
     batches = BatchConfig(rows=options.rows, pair=0.0)
     dropout = DropoutConfig(p=0.0)
     return Batches(Dataset.from_list(rows), config, words, batches, dropout, seed=0, steps=options.rounds)

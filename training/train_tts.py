@@ -42,7 +42,7 @@ def train(options: TTSTraining) -> CatTTS:
             # The loss is a mean over the codes of the whole step, whichever pass and process has how many.
             own = torch.stack([batch.counts for batch in passes]).sum(0)
             counts = cast(Tensor, accelerator.reduce(own.to(accelerator.device), "sum"))
-            codes, decisions = (counts / accelerator.num_processes).unbind()
+            codes, decisions = counts[0] / accelerator.num_processes, counts[1] / accelerator.num_processes
             torch.manual_seed(key(options.seed, step, accelerator.process_index))  # of the adapters' dropout
             sums = 0
             for i, batch in enumerate(passes):

@@ -1,0 +1,34 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from cat_tts import CatTTS
+from cat_tts.config import tiny
+from eval.memory import peak_growth
+from eval.training_speed_tts import Options, contenders, data, ours, plain, saved_bytes
+
+pytestmark = pytest.mark.usefixtures("datasets_cache")
+
+
+def test_the_plain_step_computes_the_same_losses(codes: Path) -> None:
+    """At full depth they differ in how the means of the channels are put together, and in nothing else."""
+    options = Options(codes=codes, rows=160, utterances=20)
+    model, batches = CatTTS(tiny()), data(options, tiny())
+    (batch,) = batches[0]
+    together = 7 * plain(batch)(model)
+    loss = model(batch.rows, None, batch.targets, batch.depth, batch.positions)
+    torch.testing.assert_close(together, loss.decision + loss.layers.sum())
+    torch.testing.assert_close(ours(batch)(model), loss.decision + loss.codes)
+
+    steps = contenders(options, batches, 0)
+    saved = [saved_bytes(steps[name][0], model) for name in ("plain", "p = 0", "p = 1", "p = 1, deep 1/16")]
+    assert saved == sorted(saved, reverse=True) and saved[2] < 0.8 * saved[1]
+    depth = steps["p = 1"][1].depth
+    assert depth.min() < 3 and depth.max() > 4 and abs(depth.double().mean() - 4) <= 0.5
+
+
+def test_peak_growth_is_that_of_the_call_alone() -> None:
+    torch.ones(2**24).sum()  # 64 MB, before
+    grown = peak_growth(lambda: torch.ones(2**22).sum(), torch.device("cpu"))
+    assert 0.9 * 2**24 <= grown < 2**25
