@@ -43,7 +43,7 @@ class ASRConfig:
     rope_theta: float = 1_000_000.0
     max_positions: int = 40_960
     bidirectional: bool = False
-    """Frames see the frames behind them too, text remains causal. Ours, not the paper's: `mini` needs it."""
+    """Frames see the frames behind them too, text remains causal. Ours, not the paper's."""
     ctc_layer: int | None = None
     """After this many layers, a second head spells the text (UTF-8, by CTC) from the frames alone. Ours, not
     the paper's: trained with it, a small model listens; see docs/cat-asr.md."""

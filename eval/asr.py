@@ -32,6 +32,7 @@ from cat_tts.text import TextTokenizer
 from eval.assets import verify
 from eval.metrics import METRIC_RATE, Transcriber
 from eval.results import (
+    Table,
     add_assets_option,
     comma_separated,
     command_line,
@@ -39,9 +40,9 @@ from eval.results import (
     positive,
     require_assets,
     require_place,
-    write_json,
+    write_results,
 )
-from eval.scoring import read_list
+from eval.seed_tts_list import read_list, spoken_prompts
 from eval.transcripts import Errors, count_errors, rate
 from tokenizer import AudioError, AudioTokenizer, load_audio
 from training.codes import read_codes
@@ -88,7 +89,8 @@ def items_of_audio(options: argparse.Namespace, tokenizer: AudioTokenizer) -> li
     """The clips of `--manifest` or `--meta`, encoded."""
     if options.meta:
         lines = read_list(options.meta)
-        named = [(line.utt, line.prompt_text, "en", line.prompt_audio) for line in lines]
+        pairs = zip(lines, spoken_prompts(lines), strict=True)
+        named = [(line.utt, text, "en", path) for line, (text, path) in pairs]
     else:
         clips = [clip for clip in read_manifest(options.manifest) if clip.text and clip.task == "asr"]
         named = [(clip.audio.stem, clip.text or "", clip.language, clip.audio) for clip in clips]
@@ -186,7 +188,7 @@ def systems(
             yield from heard("Whisper base", "reconstruction", depth, found)
 
 
-def table(kept: list[Heard]) -> list[list[object]]:
+def summarise(kept: list[Heard]) -> list[list[object]]:
     """One row of `HEAD` for each system and depth."""
     rows: list[list[object]] = []
     for which in dict.fromkeys((one.system, one.reads, one.depth) for one in kept):
@@ -221,7 +223,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--manifest", type=Path, help="JSONL manifest of clips with texts")
     source.add_argument("--meta", type=Path, help="list utt|prompt_text|prompt_wav|target_text: its prompts")
-    source.add_argument("--codes", type=Path, help="folder of shards of python -m training.codes")
+    source.add_argument("--codes", type=Path, help="folder of shards of python -m training.prepare")
     parser.add_argument("--depths", type=comma_separated, required=True, help="such as 1,4,12")
     parser.add_argument("--beams", type=positive, default=1, help="beams of CAT-ASR (default: 1, greedy)")
     parser.add_argument("--limit", type=positive, help="only the first so many clips")
@@ -272,15 +274,12 @@ def main(argv: list[str] | None = None) -> int:
         tqdm(systems(options, items, model, tokenizer, judge), unit="transcript"),
         options.out and options.out.with_suffix(".jsonl"),
     )
-    rows = table(kept)
+    rows = summarise(kept)
     print(markdown_table(HEAD, rows))
     if options.out:
-        results = {
-            "command": command_line("eval.asr", argv),
-            "metric_models": verify(assets) if assets else {},
-            "tables": [{"title": options.title, "head": list(HEAD), "rows": rows}],
-        }
-        write_json(options.out, results)
+        table = Table(title=options.title, head=HEAD, rows=rows)
+        about = {"metric_models": verify(assets) if assets else {}}
+        write_results(options.out, command_line("eval.asr", argv), [table], details=about)
     return 0
 
 

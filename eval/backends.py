@@ -122,14 +122,19 @@ class Paraformer:
         if language != "zh":
             raise ValueError(f"paraformer hears Chinese, and the list is {language}: choose a Whisper")
         _require("funasr", "funasr", "paraformer")
-        from funasr import AutoModel  # pyright: ignore[reportMissingImports]  # large
-
         try:
-            self._model = AutoModel(model="paraformer-zh", device=device, disable_update=True)
-        except (OSError, AssertionError, RuntimeError) as error:
+            from funasr import AutoModel  # pyright: ignore[reportMissingImports]  # large
+
+            threads = torch.get_num_threads()  # FunASR would set it to 4, for all of torch
+            settings = {"ncpu": threads, "disable_update": True, "disable_pbar": True}
+            self._model = AutoModel(model="paraformer-zh", device=device, **settings)
+        except (ImportError, OSError, AssertionError, RuntimeError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(f"paraformer-zh could not be loaded: {reason}; check the network") from error
-        folder = Path(self._model.model_path)
+        weights = self._model.kwargs.get("init_param")
+        if not weights or not Path(weights).is_file():  # FunASR would go on with random ones
+            raise ValueError("paraformer-zh came without its weights; empty FunASR's cache and try again")
+        folder = Path(weights).parent
         self.files = {path.name: sha256(path) for path in sorted(folder.glob("*")) if path.is_file()}
 
     def transcribe(self, path: Path) -> str:

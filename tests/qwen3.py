@@ -17,8 +17,17 @@ def write_qwen3(folder: Path, tied: bool) -> Qwen3ForCausalLM:
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     text = PreTrainedTokenizerFast(tokenizer_object=tokenizer, extra_special_tokens=list(MARKERS))
     text.save_pretrained(folder)
-    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-    sizes = {"head_dim": 8, "intermediate_size": 64, "vocab_size": 40, "max_position_embeddings": 64}
-    llm = Qwen3ForCausalLM(Qwen3Config(**shape, **sizes, tie_word_embeddings=tied)).eval()
+    config = Qwen3Config(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        intermediate_size=64,
+        vocab_size=40,
+        max_position_embeddings=64,
+        tie_word_embeddings=tied,
+    )
+    llm = Qwen3ForCausalLM(config).eval()
     llm.save_pretrained(folder)
     return llm

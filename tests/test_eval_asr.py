@@ -94,6 +94,15 @@ def test_a_model_is_judged_on_audio_and_on_its_codes_alike(
     }
 
 
+def test_the_prompts_of_a_list_are_heard(
+    asr: Path, codec: Path, prompt_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "meta.lst").write_text(f"one|What it says.|{prompt_file}|Something else.\n")
+    source = ["--meta", str(tmp_path / "meta.lst"), "--tokenizer", str(codec), "--no-whisper"]
+    assert main(["--model", str(asr), *source, "--depths", "6", "--out", str(tmp_path / "out.json")]) == 0
+    assert json.loads((tmp_path / "out.jsonl").read_text())["text"] == "What it says."
+
+
 def test_a_clip_that_cannot_be_read_counts_as_deleted(
     asr: Path, corpus: Path, codec: Path, tmp_path: Path
 ) -> None:

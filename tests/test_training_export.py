@@ -81,17 +81,16 @@ def test_the_weights_may_be_stored_rounded(published: tuple[Path, Path], tmp_pat
             assert torch.equal(tensor, before[name].to(torch.bfloat16))
 
 
-def test_a_run_is_exported_with_its_adapter(published: tuple[Path, Path], tmp_path: Path) -> None:
-    shutil.copytree(published[0], tmp_path / "run" / "model")
-    model = adapt(CatTTS.from_pretrained(published[0])[0], LoraOptions(rank=2))
+def test_a_run_is_exported_with_its_adapter(bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(bundle / "tts", tmp_path / "run" / "model")
+    model = adapt(CatTTS.from_pretrained(bundle / "tts")[0], LoraOptions(rank=2))
     for parameter in model.parameters():
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.3)
-    save_adapter(model, tmp_path / "run" / "adapter")
-    export(
-        tmp_path / "run", tmp_path / "out", "--adapter", tmp_path / "run" / "adapter", "--layout", "published"
-    )
-    wanted = add_adapter(CatTTS.from_pretrained(published[0])[0], tmp_path / "run" / "adapter").state_dict()
+    adapter = tmp_path / "run" / "adapter"
+    save_adapter(model, adapter)
+    export(tmp_path / "run", tmp_path / "out", "--adapter", adapter)
+    wanted = add_adapter(CatTTS.from_pretrained(bundle / "tts")[0], adapter).state_dict()
     found = CatTTS.from_pretrained(tmp_path / "out")[0].state_dict()
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 

@@ -1,6 +1,6 @@
 """Train CAT-ASR on encoded speech: `python -m training.asr RUN --codes FOLDER`.
 
-The shards are those of the TTS training (training.codes). Every sample is read at a random depth, so that one
+The shards are those of the TTS training (training.prepare). Samples are read at random depths, so that one
 model transcribes codes of any depth. A run that finds its own state in RUN continues it; the batch, the
 depths and the noise of a step depend on (seed, step) alone.
 """
@@ -17,7 +17,6 @@ import torch
 import tyro
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from datasets import Dataset
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
@@ -28,7 +27,7 @@ from cat_tts.asr_search import transcribe
 from cat_tts.dropout import sample_depths
 from cat_tts.text import SENTENCEPIECE_FILE, SentencePieceText, TextTokenizer, train_sentencepiece
 from tokenizer import AudioTokenizer
-from training.codes import read_codes, read_info
+from training.codes import Codes, read_codes, read_info
 from training.run import StopRequest, key, log_metrics, resume_state, save_state, trapezoid
 from training.transcribed import Transcribed, noisy
 
@@ -47,7 +46,7 @@ class ASRTraining:
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of the run: state, metrics, and the model as RUN/model."""
     codes: Path
-    """Folder of shards, see training.codes."""
+    """Folder of shards, see training.prepare."""
     preset: str = "mini"
     """Shape of the model: mini or tiny."""
     init: str | None = None
@@ -59,19 +58,19 @@ class ASRTraining:
     causal: bool = False
     """Frames see none behind them, as in the paper."""
     steps: int = 5000
-    rows_per_batch: int = 2048
+    rows_per_batch: int = 768
     """Frames and text tokens of a batch, padding included."""
-    max_frames: int = 200
+    max_frames: int = 120
     short_first: int = 500
     """Steps over which the longest utterance grows from 2 s to `max_frames`."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.1
-    warmup: int = 200
-    decay: float = 0.25
+    warmup: int = 100
+    decay: float = 0.4
     """Part of the run over which the learning rate falls to nothing."""
     clip: float = 1.0
-    ema: float = 0.998
-    ctc: float = 0.5
+    ema: float = 0.995
+    ctc: float = 1.0
     """Weight of the second head's loss, in a shape that has one."""
     text_noise: float = 0.3
     """Part of the text tokens that the model reads wrongly, so that it has to listen."""
@@ -161,20 +160,21 @@ def validate(model: CatASR, text: TextTokenizer, kept_out: Transcribed) -> dict[
 
     A model whose loss is no worse with the wrong audio does not listen.
     """
-    device, sums, tokens = next(model.parameters()).device, torch.zeros(3), 0
+    device, sums, counts = next(model.parameters()).device, torch.zeros(3), torch.zeros(3)
     batches = [batch.to(device) for batch in kept_out.batches(rows=2048)]
     texts, heard = [], []
     for batch in batches:
-        count = int((batch.text >= 0).sum()) + len(batch.text)
+        tokens, letters = int((batch.text >= 0).sum()) + len(batch.text), int((batch.spelt >= 0).sum())
+        count = torch.tensor([tokens, letters, tokens])
         depth = torch.full((len(batch.codes),), model.config.num_codebooks, device=device)
         right = model(batch.codes, batch.frames, batch.text, depth, None, batch.spelt)
         wrong = model(batch.codes.roll(1, 0), batch.frames.roll(1), batch.text, depth)
         sums += count * torch.stack([right.text, right.ctc, wrong.text]).cpu()
-        tokens += count
+        counts += count
         texts += [text.decode([i for i in row if i >= 0]) for row in batch.text.tolist()]
         codes = [one[:n] for one, n in zip(batch.codes, batch.frames.tolist(), strict=True)]
         heard += [text.decode(one.ids) for one in transcribe(model, codes)]
-    text_loss, ctc, mismatched = (sums / tokens).tolist()
+    text_loss, ctc, mismatched = (sums / counts).tolist()
     return {
         "validation/loss/text": text_loss,
         "validation/loss/ctc": ctc,
@@ -196,7 +196,7 @@ def _longest(options: ASRTraining, step: int) -> int:
     return options.max_frames if step >= options.short_first else min(options.max_frames, int(grown))
 
 
-def _model(options: ASRTraining, codes: Dataset) -> tuple[CatASR, TextTokenizer]:
+def _model(options: ASRTraining, codes: Codes) -> tuple[CatASR, TextTokenizer]:
     """What the run begins with: a trained model, or a preset with a text tokenizer of its own."""
     info = read_info(options.codes)
     if options.init is not None and is_cat_asr(options.init):
@@ -225,7 +225,7 @@ def _model(options: ASRTraining, codes: Dataset) -> tuple[CatASR, TextTokenizer]
     return model, text
 
 
-def _text_tokenizer(run: Path, codes: Dataset, vocab_size: int) -> SentencePieceText:
+def _text_tokenizer(run: Path, codes: Codes, vocab_size: int) -> SentencePieceText:
     """The run's own SentencePiece model, trained on all texts of the corpus by the first call."""
     path = run / SENTENCEPIECE_FILE
     if not path.exists():

@@ -2,17 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
-from datasets import Dataset
 from jaxtyping import Int
 from torch import Tensor
 
 from cat_tts.asr import pad_texts
 from cat_tts.sequence import IGNORED
 from cat_tts.text import TextTokenizer
+from training.codes import Codes
 
 NEIGHBOURS = 4
 """A batch is drawn from so many times its size of utterances of like length."""
@@ -46,12 +45,12 @@ class Transcribed:
         self.rows = self.frames + np.array([len(text) for text in self.texts]) + 2
 
     @classmethod
-    def read(cls, codes: Dataset, tokenizer: TextTokenizer, max_frames: int) -> "Transcribed":
+    def read(cls, codes: Codes, tokenizer: TextTokenizer, max_frames: int) -> "Transcribed":
         """Those of at most `max_frames`."""
         found: list[np.ndarray] = []
         texts: list[list[int]] = []
         spelt: list[bytes] = []
-        for row in cast("Iterator[dict]", codes):
+        for row in codes:
             if row["frames"] <= max_frames:
                 found.append(np.array(row["codes"], dtype=np.int16))
                 texts.append(tokenizer.encode(row["text"]))

@@ -1,0 +1,76 @@
+"""Look at takes instead of listening: log-mel spectrograms of several files, one above the other.
+
+    python -m eval.spectrograms out.png prompt=prompt.flac "depth 4=take-4.wav" teacher=teacher.wav
+
+Each panel has the loudest of its own file at the top of its scale. Harmonics are thin parallel lines, formants
+the broad bands in which they are bright; mush has neither.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from eval.results import require_place
+from inference.spectrogram import HOP, RANGE_DB, mel_levels
+from tokenizer import AudioError, load_audio
+
+SAMPLE_RATE = 24_000
+
+
+def named(text: str) -> tuple[str, Path]:
+    """`LABEL=FILE`, for argparse."""
+    label, separator, path = text.partition("=")
+    if not (label and separator and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not LABEL=FILE such as prompt=prompt.flac")
+    return label, Path(path)
+
+
+def draw(out: Path, files: list[tuple[str, Path]]) -> None:
+    """Write the picture; the time axis is that of the longest file."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    sounds = [(label, load_audio(path, SAMPLE_RATE).numpy()) for label, path in files]
+    figure, axes = pyplot.subplots(
+        len(sounds), 1, figsize=(9, 1.7 * len(sounds)), sharex=True, squeeze=False, layout="constrained"
+    )
+    for axis, (label, audio) in zip(axes[:, 0], sounds, strict=True):
+        levels = mel_levels(audio, SAMPLE_RATE)
+        end, top = len(levels) * HOP / SAMPLE_RATE, levels.max()
+        extent = (0.0, end, 0.0, float(levels.shape[1]))
+        axis.imshow(
+            levels.T,
+            origin="lower",
+            aspect="auto",
+            extent=extent,
+            vmin=top - RANGE_DB,
+            vmax=top,
+            cmap="inferno",
+        )
+        axis.set_title(label, fontsize=9, loc="left")
+        axis.set_yticks([])
+    axes[-1, 0].set_xlim(0, max(len(audio) for _, audio in sounds) / SAMPLE_RATE)
+    axes[-1, 0].set_xlabel("seconds", fontsize=8)
+    figure.savefig(out, dpi=100)
+    pyplot.close(figure)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; 0 when it ran, 2 with one line on the standard error stream when it could not."""
+    parser = argparse.ArgumentParser(prog="python -m eval.spectrograms", description="Draw spectrograms.")
+    parser.add_argument("out", type=Path, help="picture to write: png, svg or pdf")
+    parser.add_argument("files", type=named, nargs="+", metavar="LABEL=FILE", help="from top to bottom")
+    options = parser.parse_args(argv)
+    try:
+        require_place(options.out)
+        draw(options.out, options.files)
+    except (ValueError, OSError, AudioError) as error:
+        print(f"eval.spectrograms: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
