@@ -138,13 +138,14 @@ def contenders(options: Options, batches: Batches, number: int) -> dict[str, tup
     """The steps of a round. At p = 1 depths are spread evenly: few samples then have the mean of many."""
     (batch,) = batches[number]
     count, full = len(batch.rows), int(batch.depth[0])
-    even = 1 + ((torch.arange(count) + 0.5) / count * full).long()
+    places = torch.arange(count)
+    even = ((places + 0.5) / count * full + (places + number) % 2).long().clamp(min=1)
     even = even[torch.randperm(count, generator=torch.Generator().manual_seed(number))]
     draw = torch.Generator().manual_seed(number)
     some = batch._replace(depth=even)
     deep = deep_frames(batch.targets, options.deep_part, draw)
-    places = torch.randperm(len(batches.usable), generator=draw)[:count]
-    shuffled = batches.collate([(i,) for i in batches.usable[places.numpy()].tolist()])
+    others = torch.randperm(len(batches.usable), generator=draw)[:count]
+    shuffled = batches.collate([(i,) for i in batches.usable[others.numpy()].tolist()])
     device = torch.device(options.device)
     steps = {
         "plain, recipe's batches": (plain, shuffled),
