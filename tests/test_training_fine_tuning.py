@@ -69,7 +69,7 @@ def test_all_weights_begin_where_the_given_model_stands(codes: Path, bundle: Pat
 
 
 def test_samples_are_spoken_in_the_midst_of_it(codes: Path, codec: Path, tmp_path: Path) -> None:
-    monitor = MonitorConfig(every=2, validation=8, samples_every=2, tensorboard=True)
+    monitor = MonitorConfig(every=2, samples_every=2, tensorboard=True)
     train(replace(tiny(), run=tmp_path, codes=codes, steps=4, tokenizer=str(codec), monitor=monitor))
     folders = sorted(path.name for path in (tmp_path / "samples").iterdir())
     assert folders == ["step_0000000", "step_0000002", "step_0000004"]
