@@ -2,8 +2,8 @@
 
     python -m eval.spectrograms out.png prompt=prompt.flac "depth 4=take-4.wav" teacher=teacher.wav
 
-Each panel has the loudest of its own file at the top of its scale. Harmonics are thin parallel lines, formants
-the broad bands in which they are bright; mush has neither.
+Each panel has the loudest of its own file at the top of its scale. Harmonics are thin parallel lines, and
+formants the broad bands in which they are bright; mush has neither.
 """
 
 import argparse

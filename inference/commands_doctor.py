@@ -135,10 +135,7 @@ def _describe(synthesizer: Synthesizer) -> None:
     half = next(codec.parameters()).dtype in (torch.float16, torch.bfloat16)
     flash = attention.flash_attn_func is not None and on_cuda and half
     print(f"device: {synthesizer.device} ({device}), {str(synthesizer.dtype).removeprefix('torch.')}")
-    print(
-        f"attention: tokenizer {'FlashAttention 2' if flash else 'SDPA'}, depth SDPA, "
-        f"temporal {tts.temporal.config._attn_implementation}"
-    )
+    print(f"attention: tokenizer {'FlashAttention 2' if flash else 'SDPA'}, TTS SDPA")
     temporal, depth, codes = tts.config.temporal, tts.config.depth, codec.config
     print(
         f"TTS: {_millions(tts)}, temporal {temporal.num_layers} x {temporal.dim}, "

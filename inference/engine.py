@@ -52,6 +52,7 @@ class Engine:
         self.fault: Exception | None = None
         """Why it is dead, if it is."""
         self._queue: deque[Ticket] = deque()
+        self._joining = 0  # takes that have left the queue, whose prompt is being read
         # Reentrant: a stream may be dropped, and then sweeps, wherever Python collects garbage.
         self._door, self._stepping = threading.RLock(), threading.Lock()
         self._start()
@@ -80,7 +81,7 @@ class Engine:
         """EngineBusy when there is no place left, EngineDead when there never will be."""
         if self.fault is not None:
             raise EngineDead(f"the engine stopped for good: {self.fault}") from self.fault
-        if self.queued >= self.waiting + self.slots - self.active:
+        if self.queued + self._joining + self.active >= self.waiting + self.slots:
             raise EngineBusy(f"{self.active} takes are being made, {self.queued} wait: try again later")
 
     def submit(self, job: Job) -> Ticket:
@@ -144,15 +145,17 @@ class Engine:
     def _fill(self) -> None:
         while self._queue and self.active < self.slots:
             with self._door:
-                ticket = self._queue.popleft()
+                ticket, self._joining = self._queue.popleft(), 1
             try:
                 slot = self._decoder.join(ticket.job.continuation)
             except BaseException as error:
+                self._joining = 0
                 ticket.end(_shown(error))
                 if not isinstance(error, Exception):
                     raise
                 continue
-            self._active[slot] = ticket
+            with self._door:
+                self._active[slot], self._joining = ticket, 0
             if ticket.job.context is None:
                 self._speech.restart(len(self._rows))
             else:

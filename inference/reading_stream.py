@@ -50,7 +50,7 @@ class ReadingStream(Iterator[Float[np.ndarray, " s"]]):
         self.takes: list[Take] = []
         """Of the pieces that are over, as far as they were heard."""
         self._guard, self._closed = guard, False
-        self._stream = self._open(plan.requests[0])
+        self._stream, self._opened = self._open(plan.requests[0]), 0
         self._audio = self._spoken()
 
     @property
@@ -62,7 +62,7 @@ class ReadingStream(Iterator[Float[np.ndarray, " s"]]):
     def frames(self) -> int:
         """How many were handed out."""
         over = sum(len(take.codes) for take in self.takes)
-        return over if len(self.takes) > self.piece else over + self._stream.frames
+        return over + self._stream.frames if len(self.takes) == self._opened else over
 
     @property
     def stop_reason(self) -> StopReason:
@@ -89,7 +89,7 @@ class ReadingStream(Iterator[Float[np.ndarray, " s"]]):
             if index and self._closed:
                 return
             if index:
-                self._stream = self._open_later(self.plan.requests[index])
+                self._stream, self._opened = self._open_later(self.plan.requests[index]), index
                 if self._closed:  # meanwhile, when the stream was another
                     self._stream.close()
             edges = None if self.plan.alone else Edges(self.sample_rate)

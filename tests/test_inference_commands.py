@@ -220,7 +220,7 @@ def test_doctor(cat_tts: Command, bundle: Path, tmp_path: Path) -> None:
         r"packages: torch \d.*, transformers \d.*",
         r"optional: flash-attn (missing|\d\S*) \(faster attention on CUDA\)",
         r"device: cpu \(threads: 1\), float32",
-        r"attention: tokenizer SDPA, depth SDPA, temporal sdpa",
+        r"attention: tokenizer SDPA, TTS SDPA",
         r"TTS: 0\.\d M parameters, temporal \d x \d+, depth \d x \d+, 6 codebooks, prompts of up to 8 s",
         r"tokenizer: 0\.\d M parameters, 6 codebooks of 32, 24000 Hz, 12\.5 frames/s, 62\.5 bit/s a codebook",
         r"ok: \d\.\d\d s of audio, first audio after \d\.\d\d s, RTF \d+\.\d\d",

@@ -13,7 +13,9 @@ from inference import Synthesizer
 from inference.plan import Plan, plan
 from inference.reading import Delivery, read
 from inference.reading_stream import SILENT_FRAMES, ReadingStream, joined
+from inference.request import Request
 from inference.service import Service
+from inference.ticket import Guard
 
 WORDS = "What the recording says."
 TEXT = (
@@ -21,6 +23,19 @@ TEXT = (
     "Good day! [pause 2.5s] Today the bird runs."
 )
 LETTERS = "The old fox jumps.A lazy dog sleeps near the house.Good day!Today the bird runs."
+
+
+def slowly(until: threading.Event, text: str | None = None):
+    """A guard that finds nothing, but holds up every frame, of all pieces or of one text, until told."""
+
+    def of(request: Request) -> Guard:
+        def look(codes, audio) -> None:
+            if text in (None, request.text):
+                until.wait(0.05)
+
+        return look
+
+    return of
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +93,11 @@ def test_how_long_it_usually_takes(planned) -> None:
 
 def test_a_full_queue_refuses_the_first_piece_and_later_ones_wait(service: Service, planned) -> None:
     text = "The old fox jumps. " * 4
-    stream = ReadingStream(service, planned(text, piece_seconds=1.5))
+    refused = threading.Event()
+    stream = ReadingStream(service, planned(text, piece_seconds=1.5), guard=slowly(refused))
     with pytest.raises(ValueError, match="try again later"):
         ReadingStream(service, planned())
+    refused.set()
     while len(stream.takes) == 0:
         next(stream)
     # The first piece is over: somebody else takes the only slot, and the second waits for it.
@@ -92,15 +109,15 @@ def test_a_full_queue_refuses_the_first_piece_and_later_ones_wait(service: Servi
 @pytest.mark.parametrize("pieces", [0, 1])
 def test_closed_by_another_thread(service: Service, planned, pieces: int) -> None:
     """In the first piece or in the second: no more comes, the slot is free, and what was heard is there."""
-    stream = ReadingStream(
-        service, planned("The lazy dog sleeps near the old house. " * 9, piece_seconds=20.0)
-    )
-    while len(stream.takes) < pieces:
+    long = planned("The lazy dog sleeps near the old house. " * 9, piece_seconds=20.0)
+    closed = threading.Event()
+    stream = ReadingStream(service, long, guard=slowly(closed, long.requests[pieces].text))
+    while len(stream.takes) < pieces or stream.frames == sum(len(take.codes) for take in stream.takes):
         next(stream)
-    next(stream)
     closer = threading.Thread(target=stream.close)
     closer.start()
     closer.join()
+    closed.set()
     assert list(stream) == [] and stream.stop_reason == "cancelled"
     assert len(stream.takes) == pieces + 1 and stream.takes[-1].stop_reason == "cancelled"
     give_up = time.monotonic() + 20
