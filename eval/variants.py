@@ -58,7 +58,7 @@ def mini() -> Scale:
         steps=800,
         save_every=200,
         shape=replace(base.shape, model=small(128)),
-        optimizer=replace(base.optimizer, warmup=100),
+        optimizer=replace(base.optimizer, warmup=50, ema=0.98),  # a longer memory would hold the beginning
         weights=replace(base.weights, semantic=0.0),
         batches=replace(base.batches, utterances=0.0),
     )

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -21,7 +22,7 @@ serve = pytest.importorskip("ray.serve")
 from inference.ray_serve import Options, build  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
-ASK = {"model": "cat-tts", "voice": "default", "response_format": "pcm"}
+ASK: dict[str, Any] = {"model": "cat-tts", "voice": "default", "response_format": "pcm"}
 
 
 @pytest.fixture(scope="module")
