@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import Cache, Qwen3Config, Qwen3Model
 
 from cat_tts.asr_config import ASRConfig
+from cat_tts.attention import cache_argument
 from cat_tts.sequence import IGNORED
 from cat_tts.text import TextTokenizer, load_text_tokenizer
 from tokenizer import checkpoint
@@ -98,8 +99,8 @@ class CatASR(nn.Module):
             inputs_embeds=x,
             attention_mask=mask,
             position_ids=positions,
-            past_key_values=cache,
             use_cache=cache is not None,
+            **cache_argument(self.llm, cache),
             output_hidden_states=wanted,
         )
         inner = out.hidden_states[self.config.ctc_layer] if wanted else None

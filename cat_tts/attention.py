@@ -1,9 +1,14 @@
-"""The Temporal Transformer's way to `attend`: transformers asks for attention functions by name."""
+"""The Temporal Transformer's way to `attend`: transformers asks for attention functions by name.
 
+And the name by which it asks for a cache, which changed in transformers 5.24.
+"""
+
+import functools
+import inspect
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, Cache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -11,6 +16,16 @@ from tokenizer.attention import attend
 
 ATTEND = "attend"
 """FlashAttention 2 where it is installed and fits; SDPA where it does not, or where rows are masked."""
+
+
+def cache_argument(model: nn.Module, cache: Cache | None) -> dict[str, Cache | None]:
+    """`cache` under the name that this model's forward pass knows it by."""
+    return {_cache_name(type(model)): cache}
+
+
+@functools.cache
+def _cache_name(kind: type[nn.Module]) -> str:
+    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
 
 
 def _attention(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import Cache, Qwen3Config, Qwen3Model
 
 from cat_tts import published
-from cat_tts.attention import ATTEND
+from cat_tts.attention import ATTEND, cache_argument
 from cat_tts.config import TTSConfig
 from cat_tts.depth import DepthTransformer
 from cat_tts.dropout import kept_codes
@@ -110,8 +110,8 @@ class CatTTS(nn.Module):
             inputs_embeds=embedded,
             attention_mask=made,
             position_ids=positions,
-            past_key_values=cache,
             use_cache=cache is not None,
+            **cache_argument(self.temporal, cache),
         )
         return out.last_hidden_state
 

@@ -12,6 +12,7 @@ from pydantic import ConfigDict
 from torch import Tensor, nn
 from transformers import AutoConfig, DynamicCache, Qwen2Config, Qwen2Model
 
+from cat_tts.attention import cache_argument
 from cat_tts.text import HuggingFaceText, TextTokenizer
 from tokenizer import checkpoint
 from training.manifest import TASKS
@@ -229,9 +230,8 @@ class SemanticHead(nn.Module):
         cache, written = DynamicCache(), []
         ended = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         while len(written) < max_tokens and not ended.all():
-            out = self.llm(
-                inputs_embeds=x, attention_mask=mask, position_ids=positions, past_key_values=cache
-            )
+            held = cache_argument(self.llm, cache)
+            out = self.llm(inputs_embeds=x, attention_mask=mask, position_ids=positions, **held)
             token = self.logits(out.last_hidden_state[:, -1]).argmax(-1)
             ended |= token == self.config.end
             written.append(token.masked_fill(ended, self.config.end))
