@@ -1,6 +1,8 @@
 """The card on the page where a voice comes from."""
 
+import hashlib
 import html
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -35,6 +37,8 @@ class VoiceCard:
         )
         self.opened = gr.State()
         """The voice of a voice file, while the prompt is what it sounds like."""
+        self.known = gr.State()
+        """Checksum of the clip that everything else on the card is about: no event tells of a trimmed one."""
         with gr.Row(elem_id="sources"):
             self.examples = gr.Dropdown(
                 list(EXAMPLES), value=None, label=LABELS("examples"), min_width=240, elem_id="examples"
@@ -72,7 +76,15 @@ class VoiceCard:
 
         self.parts: list[Any] = [language, self.consent, self.prompt, self.words, self.opened]
         """What `chosen` needs."""
-        heard: list[Any] = [self.prompt, self.advice, self.picture, self.opened, self.file, self.examples]
+        heard: list[Any] = [
+            self.prompt,
+            self.advice,
+            self.picture,
+            self.opened,
+            self.known,
+            self.file,
+            self.examples,
+        ]
         for event in (self.prompt.upload, self.prompt.stop_recording, self.prompt.input):
             told_of = event(self.hear, [language, self.prompt], heard, api_visibility="private")
             if recogniser is not None:
@@ -82,6 +94,9 @@ class VoiceCard:
                     self.words,
                     api_visibility="private",
                 )
+        self.prompt.change(
+            self.hear_trimmed, [language, self.prompt, self.known], heard, api_visibility="private"
+        )
         if recogniser is not None:
             listener.click(self.recognise, [language, self.prompt], self.words, api_visibility="private")
         self.prompt.clear(self.clear, None, heard, api_visibility="private")
@@ -97,14 +112,23 @@ class VoiceCard:
             return self.clear()
         with told(path):
             clip = load_clip(path, self.synthesizer.sample_rate, self.longest)
-        shown = {self.prompt: new_wav(clip.audio, clip.sample_rate, "voice")} if clip.cut else {}
+        kept = new_wav(clip.audio, clip.sample_rate, "voice") if clip.cut else path
+        shown = {self.prompt: kept} if clip.cut else {}
         picture = gr.update(value=spectrogram(clip.audio, clip.sample_rate), visible=True)
-        return {**self.clear(), **shown, self.advice: advice_on(clip, language), self.picture: picture}
+        about = {self.known: checksum(kept), self.advice: advice_on(clip, language), self.picture: picture}
+        return {**self.clear(), **shown, **about}
+
+    def hear_trimmed(self, language: str, path: str | None, known: str | None) -> Any:
+        """The clip is another one than the one that was heard: its visitor trimmed it."""
+        if path is None or known is None or checksum(path) == known:
+            return gr.skip()
+        return self.hear(language, path)
 
     def clear(self) -> Updates:
         """Nothing is known of the clip."""
         return {
             self.opened: None,
+            self.known: None,
             self.examples: None,
             self.advice: "",
             self.picture: gr.update(value=None, visible=False),
@@ -147,9 +171,11 @@ class VoiceCard:
         lines = [said(language, "from_a_voice_file", seconds=f"{saved.coded.seconds:.1f}")]
         if saved.consent:
             lines.append(said(language, "consent_was", consent=html.escape(saved.consent)))
+        sound = new_wav(audio, self.synthesizer.sample_rate, "voice")
         return {
             **self.clear(),
-            self.prompt: new_wav(audio, self.synthesizer.sample_rate, "voice"),
+            self.prompt: sound,
+            self.known: checksum(sound),
             self.words: voice.text,
             self.opened: voice,
             self.advice: " ".join(lines),
@@ -184,6 +210,11 @@ class VoiceCard:
         if path is None:
             raise ValueError(said(language, "no_voice_yet"))
         return load_clip(path, self.synthesizer.sample_rate, self.longest)
+
+
+def checksum(path: str) -> str:
+    """Of a file's bytes."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def advice_on(clip: Clip, language: str) -> str:

@@ -129,6 +129,21 @@ def test_a_new_clip_is_described(tab: CloneTab, prompt_file: Path) -> None:
     assert card.hear("en", None)[card.picture]["visible"] is False
 
 
+def test_a_clip_that_was_trimmed_is_heard_anew(tab: CloneTab, prompt_file: Path, tmp_path: Path) -> None:
+    """Gradio has no event for it: the clip is only another one than before."""
+    card = tab.voice
+    known = card.hear("en", str(prompt_file))[card.known]
+    trimmed, copy = tmp_path / "trimmed.wav", tmp_path / "copy.wav"
+    audio, rate = soundfile.read(prompt_file)
+    soundfile.write(trimmed, audio[: len(audio) * 2 // 3], rate)
+    shown = card.hear_trimmed("en", str(trimmed), known)
+    assert shown[card.advice].startswith("0.8 s.") and shown[card.opened] is None
+    assert shown[card.known] not in (None, known)
+    copy.write_bytes(prompt_file.read_bytes())  # as Gradio keeps what it shows
+    for path, before in ((str(copy), known), (None, known), (str(trimmed), None)):
+        assert card.advice not in card.hear_trimmed("en", path, before)
+
+
 def test_a_long_clip_is_cut_and_said_to_be(tab: CloneTab, voice: np.ndarray, tmp_path: Path) -> None:
     path = tmp_path / "long.wav"
     soundfile.write(path, np.tile(voice, 10), 24_000)
