@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import openai
 import pytest
 from openai import OpenAI
@@ -69,7 +70,11 @@ def test_eight_at_once_are_as_alone_on_either_replica(client: OpenAI) -> None:
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(take, range(8)))
     assert {len(audio) for audio in together} == {SHORT_FRAMES * 3840} and len(set(together)) == 8
-    assert [take(seed)[:3840] == together[seed][:3840] for seed in (0, 5)] == [True, True]
+    for seed in (0, 5):  # samples are rounded to 16 bits from floats that company may move by their last bit
+        alone, among = (
+            np.frombuffer(audio[:3840], "<i2").astype(int) for audio in (take(seed), together[seed])
+        )
+        assert np.abs(alone - among).max() <= 1
     (application,) = serve.status().applications.values()
     (deployment,) = application.deployments.values()
     assert deployment.replica_states == {"RUNNING": 2}
