@@ -1,15 +1,13 @@
 """Errors of a transcript: words in English, characters in Chinese."""
 
-import functools
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import jiwer
-from wetext import Normalizer
 
 from eval.metrics import WordErrors, corpus_rate, word_error_rate
+from eval.seed_tts_scoring import normalise_chinese
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +41,6 @@ def rate(errors: Sequence[Errors], kind: Literal["words", "lower_case", "charact
     return corpus_rate(there) if there else None
 
 
-def normalise_chinese(text: str) -> str:
-    """Simplified, half-width, numbers spelt out, lower case, without punctuation and spaces."""
-    spoken = str(_chinese().normalize(unicodedata.normalize("NFKC", text)))
-    return "".join(filter(str.isalnum, spoken.lower()))
-
-
 def _characters(reference: str, hypothesis: str) -> WordErrors:
     wanted, heard = normalise_chinese(reference), normalise_chinese(hypothesis)
     if not wanted:
@@ -56,8 +48,3 @@ def _characters(reference: str, hypothesis: str) -> WordErrors:
     found = jiwer.process_characters(wanted, heard)
     errors = found.substitutions + found.deletions + found.insertions
     return WordErrors(errors=errors, words=len(wanted))
-
-
-@functools.cache
-def _chinese() -> Normalizer:
-    return Normalizer(lang="zh", operator="tn", traditional_to_simple=True, remove_interjections=False)

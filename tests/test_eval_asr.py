@@ -13,7 +13,8 @@ from cat_tts.text import SentencePieceText
 from eval import assets
 from eval.asr import main
 from eval.metrics import WordErrors
-from eval.transcripts import Errors, count_errors, normalise_chinese, rate
+from eval.seed_tts_scoring import normalise_chinese
+from eval.transcripts import Errors, count_errors, rate
 from training.manifest import read_manifest, write_manifest
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
