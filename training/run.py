@@ -6,11 +6,13 @@ import math
 import os
 import shutil
 import signal
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tyro
 from accelerate import Accelerator
 
 from tokenizer.checkpoint import write_text
@@ -108,6 +110,25 @@ def _logged_step(line: str) -> float:
         return json.loads(line)["step"]
     except json.JSONDecodeError:  # the crash came in the midst of it
         return math.inf
+
+
+def run_preset(
+    train: Callable[[Any], object],
+    presets: Mapping[str, Callable[[], Any]],
+    argv: list[str] | None,
+    about: str,
+) -> None:
+    """The command line of a training: a preset and what is changed of it. A mistake of the user ends with
+    one line on stderr and exit code 2."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name in ("accelerate", "torch.distributed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    recipes = {name: (preset.__doc__ or "", preset()) for name, preset in presets.items()}
+    try:
+        train(tyro.extras.overridable_config_cli(recipes, args=argv, description=about))
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 class StopRequest:

@@ -11,10 +11,8 @@ or, for models that need it, split its weights too: fsdp2.yaml.
 
 import logging
 import math
-import sys
 
 import torch
-import tyro
 from torch import Tensor
 from torch.optim import Optimizer
 from tqdm import tqdm
@@ -27,7 +25,7 @@ from training.monitor import gradient_norms, validate
 from training.parts import Parts, build
 from training.processes import descend, total_over_processes
 from training.recipes import PRESETS, TokenizerTraining
-from training.run import StopRequest, save_state, trapezoid
+from training.run import StopRequest, run_preset, save_state, trapezoid
 
 logger = logging.getLogger(__name__)
 
@@ -114,16 +112,7 @@ def _update(parts: Parts, optimizer: Optimizer, loss: Tensor, rate: float, clip:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point: a mistake of the user ends with one line on stderr and exit code 2."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for name in ("accelerate", "torch.distributed"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    presets = {name: (preset.__doc__ or "", preset()) for name, preset in PRESETS.items()}
-    try:
-        train(tyro.extras.overridable_config_cli(presets, args=argv, description=__doc__))
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_preset(train, PRESETS, argv, __doc__ or "")
 
 
 if __name__ == "__main__":

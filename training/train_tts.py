@@ -10,20 +10,18 @@ or, for models that need it, split its weights too: fsdp2.yaml.
 """
 
 import logging
-import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import cast
 
 import torch
-import tyro
 from torch import Tensor
 from tqdm import tqdm
 
 from cat_tts import CatTTS
 from training.examples import Batch
 from training.processes import descend, total_over_processes
-from training.run import StopRequest, key, save_state, trapezoid
+from training.run import StopRequest, key, run_preset, save_state, trapezoid
 from training.tts_monitor import packed, validate
 from training.tts_parts import build
 from training.tts_recipes import PRESETS, TTSTraining
@@ -91,16 +89,7 @@ def train(options: TTSTraining) -> CatTTS:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point: a mistake of the user ends with one line on stderr and exit code 2."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for name in ("accelerate", "torch.distributed"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    presets = {name: (preset.__doc__ or "", preset()) for name, preset in PRESETS.items()}
-    try:
-        train(tyro.extras.overridable_config_cli(presets, args=argv, description=__doc__))
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_preset(train, PRESETS, argv, __doc__ or "")
 
 
 if __name__ == "__main__":
