@@ -229,7 +229,7 @@ def test_audio_is_played_before_the_take_is_whole_and_stop_stops(visit, service:
 def test_two_visitors_at_once_and_one_who_leaves(visit, service: Service) -> None:
     pages = [visit(), visit()]
     for page in pages:
-        prepare(page, LONG * 4)
+        prepare(page, LONG * 8)  # which lasts until it is stopped
         page.click("#generate")
     for page in pages:
         wait_for_status(page, "speaking")
