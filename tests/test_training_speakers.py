@@ -1,6 +1,6 @@
 import pytest
 
-from training.speakers import FOREIGN_SHARE, Speaker, hibari_speakers, kokoro_speakers
+from training.speakers import FOREIGN_SHARE, hibari_speakers, kokoro_speakers
 
 
 def test_speakers_depend_on_seed_and_number_alone() -> None:
@@ -23,13 +23,13 @@ def test_speakers_are_blends_of_one_sex_resampled() -> None:
     assert 70 <= len(foreign) <= 130
 
 
-def test_teachers_of_one_voice_differ_in_alpha_and_speed() -> None:
-    speakers = hibari_speakers()
-    assert [speakers[0], speakers[-1]] == [
-        Speaker(name="hibari_a080", alpha=0.8, speed=0.85),
-        Speaker(name="hibari_a120", alpha=1.2, speed=0.85),
-    ]
-    assert len(speakers) == 41 and not any(speaker.british for speaker in speakers)
+def test_one_voice_becomes_women_and_men() -> None:
+    speakers = hibari_speakers(50, 0)
+    assert speakers[:5] == hibari_speakers(5, 0) != hibari_speakers(5, 1)
+    women, men = speakers[::2], speakers[1::2]
+    assert all(0.95 <= s.alpha <= 1.18 and 160 <= s.pitch <= 260 for s in women)
+    assert all(0.80 <= s.alpha <= 0.93 and 85 <= s.pitch <= 150 for s in men)
+    assert len({speaker.name for speaker in speakers}) == 50 and not any(s.british for s in speakers)
 
 
 def test_no_speakers_are_refused() -> None:

@@ -22,13 +22,16 @@ def test_speakable(example: str, sentence: str | None) -> None:
     assert speakable(example, range(4, 21)) == sentence
 
 
-def test_wordnet_examples_are_read_from_the_glosses(tmp_path: Path) -> None:
+def test_wordnet_definitions_and_examples_are_read_from_the_glosses(tmp_path: Path) -> None:
     for part in ("noun", "verb", "adj", "adv"):
         (tmp_path / f"data.{part}").write_text(
-            f'00001740 29 v 01 breathe 0 000 | draw air; "people {part} when they breathe"; "a {part} 2"\n'
+            f'00001740 29 v 01 breathe 0 000 | draw {part} into lungs; "people {part} when they breathe"; '
+            f'"a {part} 2"\n'
         )
     assert sentences(tmp_path, range(4, 21)) == [
-        f"People {part} when they breathe." for part in ("noun", "verb", "adj", "adv")
+        text
+        for part in ("noun", "verb", "adj", "adv")
+        for text in (f"Draw {part} into lungs.", f"People {part} when they breathe.")
     ]
 
 

@@ -198,7 +198,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--script", type=Path, help="lines and speakers, in place of --texts")
     parser.add_argument("--teacher", choices=("hibari", "kokoro"), default="hibari")
     parser.add_argument("--kokoro", type=Path, help="the teacher's folder, see training.kokoro")
-    parser.add_argument("--speakers", type=int, default=400, help="pseudo-speakers of Kokoro")
+    parser.add_argument("--speakers", type=int, default=400, help="pseudo-speakers of the teacher")
     parser.add_argument("--device", default="cpu", help="the teacher's")
     parser.add_argument("--format", choices=("flac", "wav"), default="flac", help="wav is read faster")
     parser.add_argument("--seed", type=int, default=0)

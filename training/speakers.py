@@ -4,9 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ALPHAS = tuple(percent / 100 for percent in range(80, 121))
-SPEEDS = (0.85, 0.93, 1.0, 1.07, 1.15)
-
 AMERICAN = {
     "f": ("heart", "alloy", "aoede", "bella", "jessica", "kore", "nova", "river", "sarah", "sky"),
     "m": ("adam", "echo", "eric", "fenrir", "liam", "michael", "onyx", "puck"),
@@ -39,6 +36,17 @@ class Speaker:
     """How the voice sounds; empty where the teacher has one voice."""
     prosody: Blend = ()
     """How it moves."""
+    pitch: float = 0.0
+    """Mean fundamental frequency in Hz; 0 leaves the teacher's. This and what follows are for teachers that
+    compute a fundamental frequency and spectra before they compute a waveform."""
+    melody: float = 1.0
+    """Exponent of the pitch's ratio to its mean: 0 is a monotone."""
+    tilt: float = 0.0
+    """Decibels that two octaves gain over the ones below them."""
+    accent: tuple[float, float] = (1000.0, 0.0)
+    """Hz and decibels of an octave that is louder or softer."""
+    breath: float = 0.0
+    """How much louder the noise in the voice is, in nepers."""
 
     @property
     def british(self) -> bool:
@@ -46,12 +54,27 @@ class Speaker:
         return bool(self.timbre) and self.timbre[0][0].startswith("b")
 
 
-def hibari_speakers() -> list[Speaker]:
-    """41 speakers: alpha 0.80, 0.81, ... 1.20, neighbours at different speeds."""
-    return [
-        Speaker(name=f"hibari_a{round(alpha * 100):03d}", alpha=alpha, speed=SPEEDS[i * 2 % len(SPEEDS)])
-        for i, alpha in enumerate(ALPHAS)
-    ]
+def hibari_speakers(count: int, seed: int) -> list[Speaker]:
+    """Women and men in turn made of the one voice: pitch, formants, melody, colour and breath are drawn.
+
+    A speaker is a function of the seed and its number alone.
+    """
+    return [_hibari_speaker(i, np.random.default_rng((seed, i))) for i in range(_checked(count))]
+
+
+def _hibari_speaker(number: int, draw: np.random.Generator) -> Speaker:
+    man = number % 2 == 1
+    formants, pitch = ((0.80, 0.93), (85.0, 150.0)) if man else ((0.95, 1.18), (160.0, 260.0))
+    return Speaker(
+        name=f"hibari_{number:04d}",
+        alpha=round(float(draw.uniform(*formants)), 3),
+        pitch=round(float(np.exp(draw.uniform(*np.log(pitch)))), 1),
+        melody=round(float(draw.uniform(0.7, 1.4)), 2),
+        speed=round(float(draw.uniform(0.85, 1.2)), 2),
+        tilt=round(float(draw.uniform(-6, 6)), 1),
+        accent=(round(float(draw.uniform(500, 3500))), round(float(draw.uniform(-4, 4)), 1)),
+        breath=round(float(draw.uniform(-0.4, 0.7)), 2),
+    )
 
 
 def kokoro_speakers(count: int, seed: int) -> list[Speaker]:
@@ -60,9 +83,7 @@ def kokoro_speakers(count: int, seed: int) -> list[Speaker]:
     Every third moves like another voice than it sounds. A speaker is a function of the seed and its number
     alone: more speakers are the same ones, and others.
     """
-    if count < 1:
-        raise ValueError(f"count={count} speakers: give 1 or more")
-    return [_kokoro_speaker(i, np.random.default_rng((seed, i))) for i in range(count)]
+    return [_kokoro_speaker(i, np.random.default_rng((seed, i))) for i in range(_checked(count))]
 
 
 def _kokoro_speaker(number: int, draw: np.random.Generator) -> Speaker:
@@ -89,3 +110,9 @@ def _blend(voices: list[str], draw: np.random.Generator) -> Blend:
     chosen = draw.choice(voices, int(draw.integers(1, 4)), replace=False).tolist()
     shares = np.sort(draw.dirichlet(np.ones(len(chosen))))[::-1].tolist()
     return tuple((voice, round(share, 3)) for voice, share in zip(chosen, shares, strict=True))
+
+
+def _checked(count: int) -> int:
+    if count < 1:
+        raise ValueError(f"count={count} speakers: give 1 or more")
+    return count

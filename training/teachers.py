@@ -27,7 +27,7 @@ class TeacherChoice:
     """Kokoro's, as `training.kokoro` makes it."""
     device: str = "cpu"
     speakers: int = 400
-    """Pseudo-speakers of Kokoro; hibari has 41."""
+    """Pseudo-speakers."""
 
     def __post_init__(self) -> None:
         if self.name == "kokoro" and self.folder is None:
@@ -44,7 +44,8 @@ class TeacherChoice:
 
     def inventory(self, seed: int) -> list[Speaker]:
         """The pseudo-speakers."""
-        return kokoro_speakers(self.speakers, seed) if self.name == "kokoro" else hibari_speakers()
+        speakers = kokoro_speakers if self.name == "kokoro" else hibari_speakers
+        return speakers(self.speakers, seed)
 
 
 @cache

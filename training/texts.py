@@ -1,4 +1,4 @@
-"""Sentences to be read: the examples in Debian's WordNet, or any file of sentences."""
+"""Sentences to be read: the examples and definitions in Debian's WordNet, or any file of sentences."""
 
 import random
 import re
@@ -9,8 +9,8 @@ WORDNET = Path("/usr/share/wordnet")
 """Where Debian's `wordnet-base` puts its data."""
 
 
-def wordnet_examples(folder: Path) -> list[str]:
-    """The quoted example sentences and phrases of the WordNet data files in `folder`."""
+def wordnet_texts(folder: Path) -> list[str]:
+    """The definitions of the WordNet data files in `folder`, and the examples that are quoted after them."""
     files = [folder / f"data.{part}" for part in ("noun", "verb", "adj", "adv")]
     if missing := [file.name for file in files if not file.is_file()]:
         raise FileNotFoundError(
@@ -18,10 +18,10 @@ def wordnet_examples(folder: Path) -> list[str]:
             "or give a text file with one sentence a line"
         )
     return [
-        example
+        text
         for file in files
         for line in file.read_text(encoding="utf-8").splitlines()
-        for example in re.findall(r'"([^"]+)"', line.partition("|")[2])
+        for text in re.findall(r'[^";]+', line.partition("|")[2])
     ]
 
 
@@ -36,7 +36,7 @@ def speakable(example: str, words: range) -> str | None:
 
 def sentences(path: Path, words: range) -> list[str]:
     """Sentences of `words` words, each once, from a WordNet folder or a text file with one a line."""
-    examples = path.read_text(encoding="utf-8").splitlines() if path.is_file() else wordnet_examples(path)
+    examples = path.read_text(encoding="utf-8").splitlines() if path.is_file() else wordnet_texts(path)
     return list(dict.fromkeys(text for example in examples if (text := speakable(example, words))))
 
 
