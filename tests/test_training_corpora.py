@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from voxbox import Planted
+from voxbox import Planted, index_of
 
 from training.corpora import main, table
 from training.languages import guess_language, han_share
@@ -31,7 +31,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
 
 
 def indices(manifest: Path) -> list[str]:
-    return [Path(clip.member or clip.audio.name).stem for clip in read_manifest(manifest)]
+    return [index_of(clip) for clip in read_manifest(manifest)]
 
 
 @pytest.mark.parametrize("layout", ["tar", "files"])

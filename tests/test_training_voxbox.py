@@ -4,14 +4,11 @@ from pathlib import Path
 
 import pytest
 import voxbox as fixture
+from voxbox import index_of
 
 from training.archives import members
-from training.manifest import Clip, read_manifest
+from training.manifest import read_manifest
 from training.voxbox import voxbox
-
-
-def index_of(clip: Clip) -> str:
-    return Path(clip.member or clip.audio.name).stem
 
 
 @pytest.mark.parametrize("layout", ["tar", "files"])

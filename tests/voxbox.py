@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from training.manifest import Clip
+
 RATE = 16_000
 ENGLISH = """
 the old dog runs over the red stone|a small bird sings in the garden|good morning my friend|she was here in
@@ -74,6 +76,11 @@ def voxbox(root: Path, layout: str = "tar") -> Planted:
     known = "".join(f"{index}\t{name.partition('/')[2]}\n" for index, name in speakers.items())
     _write(root / "speaker_ids" / "vctk.tsv", known.encode())
     return planted
+
+
+def index_of(clip: Clip) -> str:
+    """Of a clip that was read of the fixture."""
+    return Path(clip.member or clip.audio.name).stem
 
 
 def _record(corpus: str, index: str, suffix: str, planted: Planted) -> dict[str, object]:
