@@ -126,6 +126,14 @@ def datasets_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def gradio_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What Gradio keeps of a page goes there too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def codec(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny random tokenizer, such that the audio decides its codes and not the biases."""

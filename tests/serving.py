@@ -32,6 +32,7 @@ LONG = "The lazy fox sleeps under the old tree, and the bird sings to the river,
 LONG_FRAMES = 25 + 180
 """Of one piece."""
 FRAME_BYTES = 2 * 1920
+ASK: dict[str, Any] = {"model": "cat-tts", "voice": "default", "input": SHORT}
 
 
 @dataclass

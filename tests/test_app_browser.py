@@ -56,7 +56,7 @@ def service() -> Iterator[Service]:
 
 
 @pytest.fixture(scope="module")
-def address(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(service: Service, gradio_files: None) -> Iterator[str]:
     """Where the page is served, by a thread.
 
     Gradio opens event loops, and leaves them open, wherever none is running.
@@ -67,11 +67,9 @@ def address(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Itera
         server = {"server_name": "127.0.0.1", "prevent_thread_lock": True, "quiet": True}
         return demo, demo.launch(**server, **app.LOOK)[1]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
-        demo, address = asyncio.run(launch())
-        yield address
-        demo.close(verbose=False)
+    demo, address = asyncio.run(launch())
+    yield address
+    demo.close(verbose=False)
 
 
 @pytest.fixture(scope="module")

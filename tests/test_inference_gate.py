@@ -12,7 +12,7 @@ import httpx
 import openai
 import pytest
 from fastapi import FastAPI
-from serving import NEVER_STOP, SHORT, Running, answering, error_of, openai_client, running
+from serving import ASK, NEVER_STOP, Running, answering, error_of, openai_client, running
 
 from inference import Synthesizer
 from inference.limits import Limits
@@ -20,7 +20,6 @@ from inference.server import create_server
 from inference.service import Service
 from inference.voice_folder import VoiceFolder
 
-ASK: dict[str, Any] = {"model": "cat-tts", "voice": "default", "input": SHORT}
 SPEECH = "/v1/audio/speech"
 
 

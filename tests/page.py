@@ -1,0 +1,50 @@
+"""The page's parts without a browser."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from inference.demo import EXAMPLE
+from inference.demo_clone import CloneTab
+from inference.speed import Speed
+from inference.studio import Session
+
+SPEED = Speed(base=0.01, per_codebook=0.005, frame_rate=12.5)
+WORDS = "What it says."
+
+
+def hear_three_words(audio: np.ndarray, sample_rate: int) -> str:
+    """A recogniser that hears nothing where it is very quiet."""
+    return "One two three." if np.abs(audio).max() > 0.01 else ""
+
+
+def on_a_page(make: Callable[[], Any]) -> tuple[Any, set[str]]:
+    """What is made, and the ids on its page.
+
+    Outside a running event loop, Gradio would open one for every page and never close it.
+    """
+
+    async def build() -> tuple[Any, set[str]]:
+        with gr.Blocks(analytics_enabled=False) as page:
+            made = make()
+        return made, {block.elem_id for block in page.blocks.values() if block.elem_id}
+
+    return asyncio.run(build())
+
+
+def spoken(tab: CloneTab, session: Session, **changed: Any) -> list[dict]:
+    given = {
+        "language": "en",
+        "consent": True,
+        "prompt": str(EXAMPLE),
+        "words": WORDS,
+        "opened": None,
+        "text": "Good morning.",
+        "depth": 3,
+        "seed": 5,
+        "locked": True,
+    }
+    return list(tab.speak(session, *(given | changed).values()))
