@@ -4,7 +4,7 @@ A sequence is [audio start][one embedding a frame][audio end][text][text end]; t
 the sum over its codes, each codebook with a table of its own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import Cache, Qwen3Config, Qwen3Model
+from transformers import Cache
 
+from cat_tts import qwen3
 from cat_tts.asr_config import ASRConfig
 from cat_tts.attention import cache_argument
 from cat_tts.sequence import IGNORED
@@ -50,7 +51,7 @@ class CatASR(nn.Module):
             "list[nn.Embedding]",
             nn.ModuleList(nn.Embedding(config.codebook_size, dim) for _ in range(config.num_codebooks)),
         )
-        self.llm = _llm(config)
+        self.llm = qwen3.build(config.llm, rope_theta=config.rope_theta, max_positions=config.max_positions)
         self.head = None if config.tied else nn.Linear(dim, config.text_vocab_size, bias=False)
         self.ctc = None
         if config.ctc_layer is not None:
@@ -58,15 +59,6 @@ class CatASR(nn.Module):
         for module in (self.text_embedding, *self.code_embeddings, self.head, *(self.ctc or ())):
             if isinstance(module, nn.Embedding | nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CatASR":
-        """The frequencies of the rotary positions stay float32 in a model of half precision, see CatTTS."""
-        rotary = self.llm.rotary_emb
-        exact = cast("Tensor", rotary.inv_freq)
-        super()._apply(fn, recurse)
-        exact = exact.to(cast("Tensor", rotary.inv_freq).device)
-        rotary.register_buffer("inv_freq", exact, persistent=False)
-        return self
 
     def embed(
         self, codes: Int[Tensor, "b t k"], frames: Int[Tensor, " b"], depth: Int[Tensor, " b"]
@@ -219,8 +211,7 @@ class CatASR(nn.Module):
         with torch.device("meta"):
             asr = cls(config)
         checkpoint.load_weights(asr, checkpoint.read_weights(folder), folder)
-        rotary = asr.llm.rotary_emb
-        asr.llm.rotary_emb = type(rotary)(rotary.config)  # its table is computed, not stored
+        qwen3.compute_rotary(asr.llm)
         return asr.eval(), load_text_tokenizer(folder)
 
 
@@ -228,27 +219,6 @@ def _spread(width: int, dim: int) -> Float[Tensor, "w d"]:
     """The identity, or a random projection where the widths differ."""
     draw = torch.Generator().manual_seed(0)
     return torch.eye(dim) if width == dim else torch.randn(width, dim, generator=draw) / width**0.5
-
-
-def _llm(config: ASRConfig) -> Qwen3Model:
-    shape = config.llm
-    model = Qwen3Model(
-        Qwen3Config(
-            vocab_size=1,
-            hidden_size=shape.dim,
-            num_hidden_layers=shape.num_layers,
-            num_attention_heads=shape.num_heads,
-            num_key_value_heads=shape.num_kv_heads,
-            head_dim=shape.head_dim,
-            intermediate_size=shape.ffn_dim,
-            max_position_embeddings=config.max_positions,
-            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
-            rms_norm_eps=1e-6,
-        )
-    )
-    # Frames and text are embedded outside.
-    model.embed_tokens = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
-    return model
 
 
 def pad_texts(texts: Sequence[Sequence[int]]) -> Int[Tensor, "b n"]:

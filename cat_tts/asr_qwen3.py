@@ -1,14 +1,13 @@
 """CAT-ASR on top of a trained Qwen3: its weights as they are, with untrained tables of codes."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3ForCausalLM
 
+from cat_tts import qwen3
 from cat_tts.asr import CatASR
 from cat_tts.asr_config import ASRConfig, ASRTokens
-from cat_tts.config import TransformerConfig
 from cat_tts.text import TextTokenizer, load_text_tokenizer
 from tokenizer import checkpoint
 
@@ -26,18 +25,22 @@ def from_qwen3(
 ) -> "tuple[CatASR, TextTokenizer]":
     """A trained Qwen3, such as the paper's Qwen/Qwen3-1.7B, with untrained tables of codes."""
     folder = checkpoint.local_folder(model)
-    llm, text = AutoConfig.from_pretrained(folder), load_text_tokenizer(folder)
-    rope = dict(getattr(llm, "rope_parameters", None) or {})
-    if not isinstance(llm, Qwen3Config) or llm.use_sliding_window or rope.get("rope_type") != "default":
+    raw = checkpoint.read_json(folder / checkpoint.CONFIG)
+    if not qwen3.is_qwen3(raw):
         raise ValueError(
-            f"{model}: {type(llm).__name__} is no Qwen3 with full attention and plain rotary positions; "
-            "give one such as Qwen/Qwen3-1.7B"
+            f"{model}: model_type={raw.get('model_type')!r} is no Qwen3; give one such as Qwen/Qwen3-1.7B"
         )
+    llm, text = qwen3.read(raw, folder), load_text_tokenizer(folder)
     asr = CatASR(
-        replace(
-            _config_of(llm, _markers(text, str(model)), rope["rope_theta"]),
+        ASRConfig(
+            llm=llm.shape,
+            text_vocab_size=llm.vocab_size,
             num_codebooks=num_codebooks,
             codebook_size=codebook_size,
+            tokens=_markers(text, str(model)),
+            tied=llm.tied,
+            rope_theta=llm.rope_theta,
+            max_positions=llm.max_positions,
         )
     )
     trained = Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -48,25 +51,6 @@ def from_qwen3(
     del state["embed_tokens.weight"]
     asr.llm.load_state_dict(state)
     return asr, text
-
-
-def _config_of(llm: Qwen3Config, tokens: ASRTokens, rope_theta: float) -> ASRConfig:
-    assert llm.num_key_value_heads and llm.vocab_size
-    return ASRConfig(
-        llm=TransformerConfig(
-            dim=llm.hidden_size,
-            num_layers=llm.num_hidden_layers,
-            num_heads=llm.num_attention_heads,
-            num_kv_heads=llm.num_key_value_heads,
-            head_dim=llm.head_dim,
-            ffn_dim=llm.intermediate_size,
-        ),
-        text_vocab_size=llm.vocab_size,
-        tokens=tokens,
-        tied=llm.tie_word_embeddings,
-        rope_theta=rope_theta,
-        max_positions=llm.max_position_embeddings,
-    )
 
 
 def _markers(text: TextTokenizer, model: str) -> ASRTokens:

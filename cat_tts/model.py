@@ -1,6 +1,5 @@
 """CAT-TTS: a Temporal Transformer over rows of text and codes, a Depth Transformer inside each frame."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -8,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import Cache, Qwen3Config, Qwen3Model
+from transformers import Cache
 
-from cat_tts import published
+from cat_tts import published, qwen3
 from cat_tts.attention import ATTEND, cache_argument
 from cat_tts.config import TTSConfig
 from cat_tts.depth import DepthTransformer
@@ -68,21 +67,16 @@ class CatTTS(nn.Module):
             "list[nn.Embedding]",
             nn.ModuleList(nn.Embedding(config.codebook_size + 1, dim) for _ in range(config.num_codebooks)),
         )
-        self.temporal = _temporal(config)
+        self.temporal = qwen3.build(
+            config.temporal,
+            rope_theta=config.rope_theta,
+            max_positions=config.max_positions,
+            attention=ATTEND,
+        )
         self.depth = DepthTransformer(config)
         for module in (self.text_embedding, *self.code_embeddings, *self.depth.modules()):
             if isinstance(module, nn.Embedding | nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CatTTS":
-        """The frequencies of the rotary positions stay float32 in a model of half precision: rounded to
-        bfloat16 they are off by a thousandth, at row 1000 by a radian."""
-        rotary = self.temporal.rotary_emb
-        exact = cast("Tensor", rotary.inv_freq)
-        super()._apply(fn, recurse)
-        exact = exact.to(cast("Tensor", rotary.inv_freq).device)
-        rotary.register_buffer("inv_freq", exact, persistent=False)
-        return self
 
     def embed(self, rows: Int[Tensor, "b t c"], depth: int | Int[Tensor, " b"]) -> Float[Tensor, "b t d"]:
         """Eq. 8: text channel plus the first `depth` code columns of every row, or `depth[i]` of sample i."""
@@ -219,31 +213,8 @@ class CatTTS(nn.Module):
         with torch.device("meta"):
             tts = cls(config)
         checkpoint.load_weights(tts, state, folder)
-        rotary = tts.temporal.rotary_emb
-        tts.temporal.rotary_emb = type(rotary)(rotary.config)  # its table is computed, not stored
+        qwen3.compute_rotary(tts.temporal)
         return tts.eval(), load_text_tokenizer(folder)
-
-
-def _temporal(config: TTSConfig) -> Qwen3Model:
-    shape = config.temporal
-    model = Qwen3Model(
-        Qwen3Config(
-            vocab_size=1,
-            hidden_size=shape.dim,
-            num_hidden_layers=shape.num_layers,
-            num_attention_heads=shape.num_heads,
-            num_key_value_heads=shape.num_kv_heads,
-            head_dim=shape.head_dim,
-            intermediate_size=shape.ffn_dim,
-            max_position_embeddings=config.max_positions,
-            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
-            rms_norm_eps=1e-6,
-            attn_implementation=ATTEND,  # pyright: ignore[reportCallIssue]
-        )
-    )
-    # Rows are embedded outside, by `embed`.
-    model.embed_tokens = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
-    return model
 
 
 def _cross_entropy(logits: Float[Tensor, "n v"], target: Int[Tensor, " n"]) -> Float[Tensor, ""]:

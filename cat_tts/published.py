@@ -1,11 +1,13 @@
 """The layout of the published MOSS-TTS-Local-Transformer v1.0: config and tensor names, both ways."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
-from cat_tts.config import ChatTokens, SpecialTokens, TransformerConfig, TTSConfig
+from cat_tts.config import ChatTokens, SpecialTokens, TTSConfig
+from cat_tts.qwen3 import shape_of
 from tokenizer.checkpoint import CheckpointError
 
 _PREFIXES = {
@@ -46,28 +48,19 @@ def _config(raw: Mapping[str, Any]) -> TTSConfig:
             "MOSS-TTS-Local-Transformer v1.0 can be loaded, not the Delay or v1.5 models"
         )
     language = raw["language_config"]
-    heads = {
-        "num_heads": language["num_attention_heads"],
-        "num_kv_heads": language["num_key_value_heads"],
-        "head_dim": language["head_dim"],
-    }
+    temporal = shape_of(language)
     rope = language.get("rope_parameters") or language
     if raw["audio_pad_code"] != raw["audio_vocab_size"]:
         raise CheckpointError(
             f"audio_pad_code={raw['audio_pad_code']} must be audio_vocab_size={raw['audio_vocab_size']}"
         )
     return TTSConfig(
-        temporal=TransformerConfig(
-            dim=language["hidden_size"],
-            num_layers=language["num_hidden_layers"],
-            ffn_dim=language["intermediate_size"],
-            **heads,
-        ),
-        depth=TransformerConfig(
+        temporal=temporal,
+        depth=replace(
+            temporal,
             dim=raw["local_hidden_size"],
             num_layers=raw["local_num_layers"],
             ffn_dim=raw["local_ffn_hidden_size"],
-            **heads,
         ),
         text_vocab_size=language["vocab_size"],
         num_codebooks=raw["n_vq"],

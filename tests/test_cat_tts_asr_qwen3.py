@@ -26,7 +26,7 @@ def test_what_is_no_qwen3_is_refused(tmp_path: Path) -> None:
     write_qwen3(tmp_path, True)
     raw = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**raw, "model_type": "qwen2"}))
-    with pytest.raises(ValueError, match="Qwen2Config is no Qwen3"):
+    with pytest.raises(ValueError, match="model_type='qwen2' is no Qwen3"):
         from_qwen3(tmp_path)
 
 

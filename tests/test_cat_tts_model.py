@@ -277,9 +277,3 @@ def test_paper_is_appendix_c() -> None:
     assert (temporal.dim, temporal.num_layers, temporal.num_heads, temporal.num_kv_heads) == (2048, 28, 16, 8)
     assert (depth.dim, depth.num_layers, depth.ffn_dim) == (1536, 4, 8960)
     assert (config.num_codebooks, config.codebook_size, config.pad_code) == (32, 1024, 1024)
-
-
-def test_rotary_frequencies_stay_exact_in_half_precision() -> None:
-    exact, half = CatTTS(tiny()), CatTTS(tiny()).to(torch.bfloat16)
-    assert half.text_embedding.weight.dtype == torch.bfloat16
-    assert torch.equal(half.temporal.rotary_emb.inv_freq, exact.temporal.rotary_emb.inv_freq)

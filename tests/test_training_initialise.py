@@ -111,8 +111,8 @@ def test_a_model_of_ours_is_taken_whole(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
-        ({"rms_norm_eps": 1e-5}, "rms_norm_eps=1e-05, but the Temporal Transformer has 1e-06"),
-        ({"attention_bias": True}, "attention_bias=True, but the Temporal Transformer has False"),
+        ({"rms_norm_eps": 1e-5}, "rms_norm_eps=1e-05, but the models here have 1e-06"),
+        ({"attention_bias": True}, "attention_bias=True, but the models here have False"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "rope_type='yarn': only unscaled"),
         ({"head_dim": "gone"}, r"config\.json of a Qwen3 model lacks 'head_dim'"),
         ({"vocab_size": 500}, "the tokenizer has 621 ids, the model 500"),

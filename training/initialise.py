@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from cat_tts import CatTTS
-from cat_tts.config import ChatTokens, SpecialTokens, TransformerConfig, TTSConfig
+from cat_tts import CatTTS, qwen3
+from cat_tts.config import ChatTokens, SpecialTokens, TTSConfig
 from cat_tts.text import HuggingFaceText, TextTokenizer, load_text_tokenizer
 from tokenizer import checkpoint
 
@@ -21,12 +20,6 @@ SPECIAL = {
 }
 CHAT = {"im_start": "<|im_start|>", "im_end": "<|im_end|>", "user_slot": "<|vision_pad|>"}
 """What the published model took of Qwen3's vocabulary for its own ends; no text becomes them."""
-_EXPECTED = {
-    "attention_bias": False,
-    "hidden_act": "silu",
-    "rms_norm_eps": 1e-6,
-    "use_sliding_window": False,
-}
 
 
 def initialise(
@@ -40,11 +33,8 @@ def initialise(
     """
     folder = checkpoint.local_folder(source)
     raw = checkpoint.read_json(folder / checkpoint.CONFIG)
-    if raw.get("model_type") == "qwen3":
-        try:
-            config, text = _config(raw, shape, folder)
-        except KeyError as error:
-            raise ValueError(f"{folder / checkpoint.CONFIG} of a Qwen3 model lacks {error}") from None
+    if qwen3.is_qwen3(raw):
+        config, text = _config(qwen3.read(raw, folder), shape, folder)
         config = replace(config, num_codebooks=num_codebooks, codebook_size=codebook_size)
         return _from_qwen3(config, checkpoint.read_weights(folder), folder), text
     model, text = CatTTS.from_pretrained(folder)
@@ -57,34 +47,20 @@ def initialise(
     return model.float().train(), text
 
 
-def _config(raw: Mapping[str, Any], shape: TTSConfig, folder: Path) -> tuple[TTSConfig, HuggingFaceText]:
-    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    if rope.get("rope_type", "default") != "default":
-        raise ValueError(f"{folder}: rope_type={rope['rope_type']!r}: only unscaled positions can be taken")
-    for name, wanted in _EXPECTED.items():
-        if raw.get(name, wanted) != wanted:
-            raise ValueError(f"{folder}: {name}={raw[name]!r}, but the Temporal Transformer has {wanted!r}")
+def _config(trained: qwen3.Trained, shape: TTSConfig, folder: Path) -> tuple[TTSConfig, HuggingFaceText]:
     text = load_text_tokenizer(folder)
     if not isinstance(text, HuggingFaceText):
         raise ValueError(f"{folder} holds no tokenizer.json: copy it from the Qwen3 model beside the weights")
-    if text.vocab_size > raw["vocab_size"]:
-        raise ValueError(f"{folder}: the tokenizer has {text.vocab_size} ids, the model {raw['vocab_size']}")
-    temporal = TransformerConfig(
-        dim=raw["hidden_size"],
-        num_layers=raw["num_hidden_layers"],
-        num_heads=raw["num_attention_heads"],
-        num_kv_heads=raw["num_key_value_heads"],
-        head_dim=raw["head_dim"],
-        ffn_dim=raw["intermediate_size"],
-    )
+    if text.vocab_size > trained.vocab_size:
+        raise ValueError(f"{folder}: the tokenizer has {text.vocab_size} ids, the model {trained.vocab_size}")
     return replace(
         shape,
-        temporal=temporal,
-        text_vocab_size=raw["vocab_size"],
+        temporal=trained.shape,
+        text_vocab_size=trained.vocab_size,
         tokens=SpecialTokens(**{name: _id(text, token, folder) for name, token in SPECIAL.items()}),
         chat=shape.chat and ChatTokens(**{name: _id(text, token, folder) for name, token in CHAT.items()}),
-        rope_theta=rope.get("rope_theta", raw.get("rope_theta", 1_000_000.0)),
-        max_positions=raw["max_position_embeddings"],
+        rope_theta=trained.rope_theta,
+        max_positions=trained.max_positions,
     ), text
 
 
