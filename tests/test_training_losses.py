@@ -137,8 +137,8 @@ def test_features_of_real_audio_get_no_gradient() -> None:
 
 
 def test_weights_are_the_paper_s() -> None:
-    names = ("semantic", "mel", "commitment", "codebook", "adversarial", "feature")
-    assert tuple(asdict(LossWeights()).items()) == tuple(zip(names, (20, 15, 0.25, 1, 1, 2), strict=True))
+    names = ("semantic", "mel", "commitment", "codebook", "adversarial", "feature", "spectral")
+    assert tuple(asdict(LossWeights()).items()) == tuple(zip(names, (20, 15, 0.25, 1, 1, 2, 0), strict=True))
 
 
 def test_weighted_sum_by_hand() -> None:
@@ -149,14 +149,15 @@ def test_weighted_sum_by_hand() -> None:
 
 @pytest.mark.parametrize("off", list(asdict(LossWeights())))
 def test_weight_of_0_removes_exactly_its_gradient(off: str) -> None:
-    names = list(asdict(LossWeights()))
+    all_on = LossWeights(spectral=10.0)
+    names = list(asdict(all_on))
     shared = torch.randn(4, requires_grad=True)
     own = {name: torch.randn(4, requires_grad=True) for name in names}
     losses = {name: (shared * own[name]).sin().sum() for name in names}
-    weighted_sum(losses, replace(LossWeights(), **{off: 0.0})).backward()
+    weighted_sum(losses, replace(all_on, **{off: 0.0})).backward()
     rest = {name: loss for name, loss in losses.items() if name != off}
     losses = {name: (shared * own[name]).sin().sum() for name in rest}
-    (without,) = torch.autograd.grad(weighted_sum(losses, LossWeights()), shared)
+    (without,) = torch.autograd.grad(weighted_sum(losses, all_on), shared)
     assert shared.grad is not None and torch.equal(shared.grad, without)
     for name, parameter in own.items():
         assert parameter.grad is not None and bool((parameter.grad == 0).all()) == (name == off)

@@ -275,9 +275,9 @@ def test_mistakes_end_with_one_line(
         (["tiny", "--data", lacking, "--run", run], "lacking.jsonl:1 lacks duration, speaker"),
         (["tiny", "--data", tmp_path / "none.jsonl", "--run", run], "none.jsonl"),
         (["tiny", "--data", silent, "--run", run], "no clip has a text"),
-        (["mini", "--data", corpus, "--run", run, "--init", codec], "config.encoder.0.dim is 16, not 128"),
+        (["mini", "--data", corpus, "--run", run, "--init", codec], "config.encoder.0.dim is 16, not 320"),
         (["tiny", "--data", corpus, "--run", run, "--init", tmp_path], "config.json: missing"),
-        (["mini", "--data", corpus, "--run", uninterrupted], "shape.model.encoder.0.dim is 16, not 128"),
+        (["mini", "--data", corpus, "--run", uninterrupted], "shape.model.encoder.0.dim is 16, not 320"),
         (["tiny", "--data", corpus, "--run", uninterrupted, "--seed", 1], "seed is 0, not 1"),
     ):
         assert complaint in refused(capsys, *arguments)

@@ -169,12 +169,15 @@ def scaled(hidden: int) -> TokenizerConfig:
 
 
 def mini() -> TokenizerConfig:
-    """The embedded default: small enough to learn on a CPU and to run many times faster than real time."""
+    """The embedded default: small enough to learn on a CPU and to run many times faster than real time.
+
+    Its outer stages are as wide as its inner ones: a patch of 240 samples passes whole, and bands beside it.
+    """
     return mirrored(
         patches=(240, 2, 2, 2),
-        dims=(128, 160, 224, 320),
+        dims=(320, 192, 256, 320),
         layers=(1, 1, 2, 4),
-        ffn_dims=(512, 640, 896, 1280),
+        ffn_dims=(1280, 768, 1024, 1280),
         head_dim=32,
         code_dim=256,
         quantizer=QuantizerConfig(num_codebooks=12, dim=128),

@@ -1,4 +1,4 @@
-"""The tokenizer and the semantic head as the one module that training runs, and how it is run."""
+"""The tokenizer and its heads as the one module that training runs, and how it is run."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -13,17 +13,21 @@ from tokenizer import AudioTokenizer
 from tokenizer.transformer import Layer
 from training.discriminators import Discriminators, Judgement
 from training.semantic import SemanticHead
+from training.spectral import SpectralHead
 
 
 class Rebuilt(NamedTuple):
     """What a step's losses are made of; a tuple, so that wrappers of modules see its tensors."""
 
-    audio: Float[Tensor, "b s"]
+    audio: Float[Tensor, "b s"] | None
+    """None while there is no decoder to train."""
     codes: Int[Tensor, "b t k"]
     commitment: Float[Tensor, ""]
     codebook: Float[Tensor, ""]
     semantic: Float[Tensor, ""] | None
     """Cross-entropy summed over the texts of this process's items; None without a semantic head."""
+    spectral: Float[Tensor, ""] | None
+    """None without a spectral head."""
 
 
 class Joint(nn.Module):
@@ -33,9 +37,16 @@ class Joint(nn.Module):
     """The quantizer's output in the last pass, to ask for gradients at it: wrappers may return a copy of what
     a pass returns, through which no loss was computed."""
 
-    def __init__(self, tokenizer: AudioTokenizer, head: SemanticHead | None) -> None:
+    def __init__(
+        self,
+        tokenizer: AudioTokenizer,
+        head: SemanticHead | None,
+        spectral: SpectralHead | None = None,
+        silent: bool = False,
+    ) -> None:
+        """`silent` leaves the decoder out."""
         super().__init__()
-        self.tokenizer, self.head = tokenizer, head
+        self.tokenizer, self.head, self.spectral, self.silent = tokenizer, head, spectral, silent
         # what FSDP2 gathers one at a time, under the name at which Accelerate looks
         self._no_split_modules = ["Layer"] if head is None else ["Layer", "Qwen2DecoderLayer"]
 
@@ -55,7 +66,7 @@ class Joint(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             quantized = self.tokenizer.quantizer(self.tokenizer.latents(audio), depth)
         self.latents = quantized.latents
-        rebuilt = self.tokenizer.synthesize(quantized.latents)
+        rebuilt = None if self.silent else self.tokenizer.synthesize(quantized.latents)
         semantic = None
         if self.head is not None:
             semantic = self.head(quantized.latents, frames, tasks, texts).total
@@ -65,6 +76,7 @@ class Joint(nn.Module):
             quantized.commitment_loss,
             quantized.codebook_loss,
             semantic,
+            None if self.spectral is None else self.spectral(quantized.latents, audio),
         )
 
 

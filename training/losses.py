@@ -26,6 +26,8 @@ class LossWeights:
     codebook: float = 1.0
     adversarial: float = 1.0
     feature: float = 2.0
+    spectral: float = 0.0
+    """Not the paper's: of spectra that a head reads from the codes, see training.spectral."""
 
     def __post_init__(self) -> None:
         for name, weight in asdict(self).items():

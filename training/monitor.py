@@ -137,11 +137,14 @@ def validate(joint: Joint, mel: MultiScaleMelLoss, clips: Sequence[Clip]) -> dic
             torch.tensor([TASKS.index(clip.task)], device=device),
             [text],
         )
-        distances.append(mel(rebuilt.audio, audio).item())
+        heard = rebuilt.spectral if rebuilt.audio is None else mel(rebuilt.audio, audio)
+        assert heard is not None, "neither audio nor spectra"
+        distances.append(heard.item())
         if rebuilt.semantic is not None and text:
             total, tokens = total + rebuilt.semantic.item(), tokens + len(text) + 1
     semantic = {"validation/loss/semantic": total / tokens} if tokens else {}
-    return {"validation/loss/mel": sum(distances) / len(distances), **semantic}
+    name = "spectral" if joint.silent else "mel"
+    return {f"validation/loss/{name}": sum(distances) / len(distances), **semantic}
 
 
 def codebooks_in_use(used: Int[Tensor, "k v"]) -> list[tuple[float, float]]:

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from tokenizer import AudioTokenizer
+from training import filter_bank
 from training.average import Average, hollow
 from training.discriminators import Discriminators
 from training.joint import Joint, checkpoint_layers, compile_layers
@@ -23,6 +24,7 @@ from training.recipes import FIXED, TokenizerTraining
 from training.run import first_difference, keep_settings, resume_state
 from training.segments import Segments
 from training.semantic import SemanticHead
+from training.spectral import SpectralHead
 
 BETAS = (0.8, 0.99)
 
@@ -69,7 +71,8 @@ def build(options: TokenizerTraining) -> Parts:
     set_seed(options.seed)
     model, config = _tokenizer(options), options.shape.model
     judge = Discriminators(options.shape.discriminators)
-    bare = Joint(model, _semantic_head(options))
+    spectral = SpectralHead(config) if options.weights.spectral > 0 else None
+    bare = Joint(model, _semantic_head(options), spectral, silent=options.trainable == "encoder")
     data = Segments(
         clips,
         options.batches,
@@ -80,14 +83,16 @@ def build(options: TokenizerTraining) -> Parts:
         rank=accelerator.process_index,
         world=accelerator.num_processes,
     )
+    if options.filter_bank:
+        filter_bank.install(model, data[0].audio)
     monitor = Monitor(options.run, config)
     settings = TypeAdapter(TokenizerTraining).dump_python(options, mode="json")
     with accelerator.main_process_first():
         keep_settings(options.run, settings, FIXED)
 
-    if options.trainable == "decoder":
+    if options.trainable in ("decoder", "encoder"):
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name.startswith("decoder."))
+            parameter.requires_grad_(name.startswith("decoder.") == (options.trainable == "decoder"))
     shell = hollow(bare)
     if options.hardware.precision == "bf16":
         for module in (bare, judge):

@@ -95,9 +95,11 @@ class TokenizerTraining:
     steps: int
     adversarial_from: int | None
     """The step at which the discriminators join; None: never."""
-    trainable: Literal["full", "partial", "decoder"] = "full"
+    trainable: Literal["full", "partial", "decoder", "encoder"] = "full"
     """partial keeps encoder and quantizer, and so what codes mean, from `adversarial_from` on (Figure 4);
-    decoder keeps them from the first step on."""
+    decoder keeps them from the first step on; encoder leaves the decoder out, which costs more than half."""
+    filter_bank: bool = False
+    """Start with an encoder that hears like a filter bank, see training.filter_bank."""
     save_every: int = 500
     seed: int = 0
     mel_windows: tuple[int, ...] = WINDOWS
@@ -115,6 +117,13 @@ class TokenizerTraining:
             raise ValueError(f"steps={self.steps}, save_every={self.save_every}: give numbers from 1 on")
         if self.trainable == "partial" and self.adversarial_from is None:
             raise ValueError("trainable=partial freezes from adversarial_from on: give that step, or decoder")
+        if self.trainable == "encoder" and (self.adversarial_from is not None or not self.weights.spectral):
+            raise ValueError(
+                "trainable=encoder makes no audio: give adversarial_from=None, "
+                "and weights.spectral to learn from"
+            )
+        if self.filter_bank and self.init is not None:
+            raise ValueError(f"filter_bank would overwrite what {self.init} has learnt: give one of the two")
 
 
 FIXED = ("seed", "shape", "batches", "mel_windows")

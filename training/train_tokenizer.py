@@ -47,15 +47,15 @@ def train(options: TokenizerTraining) -> AudioTokenizer:
             values: dict[str, float | Tensor] = {}
 
             rebuilt = parts.joint(batch.audio, batch.frames, batch.depth, batch.tasks, batch.texts, frozen)
-            losses = {
-                "mel": parts.mel(rebuilt.audio, batch.audio),
-                "commitment": rebuilt.commitment,
-                "codebook": rebuilt.codebook,
-            }
+            losses = {"commitment": rebuilt.commitment, "codebook": rebuilt.codebook}
+            if rebuilt.audio is not None:
+                losses["mel"] = parts.mel(rebuilt.audio, batch.audio)
+            if rebuilt.spectral is not None:
+                losses["spectral"] = rebuilt.spectral
             tokens = total_over_processes(accelerator, batch.tokens)
             if rebuilt.semantic is not None:  # a mean over the tokens of all processes, whoever has how many
                 losses["semantic"] = rebuilt.semantic * accelerator.num_processes / max(1, tokens)
-            if adversarial:
+            if adversarial and rebuilt.audio is not None:
                 verdicts = parts.discriminators(torch.cat([batch.audio, rebuilt.audio.detach()]))
                 loss = discriminator_loss(*halves(verdicts))
                 rise = min(1.0, (done - start) / max(1, rates.warmup))
@@ -82,12 +82,13 @@ def train(options: TokenizerTraining) -> AudioTokenizer:
                 raise FloatingPointError(f"step {step}: the loss is {total.item()}; lower the learning rate")
             monitor.add(logged, batch, rebuilt.codes)
             progress.update()
-            progress.set_postfix(mel=f"{logged['train/loss/mel']:.3f}", refresh=False)
+            heard = "spectral" if rebuilt.audio is None else "mel"
+            progress.set_postfix({heard: f"{logged[f'train/loss/{heard}']:.3f}"}, refresh=False)
             if done % options.monitor.every == 0:
                 monitor.log(accelerator, done)
             stopping = total_over_processes(accelerator, int(stop.asked)) > 0
             scheduled = done % options.save_every == 0 or done == options.steps
-            sampling = done % options.monitor.samples_every == 0
+            sampling = done % options.monitor.samples_every == 0 and rebuilt.audio is not None
             result = parts.average.module() if sampling or scheduled or stopping else None
             if result is not None and accelerator.is_main_process:
                 if sampling:
