@@ -165,3 +165,15 @@ def test_float32_whatever_autocast_says() -> None:
         torch.testing.assert_close(vq.decode(plain.codes), plain.latents)
     torch.testing.assert_close(cast.latents, plain.latents, atol=0, rtol=0)
     assert cast.latents.dtype == torch.float32
+
+
+def test_a_new_codebook_takes_out_of_the_residual_what_it_gives_back() -> None:
+    """Of a residual, what project_out(project_in(x)) leaves is orthogonal to what it takes."""
+    vq, x = (
+        ResidualVQ(QuantizerConfig(num_codebooks=3, codebook_dim=4, dim=12), code_dim=12),
+        torch.randn(5, 12),
+    )
+    taken = [layer.project_out(layer.project_in(x)) for layer in vq.layers]
+    torch.testing.assert_close(sum(taken), x)  # three subspaces of four dimensions
+    for part in taken:
+        torch.testing.assert_close((part * (x - part)).sum(-1), torch.zeros(5), atol=1e-5, rtol=0)

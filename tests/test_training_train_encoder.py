@@ -52,8 +52,8 @@ def test_validation_hears_spectra(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(corpus: Path, tmp_path: Path) -> None:
-    train(options(tmp_path / "whole", corpus, steps=4))
-    with terminated_at(2):
-        train(options(tmp_path / "parts", corpus, steps=4))
-    train(options(tmp_path / "parts", corpus, steps=4))
+    train(options(tmp_path / "whole", corpus, steps=14, revive=True))
+    with terminated_at(11):
+        train(options(tmp_path / "parts", corpus, steps=14, revive=True))
+    train(options(tmp_path / "parts", corpus, steps=14, revive=True))
     assert_equal(saved_state(tmp_path / "whole"), saved_state(tmp_path / "parts"))

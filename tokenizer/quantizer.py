@@ -20,6 +20,8 @@ class Quantized:
     latents: Float[Tensor, "b t d"]
     """Forward: the sum of the chosen codebook rows; backward: the identity (straight-through)."""
     codes: Int[Tensor, "b t k"]
+    low: Float[Tensor, "b t k l"]
+    """What each codebook was asked for, without gradient."""
     commitment_loss: Float[Tensor, ""]
     codebook_loss: Float[Tensor, ""]
 
@@ -49,6 +51,22 @@ class ResidualVQ(nn.Module):
             nn.ModuleList(VectorQuantizer(config) for _ in range(config.num_codebooks)),
         )
         self.project_out = weight_norm(nn.Linear(config.dim, code_dim))
+        self._face()
+
+    @torch.no_grad()
+    def _face(self) -> None:
+        """Give each codebook a subspace of its own as long as there are some, and projections that take out
+        of the residual what they put back: the rest then shrinks from the first step on."""
+        first = self.layers[0].codebook.weight
+        dim, low = self.project_in.bias.shape[0], first.shape[1]
+        directions = nn.init.orthogonal_(first.new_empty(dim, dim))
+        for k, layer in enumerate(self.layers):
+            rows = directions[[(k * low + i) % dim for i in range(low)]]
+            for projection, weight in ((layer.project_in, rows), (layer.project_out, rows.T)):
+                gain, direction = weight.norm(dim=1, keepdim=True), weight
+                projection.get_parameter("parametrizations.weight.original0").copy_(gain)
+                projection.get_parameter("parametrizations.weight.original1").copy_(direction)
+                projection.get_parameter("bias").zero_()
 
     def forward(self, x: Float[Tensor, "b t d"], depth: Int[Tensor, " b"] | None = None) -> Quantized:
         """Quantise; sample i is rebuilt from its first `depth[i]` codebooks only (all when None).
@@ -61,7 +79,7 @@ class ResidualVQ(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             residual = self.project_in(x.float())
             total = torch.zeros_like(residual)
-            codes, commitment, codebook = [], residual.new_zeros(()), residual.new_zeros(())
+            codes, lows, commitment, codebook = [], [], residual.new_zeros(()), residual.new_zeros(())
             for k, layer in enumerate(self.layers):
                 used = (k < depth).float()[:, None, None]
                 low = layer.project_in(residual)
@@ -72,7 +90,9 @@ class ResidualVQ(nn.Module):
                 out = layer.project_out(low + (row - low).detach())
                 total, residual = total + used * out, residual - out
                 codes.append(code)
-            return Quantized(self.project_out(total), torch.stack(codes, -1), commitment, codebook)
+                lows.append(low.detach())
+            found = torch.stack(codes, -1), torch.stack(lows, -2)
+            return Quantized(self.project_out(total), *found, commitment, codebook)
 
     def encode(self, x: Float[Tensor, "b t d"], depth: int) -> Int[Tensor, "b t k"]:
         """Codes of the first `depth` codebooks: exactly the first columns of the full encoding."""

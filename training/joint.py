@@ -22,6 +22,8 @@ class Rebuilt(NamedTuple):
     audio: Float[Tensor, "b s"] | None
     """None while there is no decoder to train."""
     codes: Int[Tensor, "b t k"]
+    low: Float[Tensor, "b t k l"]
+    """What the codes stand for."""
     commitment: Float[Tensor, ""]
     codebook: Float[Tensor, ""]
     semantic: Float[Tensor, ""] | None
@@ -73,6 +75,7 @@ class Joint(nn.Module):
         return Rebuilt(
             rebuilt,
             quantized.codes,
+            quantized.low,
             quantized.commitment_loss,
             quantized.codebook_loss,
             semantic,

@@ -21,6 +21,7 @@ from training.manifest import Clip, read_manifest
 from training.monitor import VALIDATION_SECONDS, Monitor
 from training.processes import ignore_signals, lower_precision, replicate, start
 from training.recipes import FIXED, TokenizerTraining
+from training.revival import Revival
 from training.run import first_difference, keep_settings, resume_state
 from training.segments import Segments
 from training.semantic import SemanticHead
@@ -50,6 +51,7 @@ class Parts:
     mel: MultiScaleMelLoss
     loader: DataLoader
     monitor: Monitor
+    revival: Revival | None
     samples: list[Clip]
     validation: list[Clip]
 
@@ -118,6 +120,9 @@ def build(options: TokenizerTraining) -> Parts:
             judge.parameters(), rates.discriminator_learning_rate, betas=BETAS, weight_decay=0.0, fused=True
         ),
     )
+    revival = Revival(model.quantizer, accelerator, options.seed) if options.revive else None
+    if revival is not None:
+        accelerator.register_for_checkpointing(revival)
     first = resume_state(accelerator, options.run)
     if options.monitor.tensorboard and accelerator.is_main_process:
         monitor.open_tensorboard(first)
@@ -141,6 +146,7 @@ def build(options: TokenizerTraining) -> Parts:
             worker_init_fn=ignore_signals,
         ),
         monitor=monitor,
+        revival=revival,
         samples=(validation or clips)[:2],
         validation=validation,
     )

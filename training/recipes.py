@@ -100,6 +100,9 @@ class TokenizerTraining:
     decoder keeps them from the first step on; encoder leaves the decoder out, which costs more than half."""
     filter_bank: bool = False
     """Start with an encoder that hears like a filter bank, see training.filter_bank."""
+    revive: bool = False
+    """Move codebook rows that are not used to where they would be, while the learning rate is at its height;
+    see training.revival."""
     save_every: int = 500
     seed: int = 0
     mel_windows: tuple[int, ...] = WINDOWS
@@ -150,6 +153,7 @@ def mini() -> TokenizerTraining:
         optimizer=OptimizerConfig(
             learning_rate=2e-3, discriminator_learning_rate=5e-4, warmup=150, decay=0.25, ema=0.998
         ),
+        revive=True,
         batches=BatchConfig(batch_seconds=10.24, crop_seconds=0.64, utterances=0.25),
         hardware=HardwareConfig(precision="fp32"),
     )
@@ -167,6 +171,7 @@ def small() -> TokenizerTraining:
         optimizer=OptimizerConfig(
             learning_rate=1e-3, discriminator_learning_rate=5e-4, warmup=300, decay=0.25, ema=0.999
         ),
+        revive=True,
         batches=BatchConfig(batch_seconds=64.0, crop_seconds=1.28),
         hardware=HardwareConfig(precision="bf16", workers=8),
     )

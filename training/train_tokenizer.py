@@ -70,6 +70,8 @@ def train(options: TokenizerTraining) -> AudioTokenizer:
             total, rate = weighted_sum(losses, weights), rates.learning_rate * factor
             values["train/lr"] = rate
             values["train/grad_norm"] = _update(parts, parts.optimizer, total, rate, rates.clip)
+            if parts.revival is not None and factor == 1 and not frozen:
+                parts.revival.update(done, rebuilt.codes, rebuilt.low)
             parts.average.update()
 
             values |= {f"train/loss/{name}": loss for name, loss in losses.items()}
