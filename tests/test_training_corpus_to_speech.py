@@ -70,7 +70,7 @@ def test_twenty_utterances_become_a_model_that_speaks_at_two_depths(
     assert_equal(saved_state(run), saved_state(whole))
     *steps, end = (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines())
     assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]  # it did go on, and not begin again
-    assert end["validation/loss/codes"] < 0.92 * math.log(33)  # of 32 codes and the pad code
+    assert end["validation/loss/codes"] < 0.96 * math.log(33)  # of 32 codes and the pad code
 
     made, clip = tmp_path / "made", next(clip for clip in clips if clip.language == "en")
     bundle.main([str(made), "--tokenizer", str(codec), "--tts", str(run / "model")])

@@ -29,7 +29,7 @@ def human(tmp_path: Path) -> Path:
 
 def test_a_payload_arrives_whole_in_pieces(texts: Path, human: Path, tmp_path: Path) -> None:
     made = make(tmp_path / "payload", hours=0.01, kokoro=None, human=[human], texts=texts)
-    assert made == Payload(hours=0.01, lines=13, speakers=41, seed=0, teacher="hibari")
+    assert made == Payload(hours=0.01, lines=13, speakers=400, seed=0, teacher="hibari")
     cut(tmp_path / "payload", tmp_path / "pieces", 10_000)
     folder = join(tmp_path / "pieces", tmp_path / "there")
     assert read(folder) == made and teacher_of(folder, "cuda") == ["--teacher", "hibari"]

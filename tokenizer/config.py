@@ -180,7 +180,7 @@ def mini() -> TokenizerConfig:
         ffn_dims=(1280, 768, 1024, 1280),
         head_dim=32,
         code_dim=256,
-        quantizer=QuantizerConfig(num_codebooks=12, dim=64),
+        quantizer=QuantizerConfig(num_codebooks=12, dim=32),
         layer_scale=0.1,
     )
 
