@@ -51,15 +51,14 @@ class ResidualVQ(nn.Module):
             nn.ModuleList(VectorQuantizer(config) for _ in range(config.num_codebooks)),
         )
         self.project_out = weight_norm(nn.Linear(config.dim, code_dim))
-        self._face()
+        self._face(config)
 
     @torch.no_grad()
-    def _face(self) -> None:
+    def _face(self, config: QuantizerConfig) -> None:
         """Give each codebook a subspace of its own as long as there are some, and projections that take out
         of the residual what they put back: the rest then shrinks from the first step on."""
-        first = self.layers[0].codebook.weight
-        dim, low = self.project_in.bias.shape[0], first.shape[1]
-        directions = nn.init.orthogonal_(first.new_empty(dim, dim))
+        dim, low = config.dim, config.codebook_dim
+        directions = nn.init.orthogonal_(torch.empty(dim, dim))
         for k, layer in enumerate(self.layers):
             rows = directions[[(k * low + i) % dim for i in range(low)]]
             for projection, weight in ((layer.project_in, rows), (layer.project_out, rows.T)):

@@ -45,7 +45,7 @@ def install(tokenizer: AudioTokenizer, audio: Float[Tensor, "b s"]) -> None:
             f"dim={stage.config.dim}, ffn_dim={stage.config.ffn_dim}: choose another preset"
         )
     transform = cosines(patch)
-    stage.project_in.weight[:patch] = LOUDNESS * transform
+    stage.project_in.get_parameter("weight")[:patch] = LOUDNESS * transform
     waves = windowed_waves(bands * FREQUENCIES, patch, tokenizer.config.sample_rate)
     weights = torch.stack([waves, -waves], 1).flatten(0, 1) @ transform.T
     patches = audio.reshape(-1, patch)

@@ -4,6 +4,8 @@ With batches as small as one machine's, most rows of a codebook are never the ne
 codes then carry a quarter of their bits. The paper's batches of 1,536 items need no such help.
 """
 
+from typing import cast
+
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
@@ -42,11 +44,11 @@ class Revival:
         count, size = self.shares.shape
         places = codes.flatten(0, -2).cpu() + size * torch.arange(count)
         chosen = torch.bincount(places.flatten(), minlength=count * size).view(count, size).float()
-        chosen = self.accelerator.reduce(chosen.to(self.accelerator.device), "sum").cpu()
+        chosen = cast(Tensor, self.accelerator.reduce(chosen.to(self.accelerator.device), "sum")).cpu()
         self.shares.lerp_(chosen * size / chosen.sum(1, keepdim=True), 1 - MEMORY)
         if step % EVERY:
             return
-        low = broadcast(low.contiguous()).flatten(0, -3)
+        low = cast(Tensor, broadcast(low.contiguous())).flatten(0, -3)
         draw = torch.Generator().manual_seed(key(self.seed, step))
         for shares, codebook, vectors in zip(self.shares, self.codebooks, low.unbind(1), strict=True):
             unused = (shares < UNUSED).nonzero().squeeze(1)
