@@ -88,7 +88,7 @@ def test_joins_do_not_click(synthesizer: Synthesizer, prompt_file: Path) -> None
     assert start == len(reading.audio)
 
 
-@pytest.mark.parametrize(("seed", "attempts"), [(0, 1), (3, 2)])
+@pytest.mark.parametrize(("seed", "attempts"), [(3, 1), (0, 2)])
 def test_retries(hesitant: Synthesizer, prompt_file: Path, seed: int, attempts: int) -> None:
     """The first attempt that ends is heard; its seed makes the same take alone."""
     reading = read(hesitant, "go", prompt_file, WORDS, Delivery(depth=2, seed=seed))
@@ -117,10 +117,10 @@ def test_a_limit_that_was_asked_for_is_no_failure(hesitant: Synthesizer, prompt_
 
 def test_drafts(synthesizer: Synthesizer, prompt_file: Path) -> None:
     """What is heard is the best of several drafts, mastered."""
-    delivery = Delivery(seed=2, drafts=3, draft_depth=2)
+    delivery = Delivery(seed=0, drafts=3, draft_depth=2)
     (passage,) = read(synthesizer, "Dogs sleep.", prompt_file, WORDS, delivery).passages
     drafts = [
-        synthesizer.take("Dogs sleep.", prompt_file, WORDS, depth=2, seed=derived_seed(2, n))
+        synthesizer.take("Dogs sleep.", prompt_file, WORDS, depth=2, seed=derived_seed(0, n))
         for n in range(3)
     ]
     best = max(drafts, key=plausibility)
