@@ -5,7 +5,7 @@ from training.speakers import Speaker
 from training.teacher_hibari import coloured, pitched
 
 PLAIN = Speaker(name="plain", alpha=1.0, speed=1.0)
-LOW = Speaker(name="low", alpha=0.8, speed=1.0, pitch=100.0, melody=2.0, tilt=6.0, accent=(1200.0, 3.0))
+LOW = Speaker(name="low", alpha=0.8, speed=1.0, pitch=100.0, melody=2.0, tilt=6.0, band=(1200.0, 3.0))
 
 
 def test_a_speaker_without_a_pitch_keeps_the_teachers() -> None:

@@ -8,9 +8,11 @@ those of the transform, receive the mean of a band.
 
 import math
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 
 from tokenizer import AudioTokenizer
 
@@ -71,8 +73,8 @@ def cosines(size: int) -> Float[Tensor, "s s"]:
 
 def windowed_waves(count: int, size: int, sample_rate: int) -> Float[Tensor, "2*n s"]:
     """Cosine and sine of `count` frequencies under a Hann window, evenly spaced on the mel scale."""
-    low, high = (2595 * math.log10(1 + hertz / 700) for hertz in (LOWEST, HIGHEST * sample_rate / 2))
-    hertz = 700 * (10 ** (torch.linspace(low, high, count) / 2595) - 1)
+    low, high = (hertz_to_mel(hertz) for hertz in (LOWEST, HIGHEST * sample_rate / 2))
+    hertz = torch.from_numpy(mel_to_hertz(np.linspace(low, high, count))).float()
     angle = 2 * math.pi * hertz[:, None] * torch.arange(size) / sample_rate
     window = torch.hann_window(size + 2)[1:-1]
     return torch.stack([angle.cos(), angle.sin()], 1).flatten(0, 1) * window

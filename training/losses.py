@@ -48,6 +48,20 @@ def weighted_sum(losses: Mapping[str, Float[Tensor, ""]], weights: LossWeights) 
     return torch.stack([known[name] * loss.float() for name, loss in losses.items()]).sum()
 
 
+def mel_filters(sample_rate: int, window: int, mels: int) -> Float[Tensor, "f m"]:
+    """Slaney's filters from the bins of a window to `mels` bands, over all frequencies."""
+    filters = mel_filter_bank(
+        num_frequency_bins=window // 2 + 1,
+        num_mel_filters=mels,
+        min_frequency=0.0,
+        max_frequency=sample_rate / 2,
+        sampling_rate=sample_rate,
+        norm="slaney",
+        mel_scale="slaney",
+    )
+    return torch.from_numpy(filters).float()
+
+
 class MultiScaleMelLoss(nn.Module):
     """L1 distance of log10 mel spectrograms, summed over scales (paper eq. 4, with DAC's ladder of mels).
 
@@ -59,16 +73,8 @@ class MultiScaleMelLoss(nn.Module):
         super().__init__()
         self.windows = windows
         for window in windows:
-            filters = mel_filter_bank(
-                num_frequency_bins=window // 2 + 1,
-                num_mel_filters=window * 5 // 32,
-                min_frequency=0.0,
-                max_frequency=sample_rate / 2,
-                sampling_rate=sample_rate,
-                norm="slaney",
-                mel_scale="slaney",
-            )
-            self.register_buffer(f"filters_{window}", torch.from_numpy(filters).float(), persistent=False)
+            filters = mel_filters(sample_rate, window, window * 5 // 32)
+            self.register_buffer(f"filters_{window}", filters, persistent=False)
             self.register_buffer(f"hann_{window}", torch.hann_window(window), persistent=False)
 
     def log_mel(self, audio: Float[Tensor, "b s"], window: int) -> Float[Tensor, "b t m"]:

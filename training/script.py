@@ -68,8 +68,8 @@ def read_script(path: Path) -> Iterator[Line]:
                         name: tuple((voice, weight) for voice, weight in given[name])
                         for name in ("timbre", "prosody")
                     }
-                    accent = tuple(given["accent"])
-                    speakers[given["name"]] = Speaker(**{**given, **blends, "accent": accent})
+                    band = tuple(given["band"])
+                    speakers[given["name"]] = Speaker(**{**given, **blends, "band": band})
                     given = given["name"]
                 yield Line(**{**fields, "speaker": speakers[given]})
             except (KeyError, TypeError, ValueError) as error:

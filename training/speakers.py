@@ -43,7 +43,7 @@ class Speaker:
     """Exponent of the pitch's ratio to its mean: 0 is a monotone."""
     tilt: float = 0.0
     """Decibels that two octaves gain over the ones below them."""
-    accent: tuple[float, float] = (1000.0, 0.0)
+    band: tuple[float, float] = (1000.0, 0.0)
     """Hz and decibels of an octave that is louder or softer."""
     breath: float = 0.0
     """How much louder the noise in the voice is, in nepers."""
@@ -72,7 +72,7 @@ def _hibari_speaker(number: int, draw: np.random.Generator) -> Speaker:
         melody=round(float(draw.uniform(0.7, 1.4)), 2),
         speed=round(float(draw.uniform(0.85, 1.2)), 2),
         tilt=round(float(draw.uniform(-6, 6)), 1),
-        accent=(round(float(draw.uniform(500, 3500))), round(float(draw.uniform(-4, 4)), 1)),
+        band=(round(float(draw.uniform(500, 3500))), round(float(draw.uniform(-4, 4)), 1)),
         breath=round(float(draw.uniform(-0.4, 0.7)), 2),
     )
 

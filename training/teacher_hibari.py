@@ -1,6 +1,6 @@
-"""The one-voice teacher `hibari-tts` (Apache-2.0; distilled from Kokoro-82M): 77 h of audio per core-hour.
+"""The one-voice teacher `hibari-tts` (Apache-2.0; distilled from Kokoro-82M): 50 h of audio per core-hour.
 
-Its network gives a fundamental frequency and three spectra a frame, of which `hibari.dsp` makes a waveform
+Its network gives a fundamental frequency and spectra, of which `hibari.dsp` makes a waveform
 as source and filter do: what stands between the two can be changed, and one voice becomes many.
 """
 
@@ -35,7 +35,7 @@ class HibariTeacher:
         ids = np.array([self.model.ids(phonemes)], np.int64)
         speed = np.array([speaker.speed / speaker.alpha], np.float32)
         found = self.model.sess.run(None, {"ids": ids, "speed": speed})
-        harmonic, turn, noise, free, phase, pitch = (one[0] for one in found)
+        harmonic, turn, noise, free, phase, pitch = (np.asarray(one)[0] for one in found)
         colour = coloured(len(harmonic), speaker)[:, None]
         pitch, noise = pitched(pitch, speaker), noise + colour + np.float32(speaker.breath)
         return self.dsp.synth(harmonic + colour, turn, noise, free + colour, phase, pitch, draw)
@@ -54,7 +54,7 @@ def pitched(pitch: np.ndarray, speaker: Speaker) -> np.ndarray:
 def coloured(bins: int, speaker: Speaker) -> np.ndarray:
     """What is added to the logarithms of the teacher's spectra [bins], in nepers."""
     hertz = np.arange(bins) * BIN
-    middle, loudness = speaker.accent
+    middle, loudness = speaker.band
     tilt = speaker.tilt / 2 * np.log2((hertz + 200) / 1200).clip(-2, 2.5)
     accent = loudness * np.exp(-2 * np.log2((hertz + 1) / middle) ** 2)
     return ((tilt + accent) / 20 * np.log(10)).astype(np.float32)
