@@ -15,7 +15,7 @@ FRAME = 1920
 
 @pytest.fixture(scope="module")
 def model() -> AudioTokenizer:
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     return AudioTokenizer(replace(tiny(), context_seconds=0.32)).eval()
 
 
@@ -23,7 +23,7 @@ def test_published_style_is_the_same_model(model: AudioTokenizer) -> None:
     """Offline and streamed, past the window too."""
     published, audio = PublishedStyleCodec(model), 0.3 * torch.randn(2, 12 * FRAME)
     codes = model.encode(audio)
-    assert torch.equal(published.encode(audio), codes) and len(codes.unique()) > 5
+    assert torch.equal(published.encode(audio), codes) and len(codes.unique()) > 8
     torch.testing.assert_close(published.decode(codes), model.decode(codes), atol=1e-5, rtol=1e-5)
     rings = published.encoder_rings(2)
     streamed = [published.encode(piece, rings) for piece in audio.split(FRAME, 1)]

@@ -1,8 +1,10 @@
+import librosa
 import numpy as np
 import pytest
+import soxr
 
-from training.speakers import Speaker
-from training.teacher_hibari import coloured, pitched
+from training.speakers import Speaker, hibari_speakers
+from training.teacher_hibari import HibariTeacher, coloured, pitched
 
 PLAIN = Speaker(name="plain", alpha=1.0, speed=1.0)
 LOW = Speaker(name="low", alpha=0.8, speed=1.0, pitch=100.0, melody=2.0, tilt=6.0, band=(1200.0, 3.0))
@@ -26,3 +28,12 @@ def test_colour_is_a_tilt_and_a_louder_octave() -> None:
     assert decibels[50] == pytest.approx(3 * np.exp(-2 * np.log2(1001 / 1200) ** 2), abs=1e-4)  # 1 kHz
     assert decibels[0] == pytest.approx(3 * -2, abs=1e-3)
     assert decibels[600] == pytest.approx(3 * 2.5, abs=0.01)
+
+
+@pytest.mark.parametrize("speaker", hibari_speakers(2, 0), ids=["woman", "man"])
+def test_a_speaker_is_heard_at_its_pitch(speaker: Speaker) -> None:
+    pytest.importorskip("hibari")
+    audio = HibariTeacher().speak("The old garden house sleeps under the trees today.", speaker, 0)
+    played = soxr.resample(audio, 24_000 * speaker.alpha, 24_000)
+    pitch, voiced, _ = librosa.pyin(played, fmin=60, fmax=400, sr=24_000)
+    assert np.exp(np.log(pitch[voiced]).mean()) == pytest.approx(speaker.pitch, rel=0.1)
