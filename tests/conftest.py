@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -23,6 +24,11 @@ from cat_tts.text import train_sentencepiece
 from tokenizer import AudioTokenizer
 from training.manifest import write_manifest
 from training.voxbox import voxbox as read_voxbox
+
+if TYPE_CHECKING:
+    from inference import Synthesizer
+    from inference.demo_clone import CloneTab
+    from inference.service import Service
 
 GOLDEN = Path(__file__).parent / "golden"
 VOCABULARY = """
@@ -132,6 +138,38 @@ def gradio_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
         yield
+
+
+@pytest.fixture(scope="module")
+def unending(bundle: Path) -> "Synthesizer":
+    """Speaks until it is stopped, or its text's length limit is reached."""
+    from serving import NEVER_STOP
+
+    from inference import Synthesizer
+
+    synthesizer = Synthesizer.from_pretrained(bundle, device="cpu")
+    synthesizer.sampling = NEVER_STOP
+    return synthesizer
+
+
+@pytest.fixture(scope="module")
+def two_at_once(bundle: Path) -> "Iterator[Service]":
+    from inference import Synthesizer
+    from inference.service import Service
+
+    with Service(Synthesizer.from_pretrained(bundle, device="cpu"), slots=2) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def tab(two_at_once: "Service") -> "CloneTab":
+    """The page's first tab, before a visitor has done anything."""
+    import gradio
+    from page import SPEED, hear_three_words, on_a_page
+
+    from inference.demo_clone import CloneTab
+
+    return on_a_page(lambda: CloneTab(two_at_once, SPEED, hear_three_words, gradio.Textbox()))[0]
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,8 @@ import soundfile
 
 gr = pytest.importorskip("gradio")
 
-from page import SPEED, WORDS, hear_three_words, on_a_page, spoken  # noqa: E402
+from page import SPEED, WORDS, on_a_page, spoken  # noqa: E402
 
-from inference import Synthesizer  # noqa: E402
 from inference.demo import EXAMPLE  # noqa: E402
 from inference.demo_clone import CloneTab  # noqa: E402
 from inference.service import Service  # noqa: E402
@@ -21,17 +19,6 @@ from inference.studio import Session  # noqa: E402
 from tokenizer.codes_file import read_codes  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("gradio_files")
-
-
-@pytest.fixture(scope="module")
-def service(bundle: Path) -> Iterator[Service]:
-    with Service(Synthesizer.from_pretrained(bundle, device="cpu"), slots=2) as service:
-        yield service
-
-
-@pytest.fixture(scope="module")
-def tab(service: Service) -> CloneTab:
-    return on_a_page(lambda: CloneTab(service, SPEED, hear_three_words, gr.Textbox()))[0]
 
 
 def test_length_of_a_text(tab: CloneTab) -> None:
@@ -135,10 +122,10 @@ def test_a_seed_is_kept_or_drawn(tab: CloneTab) -> None:
 
 
 def test_without_ffmpeg_the_page_says_so_and_plays_whole_takes(
-    service: Service, tab: CloneTab, monkeypatch: pytest.MonkeyPatch
+    two_at_once: Service, tab: CloneTab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda name: None)
-    without, ids = on_a_page(lambda: CloneTab(service, SPEED, None, gr.Textbox()))
+    without, ids = on_a_page(lambda: CloneTab(two_at_once, SPEED, None, gr.Textbox()))
     assert "no_ffmpeg" in ids and not without.live.visible and tab.live.visible
     updates = spoken(without, Session())
     assert all(without.live not in update for update in updates)

@@ -3,7 +3,6 @@
 import contextlib
 import random
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,8 @@ import torch
 
 gr = pytest.importorskip("gradio")
 
-from page import SPEED, WORDS, hear_three_words, on_a_page, spoken  # noqa: E402
+from page import SPEED, WORDS, on_a_page, spoken  # noqa: E402
 
-from inference import Synthesizer  # noqa: E402
 from inference.demo import EXAMPLE, EXAMPLES  # noqa: E402
 from inference.demo_clone import CloneTab  # noqa: E402
 from inference.demo_codec import CodecTab  # noqa: E402
@@ -23,17 +21,6 @@ from inference.service import Service  # noqa: E402
 from inference.studio import Session  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("gradio_files")
-
-
-@pytest.fixture(scope="module")
-def service(bundle: Path) -> Iterator[Service]:
-    with Service(Synthesizer.from_pretrained(bundle, device="cpu"), slots=2) as service:
-        yield service
-
-
-@pytest.fixture(scope="module")
-def tab(service: Service) -> CloneTab:
-    return on_a_page(lambda: CloneTab(service, SPEED, hear_three_words, gr.Textbox()))[0]
 
 
 def test_a_new_clip_is_described(tab: CloneTab, prompt_file: Path) -> None:
@@ -88,7 +75,9 @@ def test_examples_bring_their_words(tab: CloneTab) -> None:
     assert card.take_example("en", None) == {}
 
 
-def test_words_are_recognised_and_never_overwritten(service: Service, tab: CloneTab, tmp_path: Path) -> None:
+def test_words_are_recognised_and_never_overwritten(
+    two_at_once: Service, tab: CloneTab, tmp_path: Path
+) -> None:
     card, quiet = tab.voice, tmp_path / "quiet.wav"
     soundfile.write(quiet, np.random.default_rng(0).uniform(-0.005, 0.005, 48_000), 24_000)
     assert (
@@ -99,7 +88,7 @@ def test_words_are_recognised_and_never_overwritten(service: Service, tab: Clone
     for path, told in ((str(quiet), "no words were recognised"), (None, "there is no voice yet")):
         with pytest.raises(gr.Error, match=told):
             card.recognise("en", path)
-    without, ids = on_a_page(lambda: CloneTab(service, SPEED, None, gr.Textbox()))
+    without, ids = on_a_page(lambda: CloneTab(two_at_once, SPEED, None, gr.Textbox()))
     assert "no_recogniser" in ids and "recognise" not in ids and without.voice.recogniser is None
 
 
@@ -136,10 +125,10 @@ def test_a_file_that_is_no_voice_is_told_without_its_folder(tab: CloneTab, tmp_p
 
 @pytest.mark.parametrize("turns", [40, pytest.param(3000, marks=pytest.mark.slow)])
 def test_mutated_files_are_taken_or_told(
-    tab: CloneTab, service: Service, prompt_file: Path, tmp_path: Path, turns: int
+    tab: CloneTab, two_at_once: Service, prompt_file: Path, tmp_path: Path, turns: int
 ) -> None:
     """Recordings and voice files of strangers, by each control: shown, or a line that is told."""
-    codec, _ = on_a_page(lambda: CodecTab(service.synthesizer.tokenizer, gr.Textbox()))
+    codec, _ = on_a_page(lambda: CodecTab(two_at_once.synthesizer.tokenizer, gr.Textbox()))
     flac = tmp_path / "good.flac"
     soundfile.write(flac, soundfile.read(prompt_file)[0][:14_400], 24_000)
     voice = Path(tab.voice.save("en", True, str(prompt_file), WORDS, None)["value"])
@@ -160,8 +149,8 @@ def test_mutated_files_are_taken_or_told(
             act(str(path))
 
 
-def test_the_codec_alone(service: Service, prompt_file: Path) -> None:
-    tab, _ = on_a_page(lambda: CodecTab(service.synthesizer.tokenizer, gr.Textbox()))
+def test_the_codec_alone(two_at_once: Service, prompt_file: Path) -> None:
+    tab, _ = on_a_page(lambda: CodecTab(two_at_once.synthesizer.tokenizer, gr.Textbox()))
     with pytest.raises(gr.Error, match="there is no recording yet"):
         tab.encode("en", None, 2)
     shown = tab.encode("zh", str(prompt_file), 2)

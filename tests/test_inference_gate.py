@@ -12,7 +12,7 @@ import httpx
 import openai
 import pytest
 from fastapi import FastAPI
-from serving import ASK, NEVER_STOP, Running, answering, error_of, openai_client, running
+from serving import ASK, Running, answering, error_of, openai_client, running
 
 from inference import Synthesizer
 from inference.limits import Limits
@@ -24,18 +24,11 @@ SPEECH = "/v1/audio/speech"
 
 
 @pytest.fixture(scope="module")
-def synthesizer(bundle: Path) -> Synthesizer:
-    synthesizer = Synthesizer.from_pretrained(bundle, device="cpu")
-    synthesizer.sampling = NEVER_STOP
-    return synthesizer
-
-
-@pytest.fixture(scope="module")
-def server(synthesizer: Synthesizer) -> Iterator[Running]:
+def server(unending: Synthesizer) -> Iterator[Running]:
     limits = Limits(
         max_body_bytes=50_000, max_upload_bytes=100_000, max_characters=1000, max_answer_seconds=500
     )
-    with running(synthesizer, slots=2, limits=limits) as server:
+    with running(unending, slots=2, limits=limits) as server:
         yield server
 
 
@@ -139,9 +132,9 @@ def test_huge_bodies(server: Running, http: httpx.Client) -> None:
         assert endless.recv(100).startswith(b"HTTP/1.1 413")
 
 
-def test_bodies_that_do_not_come(synthesizer: Synthesizer) -> None:
+def test_bodies_that_do_not_come(unending: Synthesizer) -> None:
     with (
-        running(synthesizer, limits=Limits(body_seconds=0.2)) as server,
+        running(unending, limits=Limits(body_seconds=0.2)) as server,
         socket.create_connection(server.address, timeout=30) as slow,
     ):
         slow.sendall(f"POST {SPEECH} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{{".encode())
@@ -156,8 +149,8 @@ def test_unknown_places(http: httpx.Client) -> None:
         assert (answer.status_code, error_of(answer)["code"]) == (405, "method_not_allowed")
 
 
-def test_api_key(synthesizer: Synthesizer) -> None:
-    with running(synthesizer, api_key="right") as server, server.http() as http:
+def test_api_key(unending: Synthesizer) -> None:
+    with running(unending, api_key="right") as server, server.http() as http:
         for key in ("wrong", "righ", "right!", "r\xefght"):
             answer = http.get("/v1/models", headers={b"Authorization": f"Bearer {key}".encode("latin-1")})
             assert (answer.status_code, error_of(answer)["code"]) == (401, "invalid_api_key")
@@ -171,11 +164,11 @@ def test_api_key(synthesizer: Synthesizer) -> None:
             assert len(right.models.list().data) == 1
 
 
-def test_the_key_guards_it_below_a_path(synthesizer: Synthesizer) -> None:
+def test_the_key_guards_it_below_a_path(unending: Synthesizer) -> None:
     """Mounted in another app, and whatever way the path is written."""
     outer = FastAPI()
-    with Service(synthesizer, slots=1) as service:
-        outer.mount("/below", create_server(service, VoiceFolder(synthesizer), api_key="right"))
+    with Service(unending, slots=1) as service:
+        outer.mount("/below", create_server(service, VoiceFolder(unending), api_key="right"))
         with answering(outer) as (url, _), httpx.Client(base_url=url) as http:
             for path in ("/v1/models", "/%76%31/models", "/metrics"):
                 assert http.get(f"/below{path}").status_code == 401
@@ -184,8 +177,8 @@ def test_the_key_guards_it_below_a_path(synthesizer: Synthesizer) -> None:
             assert http.get("/below/healthz").status_code == 200
 
 
-def test_rate(synthesizer: Synthesizer) -> None:
-    with running(synthesizer, limits=Limits(rate_per_minute=3)) as server, server.http() as http:
+def test_rate(unending: Synthesizer) -> None:
+    with running(unending, limits=Limits(rate_per_minute=3)) as server, server.http() as http:
         assert [http.get("/v1/models").status_code for _ in range(3)] == [200] * 3
         answer = http.get("/v1/models")
         assert (answer.status_code, error_of(answer)["code"]) == (429, "rate_limit_exceeded")
@@ -193,7 +186,7 @@ def test_rate(synthesizer: Synthesizer) -> None:
         assert http.get("/healthz").status_code == 200
 
 
-def test_pages_of_other_sites(synthesizer: Synthesizer, server: Running, http: httpx.Client) -> None:
+def test_pages_of_other_sites(unending: Synthesizer, server: Running, http: httpx.Client) -> None:
     """A browser says which site a request comes from; only sites that were named may."""
     evil, own = {"Origin": "https://evil.example"}, {"Origin": server.url}
     answer = http.get("/v1/models", headers=evil)
@@ -201,7 +194,7 @@ def test_pages_of_other_sites(synthesizer: Synthesizer, server: Running, http: h
     assert http.get("/v1/models", headers={"Origin": "null"}).status_code == 403
     assert http.get("/v1/models", headers=own).status_code == 200
     assert "access-control-allow-origin" not in http.get("/v1/models", headers=own).headers
-    with running(synthesizer, origins=["https://good.example"]) as open_server, open_server.http() as http:
+    with running(unending, origins=["https://good.example"]) as open_server, open_server.http() as http:
         good = {"Origin": "https://good.example"}
         asked = {**good, "Access-Control-Request-Method": "POST"}
         assert http.options(SPEECH, headers=asked).headers["access-control-allow-origin"] == good["Origin"]
@@ -209,7 +202,7 @@ def test_pages_of_other_sites(synthesizer: Synthesizer, server: Running, http: h
         assert http.get("/v1/models", headers=evil).status_code == 403
 
 
-def test_a_broken_engine_is_no_secret(synthesizer: Synthesizer, bundle: Path) -> None:
+def test_a_broken_engine_is_no_secret(unending: Synthesizer, bundle: Path) -> None:
     """500 and one line to the client when a take fails, 503 when the engine is dead."""
     broken = Synthesizer.from_pretrained(bundle, device="cpu")
     with running(broken) as server, server.http() as http:

@@ -3,7 +3,6 @@
 import base64
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from serving import (
     ASK,
     LONG,
     LONG_FRAMES,
-    NEVER_STOP,
     SHORT,
     SHORT_FRAMES,
     Running,
@@ -33,15 +31,8 @@ PROMPT = DEFAULT_MODEL / "prompt.flac"
 
 
 @pytest.fixture(scope="module")
-def synthesizer(bundle: Path) -> Synthesizer:
-    synthesizer = Synthesizer.from_pretrained(bundle, device="cpu")
-    synthesizer.sampling = NEVER_STOP
-    return synthesizer
-
-
-@pytest.fixture(scope="module")
-def server(synthesizer: Synthesizer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(synthesizer, tmp_path_factory.mktemp("voices")) as server:
+def server(unending: Synthesizer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(unending, tmp_path_factory.mktemp("voices")) as server:
         yield server
 
 
@@ -51,12 +42,12 @@ def whole(server: Running) -> bytes:
     return server.speak()
 
 
-def test_the_openai_client_is_answered_with_the_take(server: Running, synthesizer: Synthesizer) -> None:
+def test_the_openai_client_is_answered_with_the_take(server: Running, unending: Synthesizer) -> None:
     answer = server.client.audio.speech.create(
         **ASK, response_format="pcm", extra_body={"depth": 3, "seed": 5}
     )
-    voice = synthesizer.voice(PROMPT, PROMPT.with_suffix(".txt").read_text().strip())
-    take = synthesizer.take(SHORT, voice, depth=3, seed=5)
+    voice = unending.voice(PROMPT, PROMPT.with_suffix(".txt").read_text().strip())
+    take = unending.take(SHORT, voice, depth=3, seed=5)
     heard = np.frombuffer(answer.content, "<i2").astype(int)
     wanted = (take.audio.astype(float) * 32768).round().clip(-32768, 32767)
     assert len(heard) == len(wanted) == 1920 * SHORT_FRAMES and np.abs(wanted).max() > 100
@@ -108,7 +99,7 @@ def test_formats(server: Running, whole: bytes, kind: str, extra: int, exact: bo
         assert np.abs(heard.astype(int)).max() > 0.3 * np.abs(wanted.astype(int)).max()
 
 
-def test_a_long_text_is_spoken_in_pieces(server: Running, synthesizer: Synthesizer) -> None:
+def test_a_long_text_is_spoken_in_pieces(server: Running, unending: Synthesizer) -> None:
     """As the command reads it, and heard while it is made; a pause is silence of exactly its length."""
     text = f"{SHORT}\n\n{SHORT} [pause 1.5s] It is 5 o'clock."
     speech = server.client.audio.speech.with_streaming_response
@@ -121,7 +112,7 @@ def test_a_long_text_is_spoken_in_pieces(server: Running, synthesizer: Synthesiz
         assert server.service.engine.active == 1
         data += b"".join(chunks)
     voice = server.service.synthesizer.voice(PROMPT, PROMPT.with_suffix(".txt").read_text().strip())
-    reading = read(synthesizer, normalise(text), voice, delivery=Delivery(depth=2, seed=4, retries=0))
+    reading = read(unending, normalise(text), voice, delivery=Delivery(depth=2, seed=4, retries=0))
     assert [passage.text for passage in reading.passages] == [SHORT, SHORT, "It is five o'clock."]
     heard, wanted = np.frombuffer(data, "<i2").astype(int), (reading.audio.astype(float) * 32768).round()
     assert len(heard) == len(wanted) and np.abs(heard - wanted).max() <= 1

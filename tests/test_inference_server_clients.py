@@ -5,7 +5,6 @@ import json
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -17,7 +16,6 @@ from serving import (
     FRAME_BYTES,
     LONG,
     LONG_FRAMES,
-    NEVER_STOP,
     SHORT,
     SHORT_FRAMES,
     Running,
@@ -35,15 +33,8 @@ from inference.voice_folder import VoiceFolder
 
 
 @pytest.fixture(scope="module")
-def synthesizer(bundle: Path) -> Synthesizer:
-    synthesizer = Synthesizer.from_pretrained(bundle, device="cpu")
-    synthesizer.sampling = NEVER_STOP
-    return synthesizer
-
-
-@pytest.fixture(scope="module")
-def server(synthesizer: Synthesizer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(synthesizer, tmp_path_factory.mktemp("voices")) as server:
+def server(unending: Synthesizer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(unending, tmp_path_factory.mktemp("voices")) as server:
         yield server
 
 
@@ -75,8 +66,8 @@ def test_a_client_that_leaves_frees_its_slot(server: Running) -> None:
     until(lambda: server.metric("cat_tts_takes_total", stop_reason="cancelled") == before + 1)
 
 
-def test_who_leaves_the_queue_is_not_served(synthesizer: Synthesizer) -> None:
-    with running(synthesizer, slots=1, waiting=1) as server, server.http() as http:
+def test_who_leaves_the_queue_is_not_served(unending: Synthesizer) -> None:
+    with running(unending, slots=1, waiting=1) as server, server.http() as http:
         with http.stream("POST", "/v1/audio/speech", json={**ASK, "input": LONG, "depth": 1}) as first:
             chunks = first.iter_raw()
             next(chunks)
@@ -110,7 +101,7 @@ def test_a_slow_reader_stalls_nobody(server: Running) -> None:
     assert len(heard) == len(wanted) and np.abs(heard - wanted).max() <= 1
 
 
-def test_who_takes_nothing_is_cut_off(synthesizer: Synthesizer) -> None:
+def test_who_takes_nothing_is_cut_off(unending: Synthesizer) -> None:
     """Through the app itself: `send` never returns."""
     sent: list[str] = []
 
@@ -131,24 +122,24 @@ def test_who_takes_nothing_is_cut_off(synthesizer: Synthesizer) -> None:
         with anyio.fail_after(30):
             await app(scope, receive, send)
 
-    with Service(synthesizer, slots=1) as service:
-        app = create_server(service, VoiceFolder(synthesizer), limits=Limits(send_seconds=0.2))
+    with Service(unending, slots=1) as service:
+        app = create_server(service, VoiceFolder(unending), limits=Limits(send_seconds=0.2))
         anyio.run(ask, app)
         assert sent == ["http.response.start", "http.response.body"]
         until(lambda: not service.engine.busy)
 
 
-def test_a_take_that_runs_away_is_ended(synthesizer: Synthesizer) -> None:
+def test_a_take_that_runs_away_is_ended(unending: Synthesizer) -> None:
     """The model goes round in circles: it always takes the likeliest code, and never stops."""
-    synthesizer = copy.copy(synthesizer)
-    synthesizer.sampling = SamplingOptions(temperature=0, decision_temperature=0)
-    with running(synthesizer, slots=1) as server:
+    unending = copy.copy(unending)
+    unending.sampling = SamplingOptions(temperature=0, decision_temperature=0)
+    with running(unending, slots=1) as server:
         assert 37 <= len(server.speak(LONG)) / FRAME_BYTES < LONG_FRAMES
         assert server.metric("cat_tts_takes_total", stop_reason="repetition") == 1
 
 
-def test_shutdown_lets_takes_finish(synthesizer: Synthesizer) -> None:
-    with running(synthesizer) as server, server.http() as http:
+def test_shutdown_lets_takes_finish(unending: Synthesizer) -> None:
+    with running(unending) as server, server.http() as http:
         with http.stream("POST", "/v1/audio/speech", json={**ASK, "response_format": "pcm"}) as answer:
             chunks = answer.iter_raw()
             data = next(chunks)

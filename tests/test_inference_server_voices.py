@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from serving import FRAME_BYTES, NEVER_STOP, SHORT_FRAMES, Running, error_of, running
+from serving import FRAME_BYTES, SHORT_FRAMES, Running, error_of, running
 
 from inference import Synthesizer
 from inference.limits import Limits
@@ -17,21 +17,14 @@ WORDS = "What the recording says."
 
 
 @pytest.fixture(scope="module")
-def synthesizer(bundle: Path) -> Synthesizer:
-    synthesizer = Synthesizer.from_pretrained(bundle, device="cpu")
-    synthesizer.sampling = NEVER_STOP
-    return synthesizer
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("voices")
 
 
 @pytest.fixture(scope="module")
-def server(synthesizer: Synthesizer, folder: Path) -> Iterator[Running]:
+def server(unending: Synthesizer, folder: Path) -> Iterator[Running]:
     limits = Limits(max_upload_bytes=200_000, max_characters=200)
-    with running(synthesizer, folder, slots=2, limits=limits) as server:
+    with running(unending, folder, slots=2, limits=limits) as server:
         yield server
 
 
@@ -163,8 +156,8 @@ def test_path_tricks(http: httpx.Client, folder: Path) -> None:
     (folder.parent / "victim.catvoice").unlink()
 
 
-def test_without_a_folder(synthesizer: Synthesizer, prompt_file: Path) -> None:
-    with running(synthesizer, slots=1) as server, server.http() as http:
+def test_without_a_folder(unending: Synthesizer, prompt_file: Path) -> None:
+    with running(unending, slots=1) as server, server.http() as http:
         answer = bring(http, prompt_file.read_bytes())
         assert (answer.status_code, error_of(answer)["code"]) == (403, "voices_read_only")
         assert names(http) == ["default"]
