@@ -37,19 +37,11 @@ def test_a_short_rebuild_is_killed_goes_on_and_speaks(
     out = tmp_path / "out"
     arguments = [str(out), "--payload", str(payload), "--budget-seconds", "240", "--size", "tiny"]
     arguments += ["--workers", "1", "--batch-seconds", "2.56", "--rows", "256", "--save-every", "20"]
-    arguments += [
-        "--share-corpus",
-        "0.1",
-        "--share-codec",
-        "0.35",
-        "--share-codes",
-        "0.1",
-        "--share-tts",
-        "0.45",
-    ]
+    shares = {"corpus": 0.1, "encoder": 0.15, "codec": 0.2, "codes": 0.1, "tts": 0.45}
+    arguments += [word for stage, part in shares.items() for word in (f"--share-{stage}", str(part))]
     command = [sys.executable, "-m", "training.default_voice", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-    while not (out / "codec" / "state").exists():
+    while not (out / "encoder" / "state").exists():
         assert process.poll() is None
         time.sleep(0.5)
     os.killpg(process.pid, signal.SIGKILL)
@@ -61,13 +53,16 @@ def test_a_short_rebuild_is_killed_goes_on_and_speaks(
 
     main(arguments)
     progress = json.loads((out / "bundle" / "made.json").read_text())
-    assert {"corpus", "codec", "codes", "tts", "codec/landing", "tts/landing"} <= set(progress["done"])
-    assert sum(progress["spent"][stage] for stage in ("corpus", "codec", "codes", "tts")) < 1.5 * 240
-    for stage in ("codec", "tts"):
+    assert {*shares, "encoder/landing", "codec/landing", "tts/landing"} <= set(progress["done"])
+    assert sum(progress["spent"][stage] for stage in shares) < 1.5 * 240
+    for stage in ("encoder", "codec", "tts"):
         pieces = list((out / "pieces" / stage).iterdir())
         assert pieces and max(piece.stat().st_size for piece in pieces) <= PIECE_BYTES
     carried = AudioTokenizer.from_pretrained(join(out / "pieces" / "codec", tmp_path / "carried"))
     assert carried.config == AudioTokenizer.from_pretrained(out / "bundle" / "tokenizer").config
+    encoded = AudioTokenizer.from_pretrained(out / "encoder" / "model").state_dict()
+    for name, weight in AudioTokenizer.from_pretrained(out / "bundle" / "tokenizer").state_dict().items():
+        assert name.startswith("decoder") or weight.equal(encoded[name])  # what codes mean was fixed before
 
     speech = tmp_path / "speech.wav"
     spoken = ["clone", str(prompt_file), "--prompt-text", "Amber brook.", "--text", "Cedar delta ember."]
@@ -82,7 +77,7 @@ def test_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "holds no payload.json: make a payload" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*usual, "--share-tts", "0"])
-    assert "give each of corpus, codec, codes, tts more than 0" in capsys.readouterr().err
+    assert "give each of corpus, encoder, codec, codes, tts more than 0" in capsys.readouterr().err
     with (tmp_path / "out" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(SystemExit):

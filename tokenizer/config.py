@@ -186,15 +186,15 @@ def mini() -> TokenizerConfig:
 
 
 def small() -> TokenizerConfig:
-    """An embedded default that wants minutes of a GPU to learn: 30M weights, 16 codebooks."""
+    """An embedded default that wants minutes of a GPU to learn: 33M weights, 16 codebooks."""
     return mirrored(
         patches=(240, 2, 2, 2),
-        dims=(160, 224, 320, 448),
-        layers=(2, 2, 3, 4),
-        ffn_dims=(640, 896, 1280, 1792),
+        dims=(320, 256, 320, 448),
+        layers=(1, 2, 3, 4),
+        ffn_dims=(1280, 1024, 1280, 1792),
         head_dim=32,
         code_dim=256,
-        quantizer=QuantizerConfig(num_codebooks=16, dim=256),
+        quantizer=QuantizerConfig(num_codebooks=16, dim=32),
         layer_scale=0.1,
     )
 

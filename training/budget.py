@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tokenizer.checkpoint import write_text
 
-STAGES = ("corpus", "codec", "codes", "tts")
-SHARES = {"corpus": 0.2, "codec": 0.42, "codes": 0.06, "tts": 0.32}
+STAGES = ("corpus", "encoder", "codec", "codes", "tts")
+SHARES = {"corpus": 0.2, "encoder": 0.16, "codec": 0.26, "codes": 0.06, "tts": 0.32}
 """Of the budget; a stage that ends early leaves what it had to those that follow."""
 
 
@@ -25,10 +25,11 @@ class Phase:
 
 
 PHASES = {
+    "encoder": (Phase(name="plateau", share=0.75), Phase(name="landing", share=0.25, landing=True)),
     "codec": (
-        Phase(name="plateau", share=0.66),
-        Phase(name="adversarial", share=0.14, adversarial=True),
-        Phase(name="landing", share=0.2, adversarial=True, landing=True),
+        Phase(name="plateau", share=0.6),
+        Phase(name="adversarial", share=0.15, adversarial=True),
+        Phase(name="landing", share=0.25, adversarial=True, landing=True),
     ),
     "tts": (Phase(name="plateau", share=0.65), Phase(name="landing", share=0.35, landing=True)),
 }

@@ -44,10 +44,18 @@ class Chain:
     def run(self) -> Path:
         """All stages that are not done; the bundle. Raises OutOfTime."""
         self._stage("corpus", self._corpus)
+        self._stage("encoder", lambda: self._train("encoder"))
         self._stage("codec", lambda: self._train("codec"))
         self._stage("codes", self._codes)
         self._stage("tts", lambda: self._train("tts"))
         return self._bundle()
+
+    def skip(self, stage: str, *, finished: bool) -> None:
+        """Leave out what a tokenizer that was brought along has behind it: `stage` is where it comes from."""
+        for one in ("encoder", "codec"):
+            before = budget.STAGES.index(one) < budget.STAGES.index(stage)
+            if (before or (finished and one == stage)) and one not in self.progress.done:
+                self.progress.done.append(one)
 
     @property
     def tokenizer(self) -> Path:
@@ -88,7 +96,9 @@ class Chain:
             steps = plan[stage] if phase.landing else OPEN_END
             decay = (steps - plan[f"{stage}_from"]) / steps if phase.landing else 0.0
             self.progress.save(self.setting.out / PROGRESS)
-            if stage == "codec":
+            if stage == "encoder":
+                command = stages.encoder(self.setting, steps, decay)
+            elif stage == "codec":
                 joined = plan.get("adversarial_from") if phase.adversarial else None
                 command = stages.codec(self.setting, steps, decay, joined)
             else:

@@ -1,10 +1,10 @@
-"""Make the default voice from a payload in a given time: corpus, tokenizer, codes, TTS model, bundle.
+"""Make the default voice from a payload in a given time: corpus, codes' encoder, decoder, TTS model, bundle.
 
     python -m training.default_voice OUT --payload FOLDER --budget-seconds 1500 --device cuda
 
 PAYLOAD is what `training.payload` made, or the pieces of it. The same command goes on where the last one
 stopped: after --command-seconds, SIGTERM, Ctrl-C, or a crash. OUT/bundle is what `cat-tts --model` takes;
-OUT/pieces/codec and OUT/pieces/tts hold the models in pieces that can be carried away one by one. Each stage
+OUT/pieces/encoder, codec and tts hold the models in pieces that can be carried away one by one. Each stage
 is a public command, which OUT/log.txt shows with all it says.
 """
 
@@ -82,9 +82,9 @@ def main(argv: list[str] | None = None) -> None:
                 until=started + options.command_seconds,
                 stop=stop,
             )
-            if setting.codec and json.loads((setting.codec / STAGE).read_text())["finished"]:
-                chain.progress.done.append("codec")
-                chain.progress.done = list(dict.fromkeys(chain.progress.done))
+            if setting.codec:
+                arrived = json.loads((setting.codec / STAGE).read_text())
+                chain.skip(arrived["stage"], finished=arrived["finished"])
             try:
                 logger.info("the default voice is in %s", chain.run())
             except OutOfTime as reason:

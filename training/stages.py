@@ -13,6 +13,7 @@ from training.bundle import Bundle
 from training.bundle import bundle as write_bundle
 from training.codes import read_info
 from training.manifest import Clip, read_manifest, write_manifest
+from training.recipes import PRESETS
 
 OPEN_END = 10_000_000
 """Steps of a run that time ends."""
@@ -64,15 +65,39 @@ def corpus(setting: Setting) -> list[str]:
     )
 
 
+def encoder(setting: Setting, steps: int, decay: float) -> list[str]:
+    """Encoder and quantizer of the tokenizer, learning from spectra: an encoder learns little from a decoder
+    that cannot speak yet. A preset with room for it begins with a filter bank."""
+    first = PRESETS[setting.size]().shape.model.encoder[0]
+    room = ["--filter-bank"] if first.dim > first.patch_size else []
+    return _tokenizer(
+        setting,
+        *("encoder", steps, decay, None, "--trainable", "encoder", "--weights.spectral", 10),
+        *(("--init", setting.codec) if setting.codec else room),
+    )
+
+
 def codec(setting: Setting, steps: int, decay: float, adversarial_from: int | None) -> list[str]:
-    """The tokenizer, without semantic head: in runs as short as this it costs more than it brings."""
+    """The decoder for the codes that the encoder stage has fixed."""
+    encoded = setting.run("encoder") / "model"
+    return _tokenizer(
+        setting,
+        *("codec", steps, decay, adversarial_from, "--trainable", "decoder"),
+        *("--init", encoded if encoded.exists() else setting.codec),
+    )
+
+
+def _tokenizer(
+    setting: Setting, stage: str, steps: int, decay: float, adversarial_from: int | None, *others: object
+) -> list[str]:
+    """Without semantic head: in runs as short as this it costs more than it brings."""
     return setting.command(
         *("training.train_tokenizer", setting.size, "--data", codec_manifest(setting)),
-        *("--run", setting.run("codec"), "--steps", steps, "--adversarial-from", adversarial_from),
+        *("--run", setting.run(stage), "--steps", steps, "--adversarial-from", adversarial_from),
         *("--optimizer.decay", decay, "--weights.semantic", 0, "--batches.utterances", 0),
         *("--batches.batch-seconds", setting.batch_seconds, "--save-every", setting.save_every),
         *_hardware(setting),
-        *(("--init", setting.codec) if setting.codec else ()),
+        *others,
     )
 
 
@@ -122,7 +147,7 @@ def weighted(clips: list[Clip], share: float) -> list[Clip]:
 
 def halve(stage: str, model: Path, out: Path) -> None:
     """A model's folder in half precision."""
-    if stage == "codec":
+    if stage != "tts":
         AudioTokenizer.from_pretrained(model).half().save_pretrained(out)
     else:
         tts_model, text = CatTTS.from_pretrained(model)
