@@ -137,8 +137,10 @@ def test_features_of_real_audio_get_no_gradient() -> None:
 
 
 def test_weights_are_the_paper_s() -> None:
-    names = ("semantic", "mel", "commitment", "codebook", "adversarial", "feature", "spectral")
-    assert tuple(asdict(LossWeights()).items()) == tuple(zip(names, (20, 15, 0.25, 1, 1, 2, 0), strict=True))
+    names = ("semantic", "mel", "commitment", "codebook", "adversarial", "feature", "spectral", "ctc")
+    assert tuple(asdict(LossWeights()).items()) == tuple(
+        zip(names, (20, 15, 0.25, 1, 1, 2, 0, 0), strict=True)
+    )
 
 
 def test_weighted_sum_by_hand() -> None:
@@ -149,7 +151,7 @@ def test_weighted_sum_by_hand() -> None:
 
 @pytest.mark.parametrize("off", list(asdict(LossWeights())))
 def test_weight_of_0_removes_exactly_its_gradient(off: str) -> None:
-    all_on = LossWeights(spectral=10.0)
+    all_on = LossWeights(spectral=10.0, ctc=1.0)
     names = list(asdict(all_on))
     shared = torch.randn(4, requires_grad=True)
     own = {name: torch.randn(4, requires_grad=True) for name in names}

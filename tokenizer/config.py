@@ -186,12 +186,12 @@ def mini() -> TokenizerConfig:
 
 
 def small() -> TokenizerConfig:
-    """An embedded default that wants minutes of a GPU to learn: 33M weights, 16 codebooks."""
+    """An embedded default that wants minutes of a GPU to learn: 31M weights, 16 codebooks."""
     return mirrored(
         patches=(240, 2, 2, 2),
         dims=(320, 256, 320, 448),
         layers=(1, 2, 3, 4),
-        ffn_dims=(1280, 1024, 1280, 1792),
+        ffn_dims=(1280, 1024, 1280, 1536),
         head_dim=32,
         code_dim=256,
         quantizer=QuantizerConfig(num_codebooks=16, dim=32),

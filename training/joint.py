@@ -1,6 +1,6 @@
 """The tokenizer and its heads as the one module that training runs, and how it is run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -11,8 +11,9 @@ from torch.utils.checkpoint import checkpoint
 
 from tokenizer import AudioTokenizer
 from tokenizer.transformer import Layer
+from training.ctc import CTCHead
 from training.discriminators import Discriminators, Judgement
-from training.semantic import SemanticHead
+from training.semantic import ByteText, SemanticHead
 from training.spectral import SpectralHead
 
 
@@ -30,6 +31,8 @@ class Rebuilt(NamedTuple):
     """Cross-entropy summed over the texts of this process's items; None without a semantic head."""
     spectral: Float[Tensor, ""] | None
     """None without a spectral head."""
+    ctc: Float[Tensor, ""] | None
+    """Summed over the texts of this process's items; None without a CTC head."""
 
 
 class Joint(nn.Module):
@@ -44,13 +47,22 @@ class Joint(nn.Module):
         tokenizer: AudioTokenizer,
         head: SemanticHead | None,
         spectral: SpectralHead | None = None,
+        ctc: CTCHead | None = None,
         silent: bool = False,
     ) -> None:
         """`silent` leaves the decoder out."""
         super().__init__()
-        self.tokenizer, self.head, self.spectral, self.silent = tokenizer, head, spectral, silent
+        self.tokenizer, self.head, self.spectral, self.ctc = tokenizer, head, spectral, ctc
+        self.silent = silent
         # what FSDP2 gathers one at a time, under the name at which Accelerate looks
         self._no_split_modules = ["Layer"] if head is None else ["Layer", "Qwen2DecoderLayer"]
+
+    @property
+    def encode_text(self) -> Callable[[str], list[int]] | None:
+        """Token ids of a text, for the heads that read; None where there is none."""
+        if self.head is not None:
+            return self.head.encode_text
+        return None if self.ctc is None else ByteText().encode
 
     def forward(
         self,
@@ -80,6 +92,7 @@ class Joint(nn.Module):
             quantized.codebook_loss,
             semantic,
             None if self.spectral is None else self.spectral(quantized.latents, audio),
+            None if self.ctc is None else self.ctc(quantized.latents, frames, texts).total,
         )
 
 

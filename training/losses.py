@@ -28,6 +28,9 @@ class LossWeights:
     feature: float = 2.0
     spectral: float = 0.0
     """Not the paper's: of spectra that a head reads from the codes, see training.spectral."""
+    ctc: float = 0.0
+    """Not the paper's: of the text's bytes, which a head reads in the order of time, see training.ctc;
+    beside the semantic loss or without it."""
 
     def __post_init__(self) -> None:
         for name, weight in asdict(self).items():

@@ -122,29 +122,36 @@ class Monitor:
 
 @torch.no_grad()
 def validate(joint: Joint, mel: MultiScaleMelLoss, clips: Sequence[Clip]) -> dict[str, float]:
-    """Losses at full depth over whole clips kept out of the training, the semantic one per token."""
+    """Losses at full depth over whole clips kept out of the training; those of texts are means over tokens.
+
+    `..._mismatched` are the same with the text of the clip before: a head that has learnt to spell, and not
+    to listen, finds both alike.
+    """
     config, device = joint.tokenizer.config, next(joint.parameters()).device
-    distances, total, tokens = [], 0.0, 0
-    for clip in clips:
+    encode = joint.encode_text
+    texts = [encode(clip.text) if encode is not None and clip.text else [] for clip in clips]
+    sums: dict[str, tuple[float, int]] = {}
+    for i, clip in enumerate(clips):
         audio = load_audio(clip.audio, config.sample_rate)[None].to(device)
         audio = F.pad(audio, (0, -audio.shape[1] % config.frame_size))
-        head = joint.head
-        text = head.encode_text(clip.text) if head is not None and clip.text else []
-        rebuilt = joint(
-            audio,
-            torch.tensor([audio.shape[1] // config.frame_size], device=device),
-            torch.tensor([config.num_codebooks], device=device),
-            torch.tensor([TASKS.index(clip.task)], device=device),
-            [text],
-        )
+        frames = torch.tensor([audio.shape[1] // config.frame_size], device=device)
+        depth = torch.tensor([config.num_codebooks], device=device)
+        task = torch.tensor([TASKS.index(clip.task)], device=device)
+        rebuilt = joint(audio, frames, depth, task, [texts[i]])
         heard = rebuilt.spectral if rebuilt.audio is None else mel(rebuilt.audio, audio)
-        assert heard is not None, "neither audio nor spectra"
-        distances.append(heard.item())
-        if rebuilt.semantic is not None and text:
-            total, tokens = total + rebuilt.semantic.item(), tokens + len(text) + 1
-    semantic = {"validation/loss/semantic": total / tokens} if tokens else {}
-    name = "spectral" if joint.silent else "mel"
-    return {f"validation/loss/{name}": sum(distances) / len(distances), **semantic}
+        assert heard is not None and joint.latents is not None, "neither audio nor spectra"
+        _count(sums, "spectral" if joint.silent else "mel", heard, 1)
+        for text, suffix in ((texts[i], ""), (texts[i - 1], "_mismatched")):
+            if text and joint.head is not None:
+                _count(sums, f"semantic{suffix}", *joint.head(joint.latents, frames, task, [text]))
+            if text and joint.ctc is not None:
+                _count(sums, f"ctc{suffix}", *joint.ctc(joint.latents, frames, [text]))
+    return {f"validation/loss/{name}": total / max(1, count) for name, (total, count) in sums.items()}
+
+
+def _count(sums: dict[str, tuple[float, int]], name: str, loss: Tensor, count: int | Tensor) -> None:
+    total, counted = sums.get(name, (0.0, 0))
+    sums[name] = (total + loss.item(), counted + int(count))
 
 
 def codebooks_in_use(used: Int[Tensor, "k v"]) -> list[tuple[float, float]]:

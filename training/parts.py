@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from tokenizer import AudioTokenizer
 from training import filter_bank
 from training.average import Average, hollow
+from training.ctc import CTCHead
 from training.discriminators import Discriminators
 from training.joint import Joint, checkpoint_layers, compile_layers
 from training.losses import MultiScaleMelLoss
@@ -65,21 +66,23 @@ class Parts:
 def build(options: TokenizerTraining) -> Parts:
     """Check the options, build everything, load RUN's state; raise ValueError before anything is written."""
     clips, validation = read_manifest(options.data), _validation(options)
-    if options.weights.semantic > 0 and not any(clip.text for clip in clips):
+    if max(options.weights.semantic, options.weights.ctc) > 0 and not any(clip.text for clip in clips):
         raise ValueError(
-            f"{options.data}: no clip has a text to learn from; add texts, or --weights.semantic 0"
+            f"{options.data}: no clip has a text to learn from; add texts, or --weights.semantic 0 "
+            "and --weights.ctc 0"
         )
     accelerator = start(unused=options.trainable == "partial")
     set_seed(options.seed)
     model, config = _tokenizer(options), options.shape.model
     judge = Discriminators(options.shape.discriminators)
     spectral = SpectralHead(config) if options.weights.spectral > 0 else None
-    bare = Joint(model, _semantic_head(options), spectral, silent=options.trainable == "encoder")
+    ctc = CTCHead(config.code_dim) if options.weights.ctc > 0 else None
+    bare = Joint(model, _semantic_head(options), spectral, ctc, silent=options.trainable == "encoder")
     data = Segments(
         clips,
         options.batches,
         config,
-        bare.head.encode_text if bare.head else None,
+        bare.encode_text,
         seed=options.seed,
         steps=options.steps,
         rank=accelerator.process_index,

@@ -53,8 +53,9 @@ def train(options: TokenizerTraining) -> AudioTokenizer:
             if rebuilt.spectral is not None:
                 losses["spectral"] = rebuilt.spectral
             tokens = total_over_processes(accelerator, batch.tokens)
-            if rebuilt.semantic is not None:  # a mean over the tokens of all processes, whoever has how many
-                losses["semantic"] = rebuilt.semantic * accelerator.num_processes / max(1, tokens)
+            for name, read in (("semantic", rebuilt.semantic), ("ctc", rebuilt.ctc)):
+                if read is not None:  # a mean over the tokens of all processes, whoever has how many
+                    losses[name] = read * accelerator.num_processes / max(1, tokens)
             if adversarial and rebuilt.audio is not None:
                 verdicts = parts.discriminators(torch.cat([batch.audio, rebuilt.audio.detach()]))
                 loss = discriminator_loss(*halves(verdicts))
@@ -78,7 +79,7 @@ def train(options: TokenizerTraining) -> AudioTokenizer:
             logged = {
                 name: torch.as_tensor(value).item()
                 for name, value in values.items()
-                if tokens or "semantic" not in name
+                if tokens or ("semantic" not in name and "ctc" not in name)
             }
             if not math.isfinite(float(total.detach())):
                 raise FloatingPointError(f"step {step}: the loss is {total.item()}; lower the learning rate")
