@@ -20,13 +20,9 @@ from cat_tts.attention import cache_argument
 from cat_tts.sequence import IGNORED
 from cat_tts.text import TextTokenizer, load_text_tokenizer
 from tokenizer import checkpoint
-from tokenizer.quantizer import ResidualVQ
 
 BYTES_PER_FRAME, BLANK = 2, 256
 """Steps of the second head: English has more letters a second than frames. Its last class is the blank."""
-TABLE_SCALE = 0.3
-"""Standard deviation of the first table that `read_tables` writes: small ones would be overwritten by the
-first steps of Adam."""
 
 
 class ASRLoss(NamedTuple):
@@ -170,34 +166,6 @@ class CatASR(nn.Module):
         both = audio[:, :, None] & audio[:, None, :]
         return (both | (place <= place[:, None]))[:, None]
 
-    @torch.no_grad()
-    def read_tables(self, quantizer: ResidualVQ) -> None:
-        """Begin with what the codes mean to their tokenizer: its own vectors, to the scale of a fresh table.
-
-        A fresh table has to learn 1024 rows from nothing, each from the few frames that hold its code; here
-        codes that sound alike begin alike. Wider vectors than the model's are projected at random.
-        """
-        if len(quantizer.layers) < self.config.num_codebooks:
-            raise ValueError(
-                f"a tokenizer of {len(quantizer.layers)} codebooks for {self.config.num_codebooks} tables"
-            )
-        first = quantizer.layers[0].codebook.weight
-        if len(first) != self.config.codebook_size:
-            raise ValueError(
-                f"tables of {self.config.codebook_size} codes for codebooks of {len(first)}: choose the "
-                "tokenizer that made the codes"
-            )
-        rows = torch.arange(len(first), device=first.device)
-        scale, spread = 0.0, None
-        for k, embedding in enumerate(self.code_embeddings):
-            codes = F.pad(rows[None, :, None], (k, 0))
-            table = quantizer.decode(codes)[0]
-            table = table - table.mean(0)  # and with it what the other codebooks and the biases add
-            if spread is None:
-                spread = _spread(table.shape[1], self.config.llm.dim).to(table)
-                scale = TABLE_SCALE / float((table @ spread).std())
-            embedding.weight.copy_(scale * table @ spread)
-
     def save_pretrained(self, folder: str | Path, text: TextTokenizer) -> None:
         """Write `config.json`, `model.safetensors` and the text tokenizer's files."""
         checkpoint.save(folder, self.config, self.state_dict())
@@ -213,12 +181,6 @@ class CatASR(nn.Module):
         checkpoint.load_weights(asr, checkpoint.read_weights(folder), folder)
         qwen3.compute_rotary(asr.llm)
         return asr.eval(), load_text_tokenizer(folder)
-
-
-def _spread(width: int, dim: int) -> Float[Tensor, "w d"]:
-    """The identity, or a random projection where the widths differ."""
-    draw = torch.Generator().manual_seed(0)
-    return torch.eye(dim) if width == dim else torch.randn(width, dim, generator=draw) / width**0.5
 
 
 def pad_texts(texts: Sequence[Sequence[int]]) -> Int[Tensor, "b n"]:

@@ -9,7 +9,6 @@ from torch import Tensor
 from cat_tts.asr import CatASR, pad_texts
 from cat_tts.asr_config import ASRConfig, ASRTokens, mini, paper, tiny
 from cat_tts.text import SentencePieceText
-from tokenizer import AudioTokenizer
 
 CAUSAL = replace(tiny(), bidirectional=False, ctc_layer=None)
 
@@ -125,28 +124,6 @@ def test_the_second_head_spells() -> None:
 def test_codes_of_too_few_codebooks_are_refused() -> None:
     with pytest.raises(ValueError, match="depth=3 but the codes have 2 codebooks"):
         model(CAUSAL).embed(torch.zeros(1, 4, 2).long(), torch.tensor([4]), torch.tensor([3]))
-
-
-def test_tables_begin_with_what_the_codes_mean(codec: Path) -> None:
-    quantizer = AudioTokenizer.from_pretrained(codec).quantizer
-    asr = CatASR(tiny())
-    asr.read_tables(quantizer)
-    codes = torch.randint(32, (1, 50, 6))
-    latents = quantizer.decode(codes)[0]
-    read = sum(table(codes[0, :, k]) for k, table in enumerate(asr.code_embeddings))
-    assert isinstance(read, Tensor)
-    wanted, found = torch.cdist(latents, latents).flatten(), torch.cdist(read, read).flatten()
-    likeness = torch.corrcoef(torch.stack([wanted, found]))[0, 1]
-    assert likeness > 0.9  # as near to each other as the tokenizer's own latents, but for the projection
-    assert asr.code_embeddings[0].weight.std().item() == pytest.approx(0.3, rel=1e-3)
-
-
-def test_tables_of_another_tokenizer_are_refused(codec: Path) -> None:
-    quantizer = AudioTokenizer.from_pretrained(codec).quantizer
-    with pytest.raises(ValueError, match="a tokenizer of 6 codebooks for 7 tables"):
-        CatASR(replace(tiny(), num_codebooks=7)).read_tables(quantizer)
-    with pytest.raises(ValueError, match="tables of 16 codes for codebooks of 32"):
-        CatASR(replace(tiny(), codebook_size=16)).read_tables(quantizer)
 
 
 @pytest.mark.parametrize("config", [tiny(), replace(CAUSAL, tied=False)], ids=["tiny", "untied"])

@@ -36,7 +36,7 @@ def test_a_short_rebuild_is_killed_goes_on_and_speaks(
     pytest.importorskip("hibari")
     out = tmp_path / "out"
     arguments = [str(out), "--payload", str(payload), "--budget-seconds", "240", "--size", "tiny"]
-    arguments += ["--workers", "1", "--batch-seconds", "2.56", "--rows", "256", "--save-every", "20"]
+    arguments += ["--workers", "1", "--batch-seconds", "8", "--rows", "256", "--save-every", "20"]
     shares = {"corpus": 0.1, "encoder": 0.15, "codec": 0.2, "codes": 0.1, "tts": 0.45}
     arguments += [word for stage, part in shares.items() for word in (f"--share-{stage}", str(part))]
     command = [sys.executable, "-m", "training.default_voice", *arguments]

@@ -45,11 +45,13 @@ def utterances(frames: Sequence[int], speakers: str) -> Dataset:
     return Dataset.from_list(rows)
 
 
-def batches(codes: Dataset, *, p: float = 0.0, deep_part: float = 1.0, **changes) -> Batches:
+def batches(
+    codes: Dataset, *, p: float = 0.0, deep_part: float = 1.0, unheard: float = 0.0, **changes
+) -> Batches:
     """Of one process, where `rank` and `world` say nothing else; changes are of BatchConfig, or the seed."""
     placed = {name: changes.pop(name) for name in ("seed", "rank", "world", "epochs") if name in changes}
     config = BatchConfig(**{"rows": 60, "max_frames": 25, **changes})
-    dropout = DropoutConfig(p=p, deep_part=deep_part)
+    dropout = DropoutConfig(p=p, deep_part=deep_part, unheard=unheard)
     return Batches(codes, CONFIG, Letters(), config, dropout, **{"seed": 0, "steps": 1000, **placed})
 
 
@@ -122,12 +124,29 @@ def test_a_pair_begins_as_its_prompt_does_in_inference() -> None:
 
 
 def test_a_batch_depends_on_seed_and_item_alone() -> None:
-    forth, back = batches(MANY, p=1.0, deep_part=0.5), batches(MANY, p=1.0, deep_part=0.5)
+    forth, back = (batches(MANY, p=1.0, deep_part=0.5, unheard=0.3) for _ in range(2))
     items = [forth[i] for i in range(30)]
     for i in (29, 3, 0, 17):
         torch.testing.assert_close(tuple(back[i][0]), tuple(items[i][0]), rtol=0, atol=0)
     other = batches(MANY, seed=1)
     assert [list(spoken(other[i][0])) for i in range(5)] != [list(spoken(items[i][0])) for i in range(5)]
+
+
+def test_unheard_frames_are_predicted_and_not_read() -> None:
+    whole, parts = batches(MANY), batches(MANY, unheard=0.3)
+    lost = frames = 0
+    for i in range(10):
+        (one,), (other,) = whole[i], parts[i]
+        assert torch.equal(one.targets, other.targets) and torch.equal(one.rows[..., 0], other.rows[..., 0])
+        changed = (one.rows != other.rows).any(-1)
+        assert (other.rows[changed][:, 1:] == CONFIG.pad_code).all()
+        lost += int(changed.sum())
+        frames += int((one.rows[..., 0] == CONFIG.tokens.slot).sum())
+    assert 0.25 < lost / frames < 0.35
+    alone = parts.collate([(3,)])  # validation hears all
+    assert torch.equal(alone.rows, whole.collate([(3,)]).rows)
+    with pytest.raises(ValueError, match=r"unheard=1\.0 of the frames"):
+        DropoutConfig(unheard=1.0)
 
 
 @pytest.mark.parametrize("pair", [0.0, 0.5, 1.0])

@@ -8,8 +8,11 @@ import torch
 from interruption import Crash, assert_equal, crashing_at, saved_state, terminated_at
 
 from cat_tts import CatTTS
+from cat_tts.tables import read_tables
+from tokenizer import AudioTokenizer
 from training.codes import read_codes, read_info, write_shard
 from training.train_tts import main, train
+from training.tts_parts import starting_model
 from training.tts_recipes import TTSTraining, tiny
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
@@ -46,6 +49,18 @@ def uninterrupted(codes: Path, datasets_cache: None, tmp_path_factory: pytest.Te
     run = tmp_path_factory.mktemp("tts") / "run"
     train(options(run, codes))
     return run
+
+
+def test_random_weights_begin_with_what_codes_mean(codes: Path, codec: Path, tmp_path: Path) -> None:
+    made = options(tmp_path, codes, tokenizer=str(codec))
+    spoken = AudioTokenizer.from_pretrained(codec, "decoder")
+    model, _ = starting_model(made, read_codes(codes), read_info(codes), spoken)
+    wanted = CatTTS(model.config)
+    read_tables(wanted.code_embeddings, spoken.quantizer)
+    for found, table in zip(model.code_embeddings, wanted.code_embeddings, strict=True):
+        assert torch.equal(found.weight, table.weight)
+    assert model.depth.code_heads[0].weight[:32].std() > 3 * model.depth.code_heads[0].weight[32:].std()
+    assert model.text_embedding.weight.std().item() == pytest.approx(0.3, rel=0.05)
 
 
 def test_forty_steps_cut_the_losses_on_what_was_kept_out(codes: Path, tmp_path: Path) -> None:

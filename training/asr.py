@@ -25,6 +25,7 @@ from cat_tts.asr import CatASR
 from cat_tts.asr_qwen3 import from_qwen3, is_cat_asr
 from cat_tts.asr_search import transcribe
 from cat_tts.dropout import sample_depths
+from cat_tts.tables import read_tables
 from cat_tts.text import SENTENCEPIECE_FILE, SentencePieceText, TextTokenizer, train_sentencepiece
 from tokenizer import AudioTokenizer
 from training.codes import Codes, read_codes, read_info
@@ -222,7 +223,7 @@ def _model(options: ASRTraining, codes: Codes) -> tuple[CatASR, TextTokenizer]:
             )
         )
     if options.tokenizer is not None:
-        model.read_tables(AudioTokenizer.from_pretrained(options.tokenizer).quantizer)
+        read_tables(model.code_embeddings, AudioTokenizer.from_pretrained(options.tokenizer).quantizer)
     return model, text
 
 

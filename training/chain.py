@@ -102,7 +102,7 @@ class Chain:
                 joined = plan.get("adversarial_from") if phase.adversarial else None
                 command = stages.codec(self.setting, steps, decay, joined)
             else:
-                command = stages.tts(self.setting, steps, decay)
+                command = stages.tts(self.setting, self.tokenizer, steps, decay)
             if seconds > 0 and step < steps:
                 self._watch(command, stage, phase.name, seconds)
             self._finish(name)

@@ -63,8 +63,14 @@ class DropoutConfig:
     deep_part: float = 1.0
     """Part of the frames on which codebooks beyond the first are learnt, the loss of the others being put
     down to them; 0.0625 is CSM's."""
+    unheard: float = 0.0
+    """Part of the frames that are predicted, but not read: pad codes stand in their place. Where what comes
+    next follows from what came before, a small model does not learn to read the text; Tacotron's decoder
+    has half of its input dropped for the same reason. Ours, not the paper's."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.unheard < 1:
+            raise ValueError(f"unheard={self.unheard} of the frames: give 0 or more, less than 1")
         if not 0 < self.deep_part <= 1:
             raise ValueError(f"deep_part={self.deep_part} of the frames: give more than 0, at most 1")
 
@@ -227,12 +233,17 @@ class Batches(torch.utils.data.Dataset[list[Batch]]):
             places.append(positions(self.config, rows[-1], pace))
         target, part = pad_sequence(targets, True, IGNORED), self.dropout.deep_part
         depth = torch.full((len(groups),), self.full) if draw is None else self._depths(len(groups), draw)
+        deep = deep_frames(target, part, draw) if draw is not None and part < 1 else None
+        read = pad_sequence(rows, True)
+        if draw is not None and self.dropout.unheard:
+            unheard = torch.rand(read.shape[:2], generator=draw) < self.dropout.unheard
+            read[..., 1:][unheard] = self.config.pad_code
         # Rows are padded with zeros, which are valid in every column: nothing attends to them.
         return Batch(
-            pad_sequence(rows, True),
+            read,
             target,
             pad_sequence(places, True),
             depth,
-            deep_frames(target, part, draw) if draw is not None and part < 1 else None,
+            deep,
             sum(len(sequence) for sequence in rows),
         )

@@ -66,13 +66,14 @@ def corpus(setting: Setting) -> list[str]:
 
 
 def encoder(setting: Setting, steps: int, decay: float) -> list[str]:
-    """Encoder and quantizer of the tokenizer, learning from spectra: an encoder learns little from a decoder
-    that cannot speak yet. A preset with room for it begins with a filter bank."""
+    """Encoder and quantizer of the tokenizer, learning from spectra and from being read: an encoder learns
+    little from a decoder that cannot speak yet. A preset with room for it begins with a filter bank."""
     first = PRESETS[setting.size]().shape.model.encoder[0]
     room = ["--filter-bank"] if first.dim > first.patch_size else []
     return _tokenizer(
         setting,
         *("encoder", steps, decay, None, "--trainable", "encoder", "--weights.spectral", 10),
+        *("--weights.ctc", 1, "--batches.utterances", 0.9),
         *(("--init", setting.codec) if setting.codec else room),
     )
 
@@ -82,7 +83,7 @@ def codec(setting: Setting, steps: int, decay: float, adversarial_from: int | No
     encoded = setting.run("encoder") / "model"
     return _tokenizer(
         setting,
-        *("codec", steps, decay, adversarial_from, "--trainable", "decoder"),
+        *("codec", steps, decay, adversarial_from, "--trainable", "decoder", "--batches.utterances", 0),
         *("--init", encoded if encoded.exists() else setting.codec),
     )
 
@@ -94,7 +95,7 @@ def _tokenizer(
     return setting.command(
         *("training.train_tokenizer", setting.size, "--data", codec_manifest(setting)),
         *("--run", setting.run(stage), "--steps", steps, "--adversarial-from", adversarial_from),
-        *("--optimizer.decay", decay, "--weights.semantic", 0, "--batches.utterances", 0),
+        *("--optimizer.decay", decay, "--weights.semantic", 0),
         *("--batches.batch-seconds", setting.batch_seconds, "--save-every", setting.save_every),
         *_hardware(setting),
         *others,
@@ -109,13 +110,15 @@ def codes(setting: Setting, tokenizer: Path) -> list[str]:
     )
 
 
-def tts(setting: Setting, steps: int, decay: float) -> list[str]:
-    """The TTS model; one utterance in twenty is kept out of its training, 64 at most."""
+def tts(setting: Setting, tokenizer: Path, steps: int, decay: float) -> list[str]:
+    """The TTS model, from what codes mean to their tokenizer; one utterance in twenty is kept out of its
+    training, 64 at most."""
     kept_out = min(64, max(1, read_info(setting.run("codes")).clips // 20))
     return setting.command(
         *("training.train_tts", setting.size, "--codes", setting.run("codes"), "--run", setting.run("tts")),
         *("--steps", steps, "--optimizer.decay", decay, "--save-every", setting.save_every),
         *("--batches.rows", setting.rows, "--validation", kept_out, *_hardware(setting)),
+        *("--tokenizer", tokenizer, "--monitor.samples-every", OPEN_END, "--dropout.unheard", 0.3),
         *(("--init", setting.tts) if setting.tts else ()),
     )
 

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
 from cat_tts import CatTTS, TTSConfig
+from cat_tts.tables import TABLE_SCALE, point_heads, read_tables
 from cat_tts.text import SENTENCEPIECE_FILE, TextTokenizer, load_text_tokenizer, train_sentencepiece
 from tokenizer import AudioTokenizer
 from training.average import Average, hollow
@@ -77,9 +78,10 @@ def build(options: TTSTraining) -> Parts:
     settings["tokenizer_sha256"] = info.tokenizer_sha256
     settings["mixture"] = asdict(read_mixture(options.codes))
     with accelerator.main_process_first():
-        bare, text = starting_model(options, codes, info)
+        spoken = _tokenizer(options, info)
+        bare, text = starting_model(options, codes, info, spoken)
         training, alone = _batches(options, bare.config, text, codes, accelerator)
-        samples = _samples(options, info, alone, accelerator)
+        samples = _samples(options, spoken, alone, accelerator)
         keep_settings(options.run, settings, FIXED)
         if options.init is None and not (options.run / SENTENCEPIECE_FILE).exists():
             _write_text(text, options.run)
@@ -117,9 +119,19 @@ def build(options: TTSTraining) -> Parts:
     )
 
 
-def starting_model(options: TTSTraining, codes: Codes, info: CodesInfo) -> tuple[CatTTS, TextTokenizer]:
+def _tokenizer(options: TTSTraining, info: CodesInfo) -> AudioTokenizer | None:
+    if options.tokenizer is None:
+        return None
+    tokenizer = AudioTokenizer.from_pretrained(options.tokenizer, "decoder")
+    require_tokenizer(info, tokenizer)
+    return tokenizer
+
+
+def starting_model(
+    options: TTSTraining, codes: Codes, info: CodesInfo, tokenizer: AudioTokenizer | None = None
+) -> tuple[CatTTS, TextTokenizer]:
     """What --init names, or random weights, and a SentencePiece model of the run's own, trained on all texts
-    of the codes."""
+    of the codes. With the codes' tokenizer random weights begin with what codes mean."""
     if options.init is not None:
         return initialise(options.init, options.shape, info.num_codebooks, info.codebook_size)
     path = options.run / SENTENCEPIECE_FILE
@@ -135,7 +147,13 @@ def starting_model(options: TTSTraining, codes: Codes, info: CodesInfo) -> tuple
         codebook_size=info.codebook_size,
         text_vocab_size=text.vocab_size,
     )
-    return CatTTS(config), text
+    model = CatTTS(config)
+    if tokenizer is not None:
+        read_tables(model.code_embeddings, tokenizer.quantizer)
+        nn.init.normal_(model.text_embedding.weight, std=TABLE_SCALE)
+        if config.adapter_dim is None:
+            point_heads(model.depth.code_heads, tokenizer.quantizer)
+    return model, text
 
 
 def adapted(model: CatTTS, options: TTSTraining) -> CatTTS:
@@ -162,12 +180,10 @@ def prepare_hardware(model: CatTTS, hardware: HardwareConfig, device: torch.devi
 
 
 def _samples(
-    options: TTSTraining, info: CodesInfo, kept_out: Batches, accelerator: Accelerator
+    options: TTSTraining, tokenizer: AudioTokenizer | None, kept_out: Batches, accelerator: Accelerator
 ) -> Samples | None:
-    if options.tokenizer is None:
+    if tokenizer is None:
         return None
-    tokenizer = AudioTokenizer.from_pretrained(options.tokenizer, "decoder")
-    require_tokenizer(info, tokenizer)
     chosen = [kept_out.codes[i] for i in kept_out.usable[:2].tolist()]
     return Samples(options.run, tokenizer.to(accelerator.device), exchanged(chosen))
 

@@ -74,7 +74,8 @@ class TTSTraining:
     """Folder or hub id to start from, in place of random weights: a CAT-TTS model, which is taken whole, or a
     Qwen3 checkpoint for the Temporal Transformer."""
     tokenizer: str | None = None
-    """Folder or hub id of the tokenizer of the codes, for samples that can be heard, in RUN/samples."""
+    """Folder or hub id of the tokenizer of the codes: for samples that can be heard, in RUN/samples, and for
+    random weights that know from the start which codes sound alike, see cat_tts.tables."""
     steps: int
     save_every: int = 500
     seed: int = 0

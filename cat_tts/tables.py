@@ -1,0 +1,76 @@
+"""Tables of codes that begin with what the codes mean to their tokenizer.
+
+A fresh table has to learn 1024 rows from nothing, each from the few frames that hold its code; here codes
+that sound alike begin alike, where they are read and where they are predicted.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import nn
+
+from tokenizer.quantizer import ResidualVQ
+
+TABLE_SCALE = 0.3
+"""Standard deviation of the first table: small ones would be overwritten by the first steps of Adam."""
+HEAD_SCALE = 0.1
+"""Standard deviation of what is added to the heads."""
+
+
+@torch.no_grad()
+def read_tables(tables: Sequence[nn.Embedding], quantizer: ResidualVQ) -> None:
+    """Write each codebook's vectors, as the quantizer adds them up, into the first rows of its table.
+
+    Wider vectors than the tables' are projected at random. A row for no code becomes zeros, so that rows of
+    text are what their text says, and not mostly the sum of all tables' pads.
+
+    Raises:
+        ValueError: the quantizer has fewer codebooks, or others than the tables have room for.
+    """
+    size, width = _check(len(tables), tables[0].num_embeddings, quantizer), tables[0].embedding_dim
+    codes = torch.arange(size, device=tables[0].weight.device)
+    scale, spread = 0.0, None
+    for k, table in enumerate(tables):
+        rows = quantizer.decode(F.pad(codes[None, :, None], (k, 0)))[0]
+        rows = rows - rows.mean(0)  # and with it what the other codebooks and the biases add
+        if spread is None:
+            spread = _spread(rows.shape[1], width).to(rows)
+            scale = TABLE_SCALE / float((rows @ spread).std())
+        table.weight[:size] = scale * rows @ spread
+        table.weight[size:] = 0
+
+
+@torch.no_grad()
+def point_heads(heads: Sequence[nn.Linear], quantizer: ResidualVQ) -> None:
+    """Add to each head's rows the directions in which the quantizer looks its codes up: a state that asks for
+    a code asks for those beside it.
+
+    Raises:
+        ValueError: as `read_tables`.
+    """
+    size = _check(len(heads), heads[0].out_features, quantizer)
+    draw = torch.Generator().manual_seed(0)
+    for head, layer in zip(heads, quantizer.layers, strict=False):
+        directions = F.normalize(layer.codebook.weight, dim=-1)
+        spread = torch.randn(directions.shape[1], head.in_features, generator=draw).to(directions)
+        head.weight[:size] += HEAD_SCALE * directions @ spread
+
+
+def _check(count: int, rows: int, quantizer: ResidualVQ) -> int:
+    """The size of the codebooks; one more row than that may stand for no code."""
+    size = len(quantizer.layers[0].codebook.weight)
+    if len(quantizer.layers) < count:
+        raise ValueError(f"a tokenizer of {len(quantizer.layers)} codebooks for {count} tables")
+    if rows - size not in (0, 1):
+        raise ValueError(
+            f"tables of {rows} codes for codebooks of {size}: choose the tokenizer that made the codes"
+        )
+    return size
+
+
+def _spread(width: int, dim: int) -> Float[torch.Tensor, "w d"]:
+    """The identity, or a random projection where the widths differ."""
+    draw = torch.Generator().manual_seed(0)
+    return torch.eye(dim) if width == dim else torch.randn(width, dim, generator=draw) / width**0.5
