@@ -15,8 +15,8 @@ from tokenizer.quantizer import ResidualVQ
 
 TABLE_SCALE = 0.3
 """Standard deviation of the first table: small ones would be overwritten by the first steps of Adam."""
-HEAD_SCALE = 0.1
-"""Standard deviation of what is added to the heads."""
+HEAD_SCALE = 1.4
+"""Standard deviation that `point_heads` gives to the scores of normalised states, however wide they are."""
 
 
 @torch.no_grad()
@@ -55,7 +55,7 @@ def point_heads(heads: Sequence[nn.Linear], quantizer: ResidualVQ) -> None:
     for head, layer in zip(heads, quantizer.layers, strict=False):
         directions = F.normalize(layer.codebook.weight, dim=-1)
         spread = torch.randn(directions.shape[1], head.in_features, generator=draw).to(directions)
-        head.weight[:size] += HEAD_SCALE * directions @ spread
+        head.weight[:size] += HEAD_SCALE / head.in_features**0.5 * directions @ spread
 
 
 def _check(count: int, rows: int, quantizer: ResidualVQ) -> int:

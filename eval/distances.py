@@ -12,10 +12,9 @@ import warnings
 import numpy as np
 import torch
 from torch import Tensor
-from transformers.audio_utils import mel_filter_bank
 
 from eval.metrics import MetricError, require_finite
-from training.losses import WINDOWS, MultiScaleMelLoss
+from training.losses import WINDOWS, MultiScaleMelLoss, mel_filters
 
 FLOOR = 1e-5
 TWO_WINDOWS = {2048: 150, 512: 80}
@@ -86,16 +85,7 @@ def _log_and_linear(spectra: Tensor) -> float:
 def _filters(sample_rate: int, window: int) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # 80 mels leave some of 257 bins' filters empty: so be it
-        filters = mel_filter_bank(
-            num_frequency_bins=window // 2 + 1,
-            num_mel_filters=TWO_WINDOWS[window],
-            min_frequency=0.0,
-            max_frequency=sample_rate / 2,
-            sampling_rate=sample_rate,
-            norm="slaney",
-            mel_scale="slaney",
-        )
-    return torch.from_numpy(filters).float()
+        return mel_filters(sample_rate, window, TWO_WINDOWS[window])
 
 
 @functools.cache

@@ -5,10 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from encoder_run import options
 from interruption import assert_equal, saved_state, terminated_at
 
+from tokenizer import AudioTokenizer
 from training.ctc import BLANK, BYTES_PER_FRAME, CTCHead
-from training.recipes import TokenizerTraining, paper, tiny
+from training.joint import Joint
+from training.recipes import TokenizerTraining, tiny
+from training.semantic import SemanticHead
 from training.train_tokenizer import train
 
 A, B = 97, 98
@@ -52,22 +56,19 @@ def test_what_cannot_be_read_costs_nothing_and_has_gradients(head: CTCHead) -> N
         assert found.total == 0 and found.tokens == 0 and not gradient.any()
 
 
-def options(run: Path, data: Path, **changes) -> TokenizerTraining:
-    made = replace(
-        tiny(),
-        run=run,
-        data=data,
-        trainable="encoder",
-        adversarial_from=None,
+def reading(run: Path, data: Path, **changes) -> TokenizerTraining:
+    return options(
+        run,
+        data,
         weights=replace(tiny().weights, semantic=0.0, spectral=1.0, ctc=1.0),
         batches=replace(tiny().batches, batch_seconds=4.0, utterances=1.0),
         monitor=replace(tiny().monitor, validation=data, validation_clips=4),
+        **changes,
     )
-    return replace(made, **changes)
 
 
 def test_codes_learn_to_be_read_and_are_asked_for_other_texts_too(corpus: Path, tmp_path: Path) -> None:
-    train(options(tmp_path, corpus, steps=30, save_every=30))
+    train(reading(tmp_path, corpus, steps=30, save_every=30))
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     read = [line["train/loss/ctc"] for line in lines if "train/loss/ctc" in line]
     assert len(read) == 30 and read[-1] < 0.5 * read[0]
@@ -76,13 +77,15 @@ def test_codes_learn_to_be_read_and_are_asked_for_other_texts_too(corpus: Path, 
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(corpus: Path, tmp_path: Path) -> None:
-    train(options(tmp_path / "whole", corpus, steps=4))
+    train(reading(tmp_path / "whole", corpus, steps=4))
     with terminated_at(2):
-        train(options(tmp_path / "parts", corpus, steps=4))
-    train(options(tmp_path / "parts", corpus, steps=4))
+        train(reading(tmp_path / "parts", corpus, steps=4))
+    train(reading(tmp_path / "parts", corpus, steps=4))
     assert_equal(saved_state(tmp_path / "whole"), saved_state(tmp_path / "parts"))
 
 
 def test_bytes_and_other_tokens_do_not_mix() -> None:
-    with pytest.raises(ValueError, match="reads bytes, and this preset's semantic head other tokens"):
-        replace(paper(), data=Path("m"), weights=replace(paper().weights, ctc=1.0))
+    shape = tiny().shape
+    other = SemanticHead(replace(shape.semantic, text="huggingface"))
+    with pytest.raises(ValueError, match="reads bytes, and the semantic head other tokens"):
+        Joint(AudioTokenizer(shape.model), other, None, CTCHead(shape.model.code_dim))

@@ -5,25 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from encoder_run import options
 from interruption import assert_equal, saved_state, terminated_at
 
 from tokenizer import AudioTokenizer
-from training.recipes import TokenizerTraining, tiny
+from training.recipes import tiny
 from training.train_tokenizer import train
-
-
-def options(run: Path, data: Path, **changes) -> TokenizerTraining:
-    made = replace(
-        tiny(),
-        run=run,
-        data=data,
-        trainable="encoder",
-        adversarial_from=None,
-        weights=replace(tiny().weights, semantic=0.0, spectral=10.0),
-        batches=replace(tiny().batches, batch_seconds=0.96, crop_seconds=0.32),
-        monitor=replace(tiny().monitor, samples_every=2),
-    )
-    return replace(made, **changes)
 
 
 def losses(run: Path) -> list[float]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from training.semantic import BYTES_END, SemanticLoss
 
 BYTES_PER_FRAME = 3
-"""Steps of a frame, each a byte or the blank: 37 a second at 12.5 frames; fast readers need about 20."""
+"""Steps of a frame, each a byte or the blank: 37 a second at 12.5 frames; speech has about 15."""
 BLANK = BYTES_END
 HIDDEN, CONTEXT = 512, 5
 """Width, and frames that a byte is read from."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 
 from tokenizer import AudioTokenizer
+from tokenizer.config import StageConfig
 
 LOUDNESS = 3.0
 """Gain of the transform: a patch of speech then weighs as much as what the layers add to it."""
@@ -40,7 +41,7 @@ def install(tokenizer: AudioTokenizer, audio: Float[Tensor, "b s"]) -> None:
     stage, layer = tokenizer.encoder[0], tokenizer.encoder[0].layers[0]
     patch, bands = stage.config.patch_size, stage.config.dim - stage.config.patch_size
     units = bands * FREQUENCIES * PHASES
-    if bands < 8 or units > stage.config.ffn_dim:
+    if not has_room(stage.config):
         raise ValueError(
             "a filter bank needs a first stage at least 8 channels wider than its patch, and "
             f"{FREQUENCIES * PHASES} hidden units for each of them; this one has patch_size={patch}, "
@@ -61,6 +62,12 @@ def install(tokenizer: AudioTokenizer, audio: Float[Tensor, "b s"]) -> None:
     own = torch.arange(units).view(bands, -1)
     layer.ffn_out.weight[patch + torch.arange(bands)[:, None], own] = 1 / own.shape[1]
     layer.ffn_scale[patch:] = 1.0
+
+
+def has_room(stage: StageConfig) -> bool:
+    """Whether a first stage is wide enough for a transform of its patch and bands beside it."""
+    bands = stage.dim - stage.patch_size
+    return bands >= 8 and bands * FREQUENCIES * PHASES <= stage.ffn_dim
 
 
 def cosines(size: int) -> Float[Tensor, "s s"]:

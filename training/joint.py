@@ -52,6 +52,11 @@ class Joint(nn.Module):
     ) -> None:
         """`silent` leaves the decoder out."""
         super().__init__()
+        if ctc is not None and head is not None and head.config.text != "bytes":
+            raise ValueError(
+                "weights.ctc reads bytes, and the semantic head other tokens: "
+                "give one of the two a weight of 0"
+            )
         self.tokenizer, self.head, self.spectral, self.ctc = tokenizer, head, spectral, ctc
         self.silent = silent
         # what FSDP2 gathers one at a time, under the name at which Accelerate looks

@@ -127,8 +127,8 @@ def validate(joint: Joint, mel: MultiScaleMelLoss, clips: Sequence[Clip]) -> dic
     `..._mismatched` are the same with the text of the clip before: a head that has learnt to spell, and not
     to listen, finds both alike.
     """
-    config, device = joint.tokenizer.config, next(joint.parameters()).device
-    encode = joint.encode_text
+    tokenizer, encode, device = joint.tokenizer, joint.encode_text, next(joint.parameters()).device
+    config = tokenizer.config
     texts = [encode(clip.text) if encode is not None and clip.text else [] for clip in clips]
     sums: dict[str, tuple[float, int]] = {}
     for i, clip in enumerate(clips):
@@ -137,15 +137,16 @@ def validate(joint: Joint, mel: MultiScaleMelLoss, clips: Sequence[Clip]) -> dic
         frames = torch.tensor([audio.shape[1] // config.frame_size], device=device)
         depth = torch.tensor([config.num_codebooks], device=device)
         task = torch.tensor([TASKS.index(clip.task)], device=device)
-        rebuilt = joint(audio, frames, depth, task, [texts[i]])
-        heard = rebuilt.spectral if rebuilt.audio is None else mel(rebuilt.audio, audio)
-        assert heard is not None and joint.latents is not None, "neither audio nor spectra"
-        _count(sums, "spectral" if joint.silent else "mel", heard, 1)
+        latents = tokenizer.quantizer(tokenizer.latents(audio), depth).latents
+        if joint.silent and joint.spectral is not None:
+            _count(sums, "spectral", joint.spectral(latents, audio), 1)
+        else:
+            _count(sums, "mel", mel(tokenizer.synthesize(latents), audio), 1)
         for text, suffix in ((texts[i], ""), (texts[i - 1], "_mismatched")):
             if text and joint.head is not None:
-                _count(sums, f"semantic{suffix}", *joint.head(joint.latents, frames, task, [text]))
+                _count(sums, f"semantic{suffix}", *joint.head(latents, frames, task, [text]))
             if text and joint.ctc is not None:
-                _count(sums, f"ctc{suffix}", *joint.ctc(joint.latents, frames, [text]))
+                _count(sums, f"ctc{suffix}", *joint.ctc(latents, frames, [text]))
     return {f"validation/loss/{name}": total / max(1, count) for name, (total, count) in sums.items()}
 
 

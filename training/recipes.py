@@ -125,11 +125,6 @@ class TokenizerTraining:
                 "trainable=encoder makes no audio: give adversarial_from=None, "
                 "and weights.spectral to learn from"
             )
-        if self.weights.ctc and self.weights.semantic and self.shape.semantic.text != "bytes":
-            raise ValueError(
-                f"weights.ctc={self.weights.ctc} reads bytes, and this preset's semantic head other tokens: "
-                "give one of the two a weight of 0"
-            )
         if self.filter_bank and self.init is not None:
             raise ValueError(f"filter_bank would overwrite what {self.init} has learnt: give one of the two")
 

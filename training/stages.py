@@ -12,6 +12,7 @@ from training import payload, pieces, teacher_hibari, teacher_kokoro
 from training.bundle import Bundle
 from training.bundle import bundle as write_bundle
 from training.codes import read_info
+from training.filter_bank import has_room
 from training.manifest import Clip, read_manifest, write_manifest
 from training.recipes import PRESETS
 
@@ -68,13 +69,12 @@ def corpus(setting: Setting) -> list[str]:
 def encoder(setting: Setting, steps: int, decay: float) -> list[str]:
     """Encoder and quantizer of the tokenizer, learning from spectra and from being read: an encoder learns
     little from a decoder that cannot speak yet. A preset with room for it begins with a filter bank."""
-    first = PRESETS[setting.size]().shape.model.encoder[0]
-    room = ["--filter-bank"] if first.dim > first.patch_size else []
+    bank = ["--filter-bank"] if has_room(PRESETS[setting.size]().shape.model.encoder[0]) else []
     return _tokenizer(
         setting,
         *("encoder", steps, decay, None, "--trainable", "encoder", "--weights.spectral", 10),
         *("--weights.ctc", 1, "--batches.utterances", 0.9),
-        *(("--init", setting.codec) if setting.codec else room),
+        *(("--init", setting.codec) if setting.codec else bank),
     )
 
 

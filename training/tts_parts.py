@@ -151,8 +151,7 @@ def starting_model(
     if tokenizer is not None:
         read_tables(model.code_embeddings, tokenizer.quantizer)
         nn.init.normal_(model.text_embedding.weight, std=TABLE_SCALE)
-        if config.adapter_dim is None:
-            point_heads(model.depth.code_heads, tokenizer.quantizer)
+        point_heads(model.depth.code_heads, tokenizer.quantizer)
     return model, text
 
 
