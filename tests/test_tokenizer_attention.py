@@ -56,6 +56,24 @@ def test_attend_equals_naive_softmax(queries: int, keys: int, window: int, group
     torch.testing.assert_close(attend(q, k, v, window), naive(q, k, v, window))
 
 
+@pytest.mark.parametrize("groups", [4, 2])
+@pytest.mark.parametrize(("steps", "window"), [(9, 20), (9, 4), (40, 60), (200, 300), (200, 70)])
+def test_training_in_bfloat16_attends_alike(steps: int, window: int, groups: int) -> None:
+    """Short and long sequences, whole and in windows: results and gradients, to the precision of bfloat16."""
+    inputs = [heads(2, count, steps, dtype=torch.float32) for count in (4, groups, groups)]
+    plain, low = ([part.clone().requires_grad_() for part in inputs] for _ in range(2))
+    wanted, push = naive(*plain, window), heads(2, 4, steps, dtype=torch.float32)
+    seen = sight(steps, steps, window, inputs[0])
+    with torch.autocast("cpu", torch.bfloat16):
+        made = attend(*low, window, seen)
+    close = {"rtol": 0.03, "atol": 0.03}
+    torch.testing.assert_close(made.float(), wanted, **close)
+    (wanted * push).sum().backward()
+    (made * push).sum().backward()
+    for one, other in zip(low, plain, strict=True):
+        torch.testing.assert_close(one.grad, other.grad, **close)
+
+
 @pytest.mark.parametrize("query", [0, 3, 66, 99])
 def test_attend_reads_only_the_window(query: int) -> None:
     """Read off the gradient; query 66 lies in the second block of queries."""

@@ -14,6 +14,8 @@ except ImportError:
 
 CPU_BLOCK, SMALLEST_BLOCK = 128, 64
 """Queries attended at once on a CPU, and at least so many elsewhere, where large pieces are faster."""
+LONG = 32
+"""Queries from which on training in bfloat16 on a CPU does without SDPA."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,11 @@ def attend(
     """Causal attention of each query to the last `window` keys, itself included; query n-1 stands at key m-1.
 
     FlashAttention 2 when it is installed and fits, else SDPA over blocks of queries. `seen` is
-    `sight(n, m, window, q)` made beforehand, or one that hides more.
+    `sight(n, m, window, q)` made beforehand, or one that hides more.What is trained in bfloat16 on a CPU is
+    attended there without SDPA, whose backward pass takes up to ten times as long as in float32.
     """
+    if q.device.type == "cpu" and q.requires_grad and torch.is_autocast_enabled("cpu"):
+        return _attend_in_training(q, k, v, window, seen)
     fits = q.is_cuda and q.dtype in (torch.float16, torch.bfloat16) and not (seen and seen.rows_differ)
     if flash_attn_func is not None and fits:
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
@@ -97,6 +102,25 @@ def attend(
             )
         )
     return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+
+
+def _attend_in_training(q: Tensor, k: Tensor, v: Tensor, window: int, seen: Sight | None) -> Tensor:
+    """Long sequences by plain products in bfloat16; short ones, of which there are many of all sizes, by SDPA
+    in float32, which needs no kernel made for each size."""
+    if q.shape[2] < LONG and not (seen and seen.rows_differ):
+        with torch.autocast("cpu", enabled=False):
+            return attend(q.float(), k.float(), v.float(), window).to(q.dtype)
+    q, parts = q * q.shape[-1] ** -0.5, []  # the products are autocast's
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+    for block in (seen or sight(q.shape[2], k.shape[2], window, q)).blocks:
+        scores = _cut(q, block.queries) @ _cut(k, block.keys).mT
+        if block.mask is None:
+            queries, keys = scores.shape[-2:]
+            scores = scores.masked_fill(~window_mask(queries, keys, window, q.device), -torch.inf)
+        else:
+            scores = scores + block.mask
+        parts.append(scores.softmax(-1) @ _cut(v, block.keys))
+    return torch.cat(parts, 2)
 
 
 def _cut(x: Tensor, steps: slice) -> Tensor:

@@ -2,9 +2,11 @@
 
 import os
 import signal
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, FullyShardedDataParallelPlugin
 from accelerate.utils.operations import convert_outputs_to_fp32
@@ -12,6 +14,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
+from torch.overrides import TorchFunctionMode
+
+GRID = 128
+"""Rows of a product on a CPU in bfloat16."""
 
 
 def start(*, unused: bool) -> Accelerator:
@@ -55,7 +61,33 @@ def lower_precision(module: nn.Module, device: torch.device) -> None:
     Rounded weights are not cached: each is used once, and a cache would hold those of all layers.
     """
     autocast = torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
-    module.forward = convert_outputs_to_fp32(autocast(module.forward))
+    forward = convert_outputs_to_fp32(autocast(module.forward))
+    module.forward = _on_grid(forward) if device.type == "cpu" else forward
+
+
+class RowGrid(TorchFunctionMode):
+    """Linear layers see numbers of rows that recur: multiples of `GRID`, filled up with zeros.
+
+    oneDNN makes a bfloat16 kernel for each shape that it meets, which takes longer than the product does.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func is not F.linear:
+            return func(*args, **(kwargs or {}))
+        x, *weights = args
+        rows = x.shape[:-1].numel()
+        filled = F.pad(x.reshape(rows, x.shape[-1]), (0, 0, 0, -rows % GRID))
+        return func(filled, *weights, **(kwargs or {}))[:rows].unflatten(0, x.shape[:-1])
+
+
+def _on_grid(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def on_grid(*args: Any, **kwargs: Any) -> Any:
+        with RowGrid():
+            return forward(*args, **kwargs)
+
+    return on_grid
 
 
 def ignore_signals(_: int) -> None:

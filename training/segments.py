@@ -19,6 +19,9 @@ from training.manifest import TASKS, Clip
 
 ATTEMPTS = 20
 """Draws until an item of a batch is given up."""
+GRID = 8
+"""Utterances are padded to a multiple of so many frames where a batch has room: few shapes, so that kernels
+which are made for a shape are used again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,8 +154,12 @@ class Segments(Dataset):
         first = min(max(0, middle - size // 2), len(self.spoken) - size)
         count = self._count(self.spoken_frames[first + size - 1])
         chosen = first + draw.choice(size, count, replace=count > size)
-        longest = int(self.spoken_frames[chosen].max())
-        return longest, self.spoken[chosen].tolist(), self.spoken[first : first + size]
+        longest = -(-int(self.spoken_frames[chosen].max()) // GRID) * GRID
+        return (
+            min(longest, self.batch_frames // count),
+            self.spoken[chosen].tolist(),
+            self.spoken[first : first + size],
+        )
 
     def _item(
         self,
