@@ -17,6 +17,7 @@ from cat_tts.depth_step import DepthStep, Frame
 from cat_tts.model import CatTTS
 from cat_tts.products import Weights, check_weights
 from cat_tts.sampling import Knobs, SamplingOptions
+from cat_tts.sequence import untold_rows
 from cat_tts.temporal_step import TemporalStep
 
 
@@ -80,6 +81,9 @@ class FrameDecoder:
         self._codes = torch.cat([*tables, tables[0].new_zeros(1, config.temporal.dim)])
         self._offsets = torch.arange(config.num_codebooks, device=device) * (config.codebook_size + 1)
         self._states = tables[0].new_zeros(slots, config.temporal.dim)
+        self._twin: TemporalStep | None = None
+        """Reads what the takes read but their text; there from the first guided take on."""
+        self._untold = torch.zeros_like(self._states)
         self._rows = torch.zeros(slots, 1 + config.num_codebooks, dtype=torch.long, device=device)
         self._seen = torch.zeros(
             slots, config.num_codebooks, config.codebook_size, dtype=torch.bool, device=device
@@ -101,7 +105,8 @@ class FrameDecoder:
     @property
     def cache_bytes(self) -> int:
         """Memory of the caches as they are now."""
-        return self.temporal.cache_bytes + self.depth.cache_bytes + self._seen.nbytes
+        twin = self._twin.cache_bytes if self._twin else 0
+        return self.temporal.cache_bytes + twin + self.depth.cache_bytes + self._seen.nbytes
 
     @torch.inference_mode()
     def join(self, take: Continuation) -> int:
@@ -114,7 +119,14 @@ class FrameDecoder:
         assert self.free, "no slot is free"
         row, device = len(self._takes), self._states.device
         positions = None if take.positions is None else take.positions.to(device)
-        self._states[row] = self.temporal.prefill(row, take.rows.to(device), positions, take.depth)
+        rows = take.rows.to(device)
+        self._states[row] = self.temporal.prefill(row, rows, positions, take.depth)
+        if take.options.guidance != 1:
+            if self._twin is None:
+                self._twin = self.temporal.twin()
+                self.depth.reserve(2 * self.slots)
+            untold = untold_rows(config, rows)
+            self._untold[row] = self._twin.prefill(row, untold, positions, take.depth)
         self._seen[row] = False
         slot = min(set(range(self.slots)) - set(self.active))
         length = len(take.rows)
@@ -171,12 +183,18 @@ class FrameDecoder:
         codes = codes.masked_fill(self._dropped, len(self._codes) - 1)
         x = self.model.text_embedding(rows[:, 0]) + nn.functional.embedding(codes, self._codes).sum(1)
         positions = torch.tensor([take.position for take in takes], dtype=torch.float32).to(x.device)
+        untold = None
         self.temporal.reserve(max(lengths) + 1)
         states = self.temporal(x, positions, lengths, static=self.static)
+        if self._guided and self._twin is not None:
+            self._twin.reserve(max(lengths) + 1)
+            untold = self._twin(x, positions, lengths, static=self.static)
         # Takes that have just joined are computed along, beyond their end, and what comes of it is dropped.
         for i, take in enumerate(self._takes):
             if take.frames:
                 self._states[i] = states[i]
+                if untold is not None:
+                    self._untold[i] = untold[i]
                 take.length += 1
                 take.position += 1
 
@@ -184,13 +202,14 @@ class FrameDecoder:
         """One frame of all takes, in their order; of a row, no more counts than its take's own depth."""
         order, device, padded = self._order, self._states.device, self._padded()
         ordered = [padded[i] for i in order]
-        states, seen = self._states[: len(order)], self._seen[: len(order)]
+        states, seen, untold = (x[: len(order)] for x in (self._states, self._seen, self._untold))
         if self._turned is not None:
-            states, seen = states[self._turned], seen[self._turned]
+            states, seen, untold = states[self._turned], seen[self._turned], untold[self._turned]
         going = [take.frames < take.asked.min_frames or take.asked.forced is not None for take in ordered]
         made = self.depth(
             Frame(
                 states=states,
+                untold=untold if self._guided else None,
                 counts=self._counts,
                 codes=self._knobs[0],
                 decision=self._knobs[1],
@@ -231,9 +250,11 @@ class FrameDecoder:
         """Take out a take; the last one moves to its row."""
         last = len(self._takes) - 1
         if index != last:
-            for tensor in (self._states, self._rows, self._seen):
+            for tensor in (self._states, self._untold, self._rows, self._seen):
                 tensor[index] = tensor[last]
-            self.temporal.move(last, index)
+            for step in (self.temporal, self._twin):
+                if step is not None:
+                    step.move(last, index)
             self._takes[index] = self._takes[last]
         self._takes.pop()
         self._arrange()
@@ -255,6 +276,7 @@ class FrameDecoder:
             self._counts = tuple(sum(depth > k for depth in depths) for k in range(self._deepest))
         takes = [padded[i] for i in self._order]
         options = [take.asked.options for take in takes]
+        self._guided = any(one.guidance != 1 for one in options)
         self._knobs = (
             Knobs.of(options, size, device),
             Knobs.of([one.decision() for one in options], 2, device),

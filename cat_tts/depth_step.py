@@ -17,7 +17,7 @@ from cat_tts.fused import Layer, Norm
 from cat_tts.graphs import Replay
 from cat_tts.model import CatTTS
 from cat_tts.products import Weights, product
-from cat_tts.sampling import Knobs, choose, filtered_logits, gumbel_noise
+from cat_tts.sampling import Knobs, choose, filtered_logits, guided, gumbel_noise
 
 
 class Head:
@@ -64,6 +64,8 @@ class Frame:
 
     states: Float[Tensor, "n d"]
     """Of the Temporal Transformer."""
+    untold: Float[Tensor, "n d"] | None = None
+    """The same where it was not told the text; None where no take is guided."""
     counts: tuple[int, ...]
     """Code k is made for the first `counts[k]` takes alone."""
     codes: Knobs
@@ -107,16 +109,22 @@ class DepthStep:
                 [decision, *(head.weight[:-1] for head in model.depth.code_heads)]
             )
         ]
-        # Position first: the slot of a position is one piece, whatever the number of takes.
-        width = shape.num_heads + 2 * shape.num_kv_heads
-        cache = (1 + config.num_codebooks, rows, width, shape.head_dim)
-        self.cache = [self.norm.gain.new_zeros(cache) for _ in self.layers]
-        self._slots: dict[tuple[int, int], list[Slot]] = {}
         self._graphs: dict[tuple, Replay] = {}
+        self.reserve(rows)
 
     @property
     def cache_bytes(self) -> int:
         return sum(layer.nbytes for layer in self.cache)
+
+    def reserve(self, rows: int) -> None:
+        """Make room for so many takes; a guided one counts twice."""
+        # Position first: the slot of a position is one piece, whatever the number of takes.
+        config, shape = self.model.config, self.model.config.depth
+        width = shape.num_heads + 2 * shape.num_kv_heads
+        cache = (1 + config.num_codebooks, rows, width, shape.head_dim)
+        self.cache = [self.norm.gain.new_zeros(cache) for _ in self.layers]
+        self._slots: dict[tuple[int, int], list[Slot]] = {}
+        self._graphs.clear()
 
     def __call__(self, frame: Frame, *, static: bool = False) -> Int[Tensor, "n e"]:
         """Text id and codes of the next frame.
@@ -125,20 +133,26 @@ class DepthStep:
         """
         if not (static and frame.states.is_cuda):
             return self._make(frame)
-        key = (frame.counts, frame.codes.kind, frame.decision.kind, frame.forced is None)
+        absent = frame.forced is None, frame.untold is None
+        key = (frame.counts, frame.codes.kind, frame.decision.kind, absent)
         if key not in self._graphs:
             self._graphs[key] = Replay(self._make, frame)
         return self._graphs[key](frame)
 
     def _make(self, frame: Frame) -> Int[Tensor, "n e"]:
-        noise, takes = self._noise(frame), len(frame.states)
-        hidden = self._position(self.adapter_in(frame.states), 0)
-        text, fed = self._decide(hidden, frame, noise)
+        noise, takes, states, rows = self._noise(frame), len(frame.states), frame.states, 1
+        if frame.untold is not None:  # behind each take its twin, so that the first takes are the first rows
+            states, rows = torch.stack([states, frame.untold], 1).flatten(0, 1), 2
+        hidden = self._position(self.adapter_in(states), 0)
+        text, fed = self._decide(hidden[::rows], frame, noise)
         row = text.new_zeros((takes, 1 + len(frame.counts)))
         row[:, 0] = text
         for k, count in enumerate(frame.counts):
-            logits = self.heads[k + 1](self._position(fed[:count], k + 1))
+            fed = fed[:count].repeat_interleave(rows, 0) if rows > 1 else fed[:count]
+            logits = self.heads[k + 1](self._position(fed, k + 1))
             knobs = frame.codes if count == takes else frame.codes.first(count)
+            if rows > 1:
+                logits = guided(logits[::2], logits[1::2], knobs.guidance)
             code = self._draw(logits, knobs, noise, k + 1, frame.seen[:count, k])
             if frame.forced is not None:
                 given = frame.forced[:count, k]

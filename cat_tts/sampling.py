@@ -40,6 +40,11 @@ class SamplingOptions:
     """Above 1, codes already in the history become less likely."""
     decision_temperature: float = 1.0
     """The temperature of the decision; see `decision`."""
+    guidance: float = 1.0
+    """How much more the text counts: logits are carried so many times as far from those of a model that is
+    not told the text (classifier-free guidance). Other values than 1 double the work of a frame, and want a
+    model that learnt some sequences without their text (`training.examples`, `untold`). The decision to speak
+    on or stop is not guided. Ours, not the paper's."""
 
     def __post_init__(self) -> None:
         for name in ("temperature", "decision_temperature"):
@@ -48,6 +53,8 @@ class SamplingOptions:
                 raise ValueError(
                     f"{name}={value}: give 0 for the likeliest, or a positive number such as 1.0"
                 )
+        if not 1 <= self.guidance < math.inf:
+            raise ValueError(f"guidance={self.guidance}: give 1 for none, or a larger number such as 1.5")
         if self.top_k < 0:
             raise ValueError(f"top_k={self.top_k}: give how many codes to draw among, or 0 for all")
         if not 0 < self.top_p <= 1:
@@ -60,7 +67,12 @@ class SamplingOptions:
     def decision(self) -> "SamplingOptions":
         """The options for the text channel: its own temperature and, as published, top-k 50 only."""
         return replace(
-            self, temperature=self.decision_temperature, top_k=50, top_p=1.0, repetition_penalty=1.0
+            self,
+            temperature=self.decision_temperature,
+            top_k=50,
+            top_p=1.0,
+            repetition_penalty=1.0,
+            guidance=1.0,
         )
 
 
@@ -91,6 +103,7 @@ class Knobs:
     top_k: Int[Tensor, "b 1"]
     chance: Float[Tensor, "b 1"]
     """0 for takes without chance, 1 for others: the factor of their noise."""
+    guidance: Float[Tensor, "b 1"]
     width: int
     """The largest top_k."""
     sampled: bool
@@ -103,13 +116,14 @@ class Knobs:
         """The knobs of takes that draw among `size` codes."""
         table = [_numbers(one, size) for one in options]
         columns = torch.tensor(table, dtype=torch.float32).to(device).split(1, -1)
-        temperature, penalty, tail, top_k, chance = columns
+        temperature, penalty, tail, top_k, chance, guidance = columns
         return cls(
             temperature=temperature,
             penalty=penalty,
             tail=tail,
             top_k=top_k.long(),
             chance=chance,
+            guidance=guidance,
             width=max(int(row[3]) for row in table),
             sampled=any(row[4] for row in table),
             penalised=any(row[1] != 1 for row in table),
@@ -123,7 +137,7 @@ class Knobs:
 
     def first(self, rows: int) -> "Knobs":
         """Those of the first takes alone."""
-        names = ("temperature", "penalty", "tail", "top_k", "chance")
+        names = ("temperature", "penalty", "tail", "top_k", "chance", "guidance")
         return replace(self, **{name: getattr(self, name)[:rows] for name in names})
 
 
@@ -151,17 +165,24 @@ def filtered_logits(
     return logits.masked_fill_(logits < least, -math.inf)
 
 
+def guided(
+    told: Float[Tensor, "b v"], untold: Float[Tensor, "b v"], guidance: Float[Tensor, "b 1"]
+) -> Float[Tensor, "b v"]:
+    """Float32 logits `guidance` times as far from `untold` as those of `told` are."""
+    return torch.lerp(untold.float(), told.float(), guidance)
+
+
 def choose(logits: Float[Tensor, "b v"], noise: Float[Tensor, "b v"]) -> Int[Tensor, " b"]:
     """One draw from the softmax of `logits` (filtered first, as a rule), made by `noise`."""
     return (logits + noise).argmax(-1)
 
 
-def _numbers(options: SamplingOptions, size: int) -> tuple[float, float, float, int, float]:
-    """Temperature, penalty, tail, top-k and chance, such that no case needs another operator."""
+def _numbers(options: SamplingOptions, size: int) -> tuple[float, float, float, int, float, float]:
+    """Temperature, penalty, tail, top-k, chance and guidance, such that no case needs another operator."""
     if options.temperature == 0:
-        return 1.0, 1.0, 0.0, 1, 0.0
+        return 1.0, 1.0, 0.0, 1, 0.0, options.guidance
     top_k = options.top_k if 0 < options.top_k < size else size
-    return options.temperature, options.repetition_penalty, 1 - options.top_p, top_k, 1.0
+    return options.temperature, options.repetition_penalty, 1 - options.top_p, top_k, 1.0, options.guidance
 
 
 def _low_word(value: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:

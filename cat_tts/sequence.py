@@ -55,6 +55,17 @@ def text_rows(config: TTSConfig, ids: Sequence[int]) -> Int[Tensor, "n c"]:
     return rows
 
 
+def untold_rows(config: TTSConfig, rows: Int[Tensor, "*n c"]) -> Int[Tensor, "*n c"]:
+    """The same rows with pad tokens for a text: what a model continues that is not told what to say."""
+    if config.chat is not None:
+        raise ValueError("only the plain format of sequences can go without its text, not a conversation")
+    tokens = config.tokens
+    marks = torch.tensor([tokens.audio_start, tokens.audio_end, tokens.slot], device=rows.device)
+    rows = rows.clone()
+    rows[..., 0][~torch.isin(rows[..., 0], marks)] = tokens.pad
+    return rows
+
+
 def frame_rows(config: TTSConfig, codes: Int[Tensor, "t k"], slot: int) -> Int[Tensor, "t c"]:
     """Rows of speech, with `slot` as their text.
 

@@ -3,6 +3,7 @@
 `transformers` reads prompts; this continues them, with the same weights, at a fraction of the overhead.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -47,9 +48,7 @@ class TemporalStep:
         gain = model.temporal.norm.weight.detach()
         self.norm = Norm(gain)
         self.scale = self.norm.folded(gain.new_ones(1, config.dim))
-        shape = (rows, BLOCK, 2 * config.num_kv_heads, config.head_dim)
-        self._graphs: dict[int, Replay] = {}
-        self.cache = [gain.new_zeros(shape) for _ in self.layers]
+        self.empty(rows)
         half = torch.arange(0, config.head_dim, 2, device=gain.device, dtype=torch.float32)
         frequency = model.config.rope_theta ** -(half / config.head_dim)
         self.frequency = torch.cat([frequency, frequency])
@@ -59,6 +58,19 @@ class TemporalStep:
             * config.head_dim**0.5
             for layer in self.layers
         ]
+
+    def empty(self, rows: int) -> None:
+        """Begin with an empty cache, of so many takes."""
+        config = self.model.config.temporal
+        shape = (rows, BLOCK, 2 * config.num_kv_heads, config.head_dim)
+        self._graphs: dict[int, Replay] = {}
+        self.cache = [self.norm.gain.new_zeros(shape) for _ in self.layers]
+
+    def twin(self) -> "TemporalStep":
+        """The same weights with an empty cache of its own."""
+        other = copy.copy(self)
+        other.empty(len(self.cache[0]))
+        return other
 
     @property
     def capacity(self) -> int:

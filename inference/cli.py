@@ -49,6 +49,8 @@ class Sampling:
     """Above 1, codes already spoken become less likely."""
     decision_temperature: float | None = None
     """The temperature of the decision."""
+    guidance: float | None = None
+    """Above 1, the text counts for more, at twice the work a frame; 1 turns it off."""
 
 
 @dataclass(frozen=True, kw_only=True)

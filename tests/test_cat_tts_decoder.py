@@ -59,7 +59,8 @@ def party(model: CatTTS) -> list[Continuation]:
         take(model, 30, 5, depth=1, seed=2, options=OTHERS, min_frames=2, max_frames=30),
         take(model, 5, 2, depth=3, seed=-9, max_frames=3),
         take(model, 1, 8, depth=6, seed=2**40, options=OTHERS, max_frames=9),
-        take(model, 250, 8, depth=2, seed=1, options=replace(SAMPLED, top_k=1)),
+        take(model, 250, 8, depth=2, seed=1, options=replace(SAMPLED, top_k=1, guidance=3.0)),
+        take(model, 6, 3, depth=5, seed=8, options=replace(OTHERS, guidance=1.5), max_frames=6),
     ]
 
 

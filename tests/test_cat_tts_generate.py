@@ -9,7 +9,7 @@ from cat_tts.config import TTSConfig, tiny
 from cat_tts.generate import generate
 from cat_tts.model import CatTTS
 from cat_tts.sampling import Knobs, SamplingOptions, choose, filtered_logits, gumbel_noise
-from cat_tts.sequence import frame_rows, left_pad, positions, text_rows
+from cat_tts.sequence import frame_rows, left_pad, positions, text_rows, untold_rows
 
 CONFIGS = [tiny(), replace(tiny(), adapter_dim=20, full_text_head=True)]
 GREEDY = SamplingOptions(temperature=0.0, decision_temperature=0.0)
@@ -103,6 +103,25 @@ def test_samples_are_the_keyed_choices_from_teacher_forcing(config: TTSConfig, d
             code = drawn(codes[frame, k, :PAD], SAMPLED, noise[:, 1 + k], new[:frame, 1 + k])
             assert code == new[frame, 1 + k]
     assert not torch.equal(new[:, 1:], codes.argmax(-1)), "nothing was left to chance"
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_guidance_carries_logits_away_from_those_without_text(config: TTSConfig) -> None:
+    """Sampled and greedy, from one pass with the text and one without; the decision is not guided."""
+    model, rows = tts(config), prompt(config, 5, 3)
+    for options in (replace(SAMPLED, guidance=1.7), replace(GREEDY, guidance=2.5)):
+        new = speak(model, rows[None], [7], max_frames=12, min_frames=12, options=options)[0]
+        _, told = teacher_forced(model, rows, new)
+        _, untold = teacher_forced(model, untold_rows(config, rows), new)
+        guided = untold + options.guidance * (told - untold)
+        for frame in range(12):
+            noise = gumbel_noise(torch.tensor([7]), frame, 5, PAD + 1) * (options.temperature > 0)
+            for k in range(4):
+                code = drawn(guided[frame, k, :PAD], options, noise[:, 1 + k], new[:frame, 1 + k])
+                assert code == new[frame, 1 + k]
+        plain = replace(options, guidance=1.0)
+        unguided = speak(model, rows[None], [7], max_frames=12, min_frames=12, options=plain)[0]
+        assert not torch.equal(new, unguided), "guidance changed nothing"
 
 
 @pytest.mark.parametrize("config", CONFIGS)

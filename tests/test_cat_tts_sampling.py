@@ -68,7 +68,7 @@ def test_temperature_zero_is_the_plain_argmax() -> None:
 
 
 def test_decision_has_its_own_temperature_and_no_penalty() -> None:
-    options = SamplingOptions(temperature=0.0, top_k=1, repetition_penalty=1.5, decision_temperature=1.5)
+    options = SamplingOptions(top_k=1, repetition_penalty=1.5, decision_temperature=1.5, guidance=2.0)
     assert options.decision() == SamplingOptions(
         temperature=1.5, top_k=50, top_p=1.0, decision_temperature=1.5
     )
@@ -83,6 +83,7 @@ def test_decision_has_its_own_temperature_and_no_penalty() -> None:
         ("top_p", 0.0),
         ("top_p", 1.1),
         ("repetition_penalty", 0.0),
+        ("guidance", 0.5),
     ],
 )
 def test_options_are_checked(field: str, value: Any) -> None:

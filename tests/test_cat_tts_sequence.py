@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cat_tts.config import tiny
+from cat_tts.config import ChatTokens, tiny
 from cat_tts.sequence import (
     frame_rows,
     frames_per_token,
@@ -16,6 +16,7 @@ from cat_tts.sequence import (
     prompt_rows,
     shifted_targets,
     training_rows,
+    untold_rows,
 )
 from cat_tts.text import HuggingFaceText
 
@@ -61,6 +62,20 @@ def test_training_by_hand() -> None:
         [3, 8, 9, 10],
         [2, 32, 32, 32],
     ]
+
+
+def test_untold_rows_keep_all_but_the_text() -> None:
+    rows = training_rows(CONFIG, Letters(), "b", CODES)
+    assert untold_rows(CONFIG, rows).tolist() == [
+        [0, 32, 32, 32],
+        [1, 32, 32, 32],
+        [3, 5, 6, 7],
+        [3, 8, 9, 10],
+        [2, 32, 32, 32],
+    ]
+    assert rows[0, 0] == 11, "the rows that were given have changed"
+    with pytest.raises(ValueError, match="conversation"):
+        untold_rows(replace(CONFIG, chat=ChatTokens(im_start=4, im_end=5, user_slot=6)), rows)
 
 
 def test_codes_of_few_codebooks_are_completed_with_pads() -> None:

@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 
 from cat_tts.config import tiny
-from cat_tts.sequence import join_texts, prompt_rows
+from cat_tts.sequence import join_texts, prompt_rows, untold_rows
 from training.examples import Batch, BatchConfig, Batches, DropoutConfig
 
 CONFIG = replace(tiny(), num_codebooks=3, codebook_size=64)  # pad code 64; audio_start 1, audio_end 2, slot 3
@@ -46,12 +46,18 @@ def utterances(frames: Sequence[int], speakers: str) -> Dataset:
 
 
 def batches(
-    codes: Dataset, *, p: float = 0.0, deep_part: float = 1.0, unheard: float = 0.0, **changes
+    codes: Dataset,
+    *,
+    p: float = 0.0,
+    deep_part: float = 1.0,
+    unheard: float = 0.0,
+    untold: float = 0.0,
+    **changes,
 ) -> Batches:
     """Of one process, where `rank` and `world` say nothing else; changes are of BatchConfig, or the seed."""
     placed = {name: changes.pop(name) for name in ("seed", "rank", "world", "epochs") if name in changes}
     config = BatchConfig(**{"rows": 60, "max_frames": 25, **changes})
-    dropout = DropoutConfig(p=p, deep_part=deep_part, unheard=unheard)
+    dropout = DropoutConfig(p=p, deep_part=deep_part, unheard=unheard, untold=untold)
     return Batches(codes, CONFIG, Letters(), config, dropout, **{"seed": 0, "steps": 1000, **placed})
 
 
@@ -147,6 +153,21 @@ def test_unheard_frames_are_predicted_and_not_read() -> None:
     assert torch.equal(alone.rows, whole.collate([(3,)]).rows)
     with pytest.raises(ValueError, match=r"unheard=1\.0 of the frames"):
         DropoutConfig(unheard=1.0)
+
+
+def test_untold_sequences_have_pads_for_a_text() -> None:
+    whole, parts = batches(MANY), batches(MANY, untold=0.3)
+    untold = sequences = 0
+    for i in range(20):
+        (one,), (other,) = whole[i], parts[i]
+        assert torch.equal(one.targets, other.targets) and torch.equal(one.rows[..., 1:], other.rows[..., 1:])
+        changed = (one.rows != other.rows).flatten(1).any(1)
+        assert torch.equal(other.rows[changed], untold_rows(CONFIG, one.rows[changed]))
+        untold, sequences = untold + int(changed.sum()), sequences + len(changed)
+    assert 0.2 < untold / sequences < 0.4
+    assert torch.equal(parts.collate([(3,)]).rows, whole.collate([(3,)]).rows)  # validation is told
+    with pytest.raises(ValueError, match=r"untold=1\.0 of the sequences"):
+        DropoutConfig(untold=1.0)
 
 
 @pytest.mark.parametrize("pair", [0.0, 0.5, 1.0])

@@ -20,6 +20,7 @@ from cat_tts.sequence import (
     join_texts,
     positions,
     shifted_targets,
+    untold_rows,
 )
 from cat_tts.text import TextTokenizer
 from training.codes import Codes
@@ -67,10 +68,14 @@ class DropoutConfig:
     """Part of the frames that are predicted, but not read: pad codes stand in their place. Where what comes
     next follows from what came before, a small model does not learn to read the text; Tacotron's decoder
     has half of its input dropped for the same reason. Ours, not the paper's."""
+    untold: float = 0.0
+    """Part of the sequences that are learnt without their text, for guidance (`SamplingOptions.guidance`)."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.unheard < 1:
             raise ValueError(f"unheard={self.unheard} of the frames: give 0 or more, less than 1")
+        if not 0 <= self.untold < 1:
+            raise ValueError(f"untold={self.untold} of the sequences: give 0 or more, less than 1")
         if not 0 < self.deep_part <= 1:
             raise ValueError(f"deep_part={self.deep_part} of the frames: give more than 0, at most 1")
 
@@ -235,6 +240,9 @@ class Batches(torch.utils.data.Dataset[list[Batch]]):
         depth = torch.full((len(groups),), self.full) if draw is None else self._depths(len(groups), draw)
         deep = deep_frames(target, part, draw) if draw is not None and part < 1 else None
         read = pad_sequence(rows, True)
+        if draw is not None and self.dropout.untold:
+            untold = torch.rand(len(read), generator=draw) < self.dropout.untold
+            read[untold] = untold_rows(self.config, read[untold])
         if draw is not None and self.dropout.unheard:
             unheard = torch.rand(read.shape[:2], generator=draw) < self.dropout.unheard
             read[..., 1:][unheard] = self.config.pad_code
