@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from cat_tts.sequence import frames_per_token, positions, training_rows, untold_rows
 from inference import Synthesizer
 from inference.loading import DEFAULT_MODEL
 from tokenizer import load_audio
@@ -44,6 +46,30 @@ def test_it_speaks_at_any_depth(depth: int | None) -> None:
 def test_longer_texts_take_longer() -> None:
     long = synthesizer().take(f"{TEXT} She walked slowly along the river to the old house.", PROMPT, WORDS)
     assert long.seconds > 1.5 * synthesizer().take(TEXT, PROMPT, WORDS).seconds
+
+
+def test_it_reads_its_text() -> None:
+    """First codes of real speakers whom it has never heard are likelier given what they say than given
+    what others do, or nothing."""
+    model, text = synthesizer().tts, synthesizer().text
+    prompts = [PROMPT, *sorted((DEFAULT_MODEL / "voices").glob("*.flac"))]
+    words = [prompt.with_suffix(".txt").read_text() for prompt in prompts]
+    codes = [synthesizer().tokenizer.encode(load_audio(prompt)[None])[0] for prompt in prompts]
+
+    def loss(i: int, said: str, told: bool = True) -> float:
+        rows = training_rows(model.config, text, said, codes[i])
+        heard = rows if told else untold_rows(model.config, rows)
+        places = positions(model.config, rows, frames_per_token(len(codes[i]), len(text.encode(said))))
+        states = model.states(model.embed(heard[None, :-1], 4), positions=places[None, :-1])[0]
+        first = model.frame_logits(states[-len(codes[i]) - 1 : -1], rows[-len(codes[i]) - 1 : -1, :2])[1]
+        return float(torch.nn.functional.cross_entropy(first[:, 0], codes[i][:, 0]))
+
+    with torch.no_grad():
+        own = [loss(i, words[i]) for i in range(len(prompts))]
+        others = [loss(i, words[i - 1]) for i in range(len(prompts))]
+        untold = [loss(i, words[i], told=False) for i in range(len(prompts))]
+    assert np.mean(own) < np.mean(others) - 0.1
+    assert np.mean(own) < np.mean(untold) - 0.05
 
 
 def test_reconstruction_follows_the_prompt() -> None:

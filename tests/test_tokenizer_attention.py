@@ -61,17 +61,17 @@ def test_attend_equals_naive_softmax(queries: int, keys: int, window: int, group
 def test_training_in_bfloat16_attends_alike(steps: int, window: int, groups: int) -> None:
     """Short and long sequences, whole and in windows: results and gradients, to the precision of bfloat16."""
     inputs = [heads(2, count, steps, dtype=torch.float32) for count in (4, groups, groups)]
-    plain, low = ([part.clone().requires_grad_() for part in inputs] for _ in range(2))
-    wanted, push = naive(*plain, window), heads(2, 4, steps, dtype=torch.float32)
+    q, k, v = (part.clone().requires_grad_() for part in inputs)
+    low_q, low_k, low_v = (part.clone().requires_grad_() for part in inputs)
+    wanted, push = naive(q, k, v, window), heads(2, 4, steps, dtype=torch.float32)
     seen = sight(steps, steps, window, inputs[0])
     with torch.autocast("cpu", torch.bfloat16):
-        made = attend(*low, window, seen)
-    close = {"rtol": 0.03, "atol": 0.03}
-    torch.testing.assert_close(made.float(), wanted, **close)
+        made = attend(low_q, low_k, low_v, window, seen)
+    torch.testing.assert_close(made.float(), wanted, rtol=0.03, atol=0.03)
     (wanted * push).sum().backward()
     (made * push).sum().backward()
-    for one, other in zip(low, plain, strict=True):
-        torch.testing.assert_close(one.grad, other.grad, **close)
+    for low, plain in ((low_q, q), (low_k, k), (low_v, v)):
+        torch.testing.assert_close(low.grad, plain.grad, rtol=0.03, atol=0.03)
 
 
 @pytest.mark.parametrize("query", [0, 3, 66, 99])

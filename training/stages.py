@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from cat_tts import CatTTS
+from cat_tts import CatTTS, SamplingOptions
 from tokenizer import AudioTokenizer
 from tokenizer.checkpoint import WEIGHTS
 from training import payload, pieces, teacher_hibari, teacher_kokoro
@@ -118,7 +118,8 @@ def tts(setting: Setting, tokenizer: Path, steps: int, decay: float) -> list[str
         *("training.train_tts", setting.size, "--codes", setting.run("codes"), "--run", setting.run("tts")),
         *("--steps", steps, "--optimizer.decay", decay, "--save-every", setting.save_every),
         *("--batches.rows", setting.rows, "--validation", kept_out, *_hardware(setting)),
-        *("--tokenizer", tokenizer, "--monitor.samples-every", OPEN_END, "--dropout.unheard", 0.3),
+        *("--tokenizer", tokenizer, "--monitor.samples-every", OPEN_END),
+        *("--dropout.unheard", 0.3, "--dropout.untold", 0.1),
         *(("--init", setting.tts) if setting.tts else ()),
     )
 
@@ -168,4 +169,5 @@ def brought(codec_pieces: Path, out: Path) -> Path:
 
 def bundle(tokenizer: Path, tts_model: Path, out: Path) -> None:
     """What `cat-tts --model` takes."""
-    write_bundle(Bundle(out=out, tokenizer=tokenizer, tts=tts_model))
+    sampling = SamplingOptions(temperature=0.7, top_p=0.9, guidance=3.0)
+    write_bundle(Bundle(out=out, tokenizer=tokenizer, tts=tts_model, sampling=sampling))
