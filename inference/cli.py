@@ -50,7 +50,7 @@ class Sampling:
     decision_temperature: float | None = None
     """The temperature of the decision."""
     guidance: float | None = None
-    """Above 1, the text counts for more, at twice the work a frame; 1 turns it off."""
+    """Above 1, the text counts for more, at up to twice the work a frame; 1 turns it off."""
 
 
 @dataclass(frozen=True, kw_only=True)

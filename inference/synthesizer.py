@@ -225,6 +225,11 @@ class Synthesizer:
             raise ValueError(f"seed {seed}: choose a whole number that fits in 64 bits")
         if mode == "reference" and self.tts.config.chat is None:
             raise ValueError("this model only continues prompts: leave the mode at continuation")
+        sampling = sampling or self.sampling
+        if sampling.guidance != 1 and self.tts.config.chat is not None:
+            raise ValueError(
+                f"guidance={sampling.guidance}: published models cannot go without their text; give 1"
+            )
         least, most = usual_limits(text)
         if max_seconds is not None:
             most = self._frames(max_seconds)
@@ -233,7 +238,7 @@ class Synthesizer:
             voice=self.voice(prompt_audio, prompt_text),
             depth=depth,
             seed=seed,
-            sampling=sampling or self.sampling,
+            sampling=sampling,
             mode=mode,
             min_frames=least,
             max_frames=most,

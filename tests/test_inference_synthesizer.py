@@ -243,6 +243,8 @@ def test_published_reference(published_synthesizer: Synthesizer, prompt_file: Pa
     np.testing.assert_allclose(take.audio, alone.numpy(), atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match=r"^the prompt text is empty"):
         speak(model, prompt_file, prompt_text="")
+    with pytest.raises(ValueError, match=r"^guidance=2\.0: published models cannot go without their text"):
+        speak(model, prompt_file, sampling=replace(SAMPLED, guidance=2.0))
 
 
 def test_models_that_do_not_fit(bundle: Path, published: tuple[Path, Path]) -> None:

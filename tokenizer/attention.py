@@ -79,8 +79,8 @@ def attend(
     """Causal attention of each query to the last `window` keys, itself included; query n-1 stands at key m-1.
 
     FlashAttention 2 when it is installed and fits, else SDPA over blocks of queries. `seen` is
-    `sight(n, m, window, q)` made beforehand, or one that hides more.What is trained in bfloat16 on a CPU is
-    attended there without SDPA, whose backward pass takes up to ten times as long as in float32.
+    `sight(n, m, window, q)` made beforehand, or one that hides more. What is trained in bfloat16 on a CPU is
+    attended there without SDPA, whose backward pass takes up to seven times as long as in float32.
     """
     if q.device.type == "cpu" and q.requires_grad and torch.is_autocast_enabled("cpu"):
         return _attend_in_training(q, k, v, window, seen)
