@@ -67,9 +67,17 @@ class TTSConfig:
     shared_time: bool = False
     """Put text rows where on the time axis of the frames they should be spoken, see `sequence.positions`.
     Small models then need not learn where they are in the text; the paper's count rows."""
+    text_frames: tuple[float, ...] | None = None
+    """For `shared_time`: how many frames each text id usually takes; None: all alike."""
     max_positions: int = 40_960
     max_prompt_frames: int = 750
     """Longest prompt: beyond what training has shown, a model loses the voice or the text."""
+
+    def __post_init__(self) -> None:
+        if self.text_frames is not None and len(self.text_frames) != self.text_vocab_size:
+            raise ValueError(
+                f"text_frames of {len(self.text_frames)} ids, but text_vocab_size={self.text_vocab_size}"
+            )
 
     @property
     def pad_code(self) -> int:

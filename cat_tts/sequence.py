@@ -19,7 +19,9 @@ IGNORED = -100
 FIRST_EAST_ASIAN = "\u2e80"
 """From here on, characters (and their punctuation) are set without spaces."""
 MIN_PACE, MAX_PACE = 1.0, 12.0
-"""Frames that a text token may take."""
+"""Frames that a text token may take, where all are taken to be alike."""
+SLOWEST = 3.0
+"""How many times longer or shorter than usual speech may take, where the usual frames of tokens are known."""
 
 
 def join_texts(prompt_text: str, text: str) -> str:
@@ -86,19 +88,28 @@ def frame_rows(config: TTSConfig, codes: Int[Tensor, "t k"], slot: int) -> Int[T
 def positions(config: TTSConfig, rows: Int[Tensor, "t c"], pace: float) -> Float[Tensor, " t"]:
     """Rotary positions of rows: their count, or for `config.shared_time` their place in time.
 
-    There frame f stands at f + 1, audio_start at 0, and text row j at j * `pace`, the frames that a text
-    token takes: what is being spoken is always near, however long the text.
+    There frame f stands at f + 1, audio_start at 0, and a row of text where the tokens before it have been
+    spoken, at `pace` times the frames that they usually take: what is being spoken is always near, however
+    long the text.
     """
     count = torch.arange(len(rows), dtype=torch.float32)
     if not config.shared_time:
         return count
     start = last_position(rows[None], config.tokens.audio_start)
-    return torch.where(count < start, count * pace, count - start)
+    usual = torch.tensor(_usual_frames(config, rows[:, 0].tolist()))
+    return torch.where(count < start, (usual.cumsum(0) - usual) * pace, count - start)
 
 
-def frames_per_token(frames: int, tokens: int) -> float:
-    """The pace of a recording, kept to what speech can be where recording and transcript do not agree."""
-    return min(max(frames / max(tokens, 1), MIN_PACE), MAX_PACE)
+def speaking_pace(config: TTSConfig, ids: Sequence[int], frames: int) -> float:
+    """How a recording of `frames` stretches the usual frames of its text, kept to what speech can be where
+    recording and transcript do not agree."""
+    pace = frames / max(sum(_usual_frames(config, ids)), 1.0)
+    lowest, highest = (MIN_PACE, MAX_PACE) if config.text_frames is None else (1 / SLOWEST, SLOWEST)
+    return min(max(pace, lowest), highest)
+
+
+def _usual_frames(config: TTSConfig, ids: Sequence[int]) -> list[float]:
+    return [1.0] * len(ids) if config.text_frames is None else [config.text_frames[i] for i in ids]
 
 
 def left_pad(

@@ -1,4 +1,4 @@
-"""Text tokenizers: SentencePiece for models trained here, Hugging Face's for the published checkpoints."""
+"""Text tokenizers: SentencePiece or phonemes for models trained here, Hugging Face's for published ones."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -9,10 +9,12 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from transformers import PreTrainedTokenizerFast
 
 SENTENCEPIECE_FILE = "text.model"
+PHONEMES_FILE = "phonemes.json"
 HUGGINGFACE_FILE = "tokenizer.json"
 
-PAD_ID, AUDIO_START_ID, AUDIO_END_ID, SLOT_ID, UNKNOWN_ID = range(5)
-"""Ids of the special pieces in every SentencePiece model trained here; text never becomes the first four."""
+SPECIAL_IDS = 5
+PAD_ID, AUDIO_START_ID, AUDIO_END_ID, SLOT_ID, UNKNOWN_ID = range(SPECIAL_IDS)
+"""Ids of the special tokens in every model trained here; text never becomes the first four."""
 
 
 class TextTokenizer(Protocol):
@@ -83,11 +85,15 @@ def load_text_tokenizer(folder: str | Path) -> TextTokenizer:
     folder = Path(folder)
     if (folder / SENTENCEPIECE_FILE).is_file():
         return SentencePieceText(folder / SENTENCEPIECE_FILE)
+    if (folder / PHONEMES_FILE).is_file():
+        from cat_tts.phonemes import PhonemeText
+
+        return PhonemeText.load(folder / PHONEMES_FILE)
     if (folder / HUGGINGFACE_FILE).is_file():
         return HuggingFaceText(folder)
     raise ValueError(
-        f"{folder} holds no text tokenizer: expected {SENTENCEPIECE_FILE} (SentencePiece) or "
-        f"{HUGGINGFACE_FILE} (Hugging Face) beside the model's weights"
+        f"{folder} holds no text tokenizer: expected {SENTENCEPIECE_FILE} (SentencePiece), "
+        f"{PHONEMES_FILE} (phonemes) or {HUGGINGFACE_FILE} (Hugging Face) beside the model's weights"
     )
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from cat_tts import CatTTS
 from cat_tts.products import rounded
-from cat_tts.sequence import frames_per_token, positions, shifted_targets, training_rows
+from cat_tts.sequence import positions, shifted_targets, speaking_pace, training_rows
 from eval.results import command_line, markdown_table, mean, positive, require_place, write_json
 from eval.seed_tts_list import read_list, spoken_prompts
 from inference import Synthesizer
@@ -38,7 +38,7 @@ def losses(synthesizer: Synthesizer, prompts: list[tuple[str, Path]]) -> list[di
     for words, path in tqdm(prompts, unit="prompt"):
         codes = synthesizer.voice(path, words).codes
         rows = training_rows(config, synthesizer.text, words, codes)
-        pace = frames_per_token(len(codes), len(synthesizer.text.encode(words)))
+        pace = speaking_pace(config, synthesizer.text.encode(words), len(codes))
         loss = synthesizer.tts(
             rows[None, :-1],
             None,

@@ -11,7 +11,7 @@ from cat_tts import SamplingOptions, TTSConfig
 from cat_tts.decoder import Continuation
 from cat_tts.published_prompt import generation_rows, render_user
 from cat_tts.rows import opening_rows
-from cat_tts.sequence import frames_per_token, join_texts, positions
+from cat_tts.sequence import join_texts, positions, speaking_pace
 from cat_tts.text import TextTokenizer
 from inference.voice import Voice
 
@@ -51,7 +51,7 @@ def request_rows(config: TTSConfig, text: TextTokenizer, request: Request) -> In
 def continuation(config: TTSConfig, text: TextTokenizer, request: Request) -> Continuation:
     """The request as the frame decoder takes it; text moves at the pace of the prompt."""
     voice, rows = request.voice, request_rows(config, text, request)
-    pace = frames_per_token(len(voice.codes), len(text.encode(voice.text)))
+    pace = speaking_pace(config, text.encode(voice.text), len(voice.codes))
     return Continuation(
         rows=rows,
         positions=positions(config, rows, pace),

@@ -8,13 +8,13 @@ import torch
 from cat_tts.config import ChatTokens, tiny
 from cat_tts.sequence import (
     frame_rows,
-    frames_per_token,
     join_texts,
     last_position,
     left_pad,
     positions,
     prompt_rows,
     shifted_targets,
+    speaking_pace,
     training_rows,
     untold_rows,
 )
@@ -140,11 +140,29 @@ def test_positions_by_hand() -> None:
     assert positions(counted, rows, 2.5).tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
 
 
+def test_positions_where_tokens_take_their_time() -> None:
+    """ "a" usually takes 1.5 frames, "b" 0.25, and they are spoken twice as slowly."""
+    usual = [0.0] * CONFIG.text_vocab_size
+    a, b = Letters().encode("ab")
+    usual[a], usual[b] = 1.5, 0.25
+    timed = replace(CONFIG, text_frames=tuple(usual))
+    rows = prompt_rows(timed, Letters(), "aba", CODES)
+    assert positions(timed, rows, 2.0).tolist() == [0.0, 3.0, 3.5, 0.0, 1.0, 2.0]
+    assert speaking_pace(timed, [a, b, a], 4) == pytest.approx(4 / 3.25)
+    assert speaking_pace(timed, [a, b, a], 400) == 3.0
+    assert speaking_pace(timed, [a, b, a], 0) == pytest.approx(1 / 3)
+
+
+def test_every_text_id_has_its_frames() -> None:
+    with pytest.raises(ValueError, match=r"text_frames of 2 ids, but text_vocab_size=\d+"):
+        replace(CONFIG, text_frames=(1.0, 2.0))
+
+
 @pytest.mark.parametrize(
     ("frames", "tokens", "pace"), [(30, 10, 3.0), (5, 10, 1.0), (500, 10, 12.0), (7, 0, 7.0)]
 )
 def test_pace_is_that_of_speech(frames: int, tokens: int, pace: float) -> None:
-    assert frames_per_token(frames, tokens) == pace
+    assert speaking_pace(CONFIG, [5] * tokens, frames) == pace
 
 
 @pytest.mark.parametrize("prompt_frames", [0, 4, 11])

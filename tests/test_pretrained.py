@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from cat_tts.sequence import frames_per_token, positions, training_rows, untold_rows
+from cat_tts.sequence import positions, speaking_pace, training_rows, untold_rows
 from inference import Synthesizer
 from inference.loading import DEFAULT_MODEL
 from tokenizer import load_audio
@@ -59,7 +59,7 @@ def test_it_reads_its_text() -> None:
     def loss(i: int, said: str, told: bool = True) -> float:
         rows = training_rows(model.config, text, said, codes[i])
         heard = rows if told else untold_rows(model.config, rows)
-        places = positions(model.config, rows, frames_per_token(len(codes[i]), len(text.encode(said))))
+        places = positions(model.config, rows, speaking_pace(model.config, text.encode(said), len(codes[i])))
         states = model.states(model.embed(heard[None, :-1], 4), positions=places[None, :-1])[0]
         first = model.frame_logits(states[-len(codes[i]) - 1 : -1], rows[-len(codes[i]) - 1 : -1, :2])[1]
         return float(torch.nn.functional.cross_entropy(first[:, 0], codes[i][:, 0]))

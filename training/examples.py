@@ -16,10 +16,10 @@ from cat_tts.dropout import deep_frames, kept_codes, sample_depths
 from cat_tts.rows import example_rows
 from cat_tts.sequence import (
     IGNORED,
-    frames_per_token,
     join_texts,
     positions,
     shifted_targets,
+    speaking_pace,
     untold_rows,
 )
 from cat_tts.text import TextTokenizer
@@ -148,7 +148,9 @@ class Batches(torch.utils.data.Dataset[list[Batch]]):
             raise ValueError(f"max_depth={self.full} but the codes have {config.num_codebooks} codebooks")
         self._depths(1, torch.Generator())  # complains about p and range before a run begins
         self.frames = np.array(codes["frames"][:])
-        self.tokens = np.array([len(tokenizer.encode(text)) for text in codes["text"][:]])
+        ids = [tokenizer.encode(text) for text in codes["text"][:]]
+        self.tokens = np.array([len(one) for one in ids])
+        self.paces = [speaking_pace(config, one, int(n)) for one, n in zip(ids, self.frames, strict=True)]
         nothing = torch.zeros(0, config.num_codebooks, dtype=torch.long)
         self.around = len(example_rows(config, tokenizer, "a", nothing)) - len(tokenizer.encode("a")) - 1
         self.usable = np.flatnonzero(self.frames <= batches.max_frames)
@@ -234,8 +236,7 @@ class Batches(torch.utils.data.Dataset[list[Batch]]):
             sequence = example_rows(self.config, self.tokenizer, text, codes)
             rows.append(sequence[:-1])
             targets.append(shifted_targets(self.config, sequence[None])[0])
-            pace = frames_per_token(int(self.frames[group[0]]), int(self.tokens[group[0]]))
-            places.append(positions(self.config, rows[-1], pace))
+            places.append(positions(self.config, rows[-1], self.paces[group[0]]))
         target, part = pad_sequence(targets, True, IGNORED), self.dropout.deep_part
         depth = torch.full((len(groups),), self.full) if draw is None else self._depths(len(groups), draw)
         deep = deep_frames(target, part, draw) if draw is not None and part < 1 else None

@@ -21,7 +21,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from cat_tts import CatTTS, SamplingOptions
-from cat_tts.sequence import frames_per_token
+from cat_tts.sequence import speaking_pace
 from cat_tts.text import TextTokenizer
 from tokenizer import AudioTokenizer, save_audio
 from tokenizer.checkpoint import write_config
@@ -156,7 +156,7 @@ def _spoken(model: CatTTS, text: TextTokenizer, said: str, codes: Int[Tensor, "t
         text,
         said,
         codes[:0],
-        pace=frames_per_token(len(codes), len(text.encode(said))),
+        pace=speaking_pace(model.config, text.encode(said), len(codes)),
         depth=codes.shape[1],
         seed=0,
         max_frames=len(codes) + 10,

@@ -1,10 +1,8 @@
 """The set-up of a TTS model's training: everything is checked and built here, before the first step."""
 
-import os
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -18,8 +16,9 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
 from cat_tts import CatTTS, TTSConfig
+from cat_tts.phonemes import PhonemeText
 from cat_tts.tables import TABLE_SCALE, point_heads, read_tables
-from cat_tts.text import SENTENCEPIECE_FILE, TextTokenizer, load_text_tokenizer, train_sentencepiece
+from cat_tts.text import TextTokenizer
 from tokenizer import AudioTokenizer
 from training.average import Average, hollow
 from training.codes import Codes, CodesInfo, read_codes, read_info, require_tokenizer
@@ -32,6 +31,7 @@ from training.run import keep_settings, resume_state
 from training.tts_monitor import Monitor
 from training.tts_recipes import FIXED, HardwareConfig, TTSTraining
 from training.tts_samples import Samples, exchanged
+from training.tts_text import keep_text, own_text, retold, text_frames
 
 BETAS = (0.9, 0.95)
 
@@ -83,8 +83,8 @@ def build(options: TTSTraining) -> Parts:
         training, alone = _batches(options, bare.config, text, codes, accelerator)
         samples = _samples(options, spoken, alone, accelerator)
         keep_settings(options.run, settings, FIXED)
-        if options.init is None and not (options.run / SENTENCEPIECE_FILE).exists():
-            _write_text(text, options.run)
+        if options.init is None or options.text == "phonemes":
+            keep_text(text, options.run, options.text)
     adapted(bare, options)
     shell, rates = hollow(bare), options.optimizer
     groups = trained_groups(bare, rates.weight_decay)
@@ -130,22 +130,22 @@ def _tokenizer(options: TTSTraining, info: CodesInfo) -> AudioTokenizer | None:
 def starting_model(
     options: TTSTraining, codes: Codes, info: CodesInfo, tokenizer: AudioTokenizer | None = None
 ) -> tuple[CatTTS, TextTokenizer]:
-    """What --init names, or random weights, and a SentencePiece model of the run's own, trained on all texts
-    of the codes. With the codes' tokenizer random weights begin with what codes mean."""
+    """What --init names, or random weights; both with a text tokenizer of the run's own, made of all texts of
+    the codes, but for models that keep what they read. With the codes' tokenizer random weights begin with
+    what codes mean."""
     if options.init is not None:
-        return initialise(options.init, options.shape, info.num_codebooks, info.codebook_size)
-    path = options.run / SENTENCEPIECE_FILE
-    if path.exists():
-        text = load_text_tokenizer(options.run)
-    else:
-        with TemporaryDirectory() as folder:
-            texts, size = codes["text"][:], options.shape.text_vocab_size
-            text = train_sentencepiece(texts, Path(folder) / SENTENCEPIECE_FILE, size)
+        model, text = initialise(options.init, options.shape, info.num_codebooks, info.codebook_size)
+        if options.text != "phonemes" or isinstance(text, PhonemeText):
+            return model, text
+        text = own_text(options.run, options.text, codes, 0)
+        return retold(model, text, text_frames(model.config, text, codes)), text
+    text = own_text(options.run, options.text, codes, options.shape.text_vocab_size)
     config = replace(
         options.shape,
         num_codebooks=info.num_codebooks,
         codebook_size=info.codebook_size,
         text_vocab_size=text.vocab_size,
+        text_frames=text_frames(options.shape, text, codes),
     )
     model = CatTTS(config)
     if tokenizer is not None:
@@ -185,12 +185,6 @@ def _samples(
         return None
     chosen = [kept_out.codes[i] for i in kept_out.usable[:2].tolist()]
     return Samples(options.run, tokenizer.to(accelerator.device), exchanged(chosen))
-
-
-def _write_text(text: TextTokenizer, run: Path) -> None:
-    with TemporaryDirectory(dir=run) as folder:
-        text.save(folder)
-        os.replace(Path(folder) / SENTENCEPIECE_FILE, run / SENTENCEPIECE_FILE)
 
 
 def _batches(

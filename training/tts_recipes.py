@@ -83,6 +83,9 @@ class TTSTraining:
     """Utterances kept out of the training; their loss is logged with each save."""
     shape: Annotated[TTSConfig, tyro.conf.Suppress]
     """But for codebooks and vocabulary, which are those of the codes and of the text tokenizer."""
+    text: Literal["pieces", "phonemes"] = "pieces"
+    """What a model reads that begins here: SentencePiece's of any language, or English phonemes, with which a
+    small one learns to speak sooner. With `init`, phonemes replace what that model read."""
     batches: BatchConfig = field(default_factory=BatchConfig)
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
     lora: LoraOptions = field(default_factory=LoraOptions)
@@ -97,7 +100,7 @@ class TTSTraining:
             raise ValueError(f"lora.rank={self.lora.rank} adapts a trained model: name it with --init")
 
 
-FIXED = ("seed", "validation", "shape", "init", "lora", "batches", "tokenizer_sha256", "mixture")
+FIXED = ("seed", "validation", "shape", "text", "init", "lora", "batches", "tokenizer_sha256", "mixture")
 """What a run keeps to its end: a resume with other values would not continue it."""
 
 
@@ -131,6 +134,7 @@ def mini() -> TTSTraining:
         codes=tyro.MISSING,
         steps=5000,
         shape=models.mini(),
+        text="phonemes",
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup=200, ema=0.998),
         hardware=HardwareConfig(precision="fp32"),
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 from cat_tts import CatTTS, SamplingOptions
 from cat_tts.generate import generate
 from cat_tts.rows import opening_rows
-from cat_tts.sequence import frames_per_token, join_texts, positions
+from cat_tts.sequence import join_texts, positions, speaking_pace
 from cat_tts.text import TextTokenizer
 from tokenizer import AudioTokenizer, save_audio
 
@@ -64,7 +64,7 @@ class Samples:
             self._sound(0, f"{i}_prompt", sample.prompt, writer)
             if writer is not None:
                 writer.add_text(f"{i}_text", sample.text, 0)
-            pace = frames_per_token(len(sample.prompt), len(text.encode(sample.prompt_text)))
+            pace = speaking_pace(model.config, text.encode(sample.prompt_text), len(sample.prompt))
             for depth in self.depths:
                 codes = speak(
                     model,
@@ -103,7 +103,7 @@ def speak(
     max_frames: int,
     options: SamplingOptions | None = None,
 ) -> Int[Tensor, "n k"]:
-    """Codes with which `model` goes on after `prompt`; `text` is that of both, at `pace` frames a token."""
+    """Codes with which `model` goes on after `prompt`; `text` is that of both, at `pace`."""
     device, end = model.text_embedding.weight.device, model.config.tokens.audio_end
     rows = opening_rows(model.config, tokenizer, text, prompt)
     made = generate(

@@ -1,0 +1,80 @@
+"""English text as phonemes: what a small model reads, which cannot learn English spelling beside speaking.
+
+The phonemes are those of `hibari-tts` (misaki's lexicon and rules, a network for unknown words): one letter
+each. A stressed vowel is a token of its own; there are none between words, but punctuation has its tokens.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+from cat_tts.text import PHONEMES_FILE, SPECIAL_IDS, UNKNOWN_ID
+
+STRESS = "\u02c8\u02cc"
+"""Marks of the primary and the secondary stress."""
+SYMBOL = re.compile(f"[{STRESS}]?[^{STRESS}\\s]")
+
+
+class PhonemeText:
+    """Ids of phonemes, after the special ones; `symbols` are those that the model knows."""
+
+    def __init__(self, symbols: Sequence[str]) -> None:
+        self.symbols = list(symbols)
+        self._ids = {symbol: SPECIAL_IDS + i for i, symbol in enumerate(self.symbols)}
+
+    @classmethod
+    def load(cls, path: str | Path) -> "PhonemeText":
+        return cls(json.loads(Path(path).read_text(encoding="utf-8"))["symbols"])
+
+    @property
+    def vocab_size(self) -> int:
+        return SPECIAL_IDS + len(self.symbols)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the phonemes of `text`; a stress that the model has not met is left out.
+
+        Raises:
+            ValueError: nothing of the text can be said in English.
+        """
+        found = phonemes(text)
+        if not found and any(character.isalnum() for character in text):
+            raise ValueError(f"no phonemes for {text!r}: this model reads English in Latin letters")
+        return [self._ids.get(one, self._ids.get(one[-1:], UNKNOWN_ID)) for one in found]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The phonemes in a row; special ids are left out."""
+        return "".join(self.symbols[int(i) - SPECIAL_IDS] for i in ids if int(i) >= SPECIAL_IDS)
+
+    def save(self, folder: str | Path) -> None:
+        content = json.dumps({"symbols": self.symbols}, ensure_ascii=False)
+        (Path(folder) / PHONEMES_FILE).write_text(content + "\n", encoding="utf-8")
+
+
+def collect_phonemes(sentences: Iterable[str], path: str | Path) -> PhonemeText:
+    """The tokenizer of all phonemes of `sentences`, written to `path`; the same sentences, the same ids."""
+    text = PhonemeText(sorted({one for sentence in sentences for one in phonemes(sentence)}))
+    text.save(Path(path).parent)
+    return text
+
+
+def phonemes(text: str) -> list[str]:
+    """Phonemes, vowels with their stress, and punctuation."""
+    sentences = _hibari()[1](text)
+    return [one for sentence in sentences for one in _of_sentence(sentence)]
+
+
+@lru_cache(maxsize=1 << 17)
+def _of_sentence(sentence: str) -> tuple[str, ...]:
+    return tuple(SYMBOL.findall(_hibari()[0](sentence)))
+
+
+@cache
+def _hibari() -> tuple[Any, Any]:
+    """Dictionaries of 8 MB, read in less than a second, once."""
+    from hibari import Hibari
+    from hibari.g2p import G2P
+
+    return G2P(), Hibari.split_sentences

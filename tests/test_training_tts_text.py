@@ -1,0 +1,71 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from cat_tts import CatTTS, TTSConfig
+from cat_tts.config import tiny
+from cat_tts.phonemes import PhonemeText, phonemes
+from cat_tts.text import PHONEMES_FILE, SENTENCEPIECE_FILE, SPECIAL_IDS
+from training.codes import read_codes, read_info
+from training.train_tts import train
+from training.tts_parts import starting_model
+from training.tts_recipes import TTSTraining
+from training.tts_recipes import tiny as recipe
+from training.tts_text import own_text, retold, text_frames
+
+
+def options(codes: Path, **changes: object) -> TTSTraining:
+    return replace(recipe(), codes=codes, **changes)
+
+
+def test_a_run_reads_phonemes_and_goes_on_reading_them(codes: Path, tmp_path: Path) -> None:
+    made = options(codes, run=tmp_path / "run", steps=2, text="phonemes", save_every=1)
+    train(made)
+    model, text = CatTTS.from_pretrained(tmp_path / "run" / "model")
+    assert isinstance(text, PhonemeText)
+    assert set(text.symbols) == {one for said in read_codes(codes)["text"][:] for one in phonemes(said)}
+    assert model.config.text_vocab_size == text.vocab_size == len(model.config.text_frames or ())
+    train(replace(made, steps=4))
+    assert (tmp_path / "run" / PHONEMES_FILE).read_bytes() == (
+        tmp_path / "run" / "model" / PHONEMES_FILE
+    ).read_bytes()
+    assert not (tmp_path / "run" / SENTENCEPIECE_FILE).exists()
+
+
+def test_a_model_is_taught_phonemes(codes: Path, bundle: Path, tmp_path: Path) -> None:
+    """All weights but those of the text are its own, and the special tokens keep theirs."""
+    made = options(codes, run=tmp_path, init=str(bundle / "tts"), text="phonemes")
+    model, text = starting_model(made, read_codes(codes), read_info(codes))
+    before = CatTTS.from_pretrained(bundle / "tts")[0].state_dict()
+    after = model.state_dict()
+    changed = {name for name in after if not torch.equal(after[name], before[name].float())}
+    assert changed == {"text_embedding.weight"}
+    table = after["text_embedding.weight"]
+    assert len(table) == text.vocab_size
+    assert torch.equal(table[:SPECIAL_IDS], before["text_embedding.weight"][:SPECIAL_IDS].float())
+    again = retaught(made, codes, model, tmp_path)
+    assert torch.equal(again.state_dict()["text_embedding.weight"], table), "it reads phonemes already"
+
+
+def retaught(made: TTSTraining, codes: Path, model: CatTTS, folder: Path) -> CatTTS:
+    text = own_text(folder, "phonemes", read_codes(codes), 0)
+    model.save_pretrained(folder / "taught", text)
+    return starting_model(replace(made, init=str(folder / "taught")), read_codes(codes), read_info(codes))[0]
+
+
+def test_text_frames_follow_the_lengths_of_the_codes(codes: Path, tmp_path: Path) -> None:
+    shards = read_codes(codes)
+    text = own_text(tmp_path, "phonemes", shards, 0)
+    frames = text_frames(tiny(), text, shards)
+    assert frames is not None and len(frames) == text.vocab_size
+    expected = sum(frames[i] for said in shards["text"][:] for i in text.encode(said))
+    assert expected == pytest.approx(sum(shards["frames"][:]), rel=0.2)
+    assert text_frames(replace(tiny(), shared_time=False), text, shards) is None
+
+
+@pytest.mark.parametrize("shape", [replace(tiny(), full_text_head=True)])
+def test_the_published_model_keeps_its_text(shape: TTSConfig) -> None:
+    with pytest.raises(ValueError, match="text=phonemes with the published model"):
+        retold(CatTTS(shape), PhonemeText(["a"]), None)
