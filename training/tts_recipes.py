@@ -122,6 +122,7 @@ def small() -> TTSTraining:
         codes=tyro.MISSING,
         steps=10_000,
         shape=models.small(),
+        text="phonemes",
         batches=BatchConfig(rows=8192),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup=300),
         hardware=HardwareConfig(workers=8),
