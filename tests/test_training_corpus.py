@@ -80,6 +80,23 @@ def test_real_speech_is_resampled_trimmed_and_levelled(human: Path, tmp_path: Pa
     assert read_manifest(tmp_path / "out" / "manifest.jsonl") == [clip]
 
 
+def test_real_speech_at_other_speeds_is_that_of_other_speakers(human: Path, tmp_path: Path) -> None:
+    """Pitch and tempo move together."""
+    clips = build(tmp_path / "out", human=[human], speeds=(0.8, 1.0, 1.25))
+    assert [clip.speaker for clip in clips] == ["p1@0.8", "p1", "p1@1.25"]
+    assert [clip.audio.name for clip in clips] == ["a@0.8.flac", "a.flac", "a@1.25.flac"]
+    for clip, hertz, seconds in zip(clips, (160.0, 200.0, 250.0), (2.5, 2.0, 1.6), strict=True):
+        assert pitch(soundfile.read(clip.audio)[0]) == pytest.approx(hertz, rel=0.01)
+        assert clip.duration == pytest.approx(seconds + 0.3, abs=0.03)
+
+
+@pytest.mark.parametrize("speeds", [(), (1.0, 0.3)])
+def test_speeds_that_are_none(human: Path, tmp_path: Path, speeds: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match=r"speeds \[.*\]: give some, from 0.5 to 2"):
+        build(tmp_path / "out", human=[human], speeds=speeds)
+    assert not (tmp_path / "out").exists()
+
+
 def test_synthetic_speech_is_repeatable_and_resumable(texts: Path, tmp_path: Path) -> None:
     pytest.importorskip("hibari")
     speakers = hibari_speakers(9, 0)

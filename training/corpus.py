@@ -6,7 +6,7 @@
 Real speech comes from folders with a manifest of their own. Synthetic speech comes from a teacher turned into
 many pseudo-speakers: `hibari`, small and fast, one voice; or `kokoro`, many voices and blends of them. Either
 synthesises at speed / alpha, and what comes out is played alpha times faster, so that pitch and formants move
-by alpha while the tempo stays.
+by alpha while the tempo stays. Real speech may be played at several speeds, which makes more speakers of few.
 
 Every clip is trimmed to about 0.15 s of silence at both ends and brought to -23 dBFS RMS, less where its peak
 would pass -1 dBFS. The corpus is a function of the inputs and the seed. Synthetic files are named by their
@@ -20,7 +20,7 @@ import multiprocessing
 import signal
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -48,10 +48,11 @@ BATCH, TYPICAL = 256, 3.0
 
 @dataclass(frozen=True, kw_only=True)
 class RealJob:
-    """One clip of a given corpus to be copied to `target`."""
+    """One clip of a given corpus to be copied to `target`, played at `speed`."""
 
     clip: Clip
     target: Path
+    speed: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,20 +73,32 @@ def normalise(audio: np.ndarray, rms: float = -23.0, peak: float = -1.0) -> np.n
     return (audio * gain).astype(np.float32)
 
 
-def real_jobs(folders: Iterable[Path], out: Path, suffix: str = ".flac") -> Iterator[RealJob]:
-    """One job for each clip of each folder's `manifest.jsonl`."""
+def real_jobs(
+    folders: Iterable[Path], out: Path, suffix: str = ".flac", speeds: Iterable[float] = (1.0,)
+) -> Iterator[RealJob]:
+    """One job for each clip of each folder's `manifest.jsonl` and each speed.
+
+    Speed moves pitch and formants along, as a tape does: at another than its own, a speaker is another.
+    """
     for folder in (folder.resolve() for folder in folders):
         for clip in read_manifest(folder / "manifest.jsonl"):
             if not clip.audio.is_relative_to(folder):
                 raise ValueError(f"{clip.audio} lies outside {folder}; move the audio beside its manifest")
-            name = clip.audio.relative_to(folder).with_suffix(suffix)
-            yield RealJob(clip=clip, target=out / "audio" / folder.name / name)
+            name, place = clip.audio.relative_to(folder), out / "audio" / folder.name
+            for speed in speeds:
+                mark = "" if speed == 1 else f"@{speed:g}"
+                yield RealJob(
+                    clip=replace(clip, speaker=clip.speaker and clip.speaker + mark),
+                    target=place / name.with_name(name.stem + mark + suffix),
+                    speed=speed,
+                )
 
 
 def make_real(job: RealJob) -> Clip:
-    """The clip at 24 kHz, trimmed and levelled, on disk."""
+    """The clip at 24 kHz and its speed, trimmed and levelled, on disk."""
     if not job.target.exists():
-        _save(job.target, load_audio(job.clip.audio, SAMPLE_RATE).numpy())
+        audio = load_audio(job.clip.audio, SAMPLE_RATE).numpy()
+        _save(job.target, soxr.resample(audio, SAMPLE_RATE * job.speed, SAMPLE_RATE))
     return replace(job.clip, audio=job.target, duration=_duration(job.target))
 
 
@@ -119,6 +132,7 @@ def build(
     teacher: TeacherChoice | None = None,
     workers: int = 1,
     suffix: str = ".flac",
+    speeds: Sequence[float] = (1.0,),
 ) -> list[Clip]:
     """Make or finish the corpus in `out`; `out/manifest.jsonl` lists what is there after every batch.
 
@@ -126,12 +140,14 @@ def build(
     """
     if synthetic_hours < 0:
         raise ValueError(f"synthetic_hours={synthetic_hours} is negative; give 0 or more")
+    if not speeds or not all(0.5 <= speed <= 2 for speed in speeds):
+        raise ValueError(f"speeds {list(speeds)}: give some, from 0.5 to 2, where 1 is a recording's own")
     teacher = teacher or TeacherChoice()
     clips: list[Clip] = []
     out.mkdir(parents=True, exist_ok=True)
     pools = multiprocessing.get_context("spawn")
     with StopRequest() as stop, pools.Pool(workers, _ignore_interrupts) as pool:
-        clips += pool.imap(make_real, real_jobs(human, out, suffix), chunksize=16)
+        clips += pool.imap(make_real, real_jobs(human, out, suffix, speeds), chunksize=16)
         write_manifest(out / "manifest.jsonl", clips)
         logger.info("real speech: %s", summary(clips))
         left = synthetic_hours * 3600
@@ -193,6 +209,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Build a training corpus of real and synthetic speech.")
     parser.add_argument("out", type=Path, help="folder to fill, or to finish")
     parser.add_argument("--human", type=Path, action="append", default=[], help="real speech; repeatable")
+    parser.add_argument(
+        "--speeds", type=float, nargs="+", default=[1.0], help="of real speech; each makes another speaker"
+    )
     parser.add_argument("--synthetic-hours", type=float, default=0.0)
     parser.add_argument("--texts", type=Path, default=WORDNET, help="WordNet folder, or a file of sentences")
     parser.add_argument("--script", type=Path, help="lines and speakers, in place of --texts")
@@ -222,6 +241,7 @@ def main(arguments: list[str] | None = None) -> None:
             teacher=teacher,
             workers=options.workers,
             suffix=f".{options.format}",
+            speeds=options.speeds,
         )
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
