@@ -6,6 +6,7 @@ each. A stressed vowel is a token of its own; there are none between words, but 
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
@@ -27,6 +28,8 @@ class PhonemeText:
 
     @classmethod
     def load(cls, path: str | Path) -> "PhonemeText":
+        """Read `symbols`, and the dictionaries too: the first take shall not wait for them."""
+        _hibari()
         return cls(json.loads(Path(path).read_text(encoding="utf-8"))["symbols"])
 
     @property
@@ -37,11 +40,16 @@ class PhonemeText:
         """Ids of the phonemes of `text`; a stress that the model has not met is left out.
 
         Raises:
-            ValueError: nothing of the text can be said in English.
+            ValueError: the text has letters of another script, or nothing of it can be said.
         """
+        letters = [one for one in unicodedata.normalize("NFKC", text) if one.isalpha()]
+        foreign = dict.fromkeys(one for one in letters if "LATIN" not in unicodedata.name(one, ""))
+        if foreign:
+            found = "".join(foreign)
+            raise ValueError(f"this model reads English in Latin letters, and cannot read {found!r}")
         found = phonemes(text)
-        if not found and any(character.isalnum() for character in text):
-            raise ValueError(f"no phonemes for {text!r}: this model reads English in Latin letters")
+        if not found and letters:
+            raise ValueError(f"no phonemes for {text!r}: this model reads English")
         return [self._ids.get(one, self._ids.get(one[-1:], UNKNOWN_ID)) for one in found]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -53,11 +61,9 @@ class PhonemeText:
         (Path(folder) / PHONEMES_FILE).write_text(content + "\n", encoding="utf-8")
 
 
-def collect_phonemes(sentences: Iterable[str], path: str | Path) -> PhonemeText:
-    """The tokenizer of all phonemes of `sentences`, written to `path`; the same sentences, the same ids."""
-    text = PhonemeText(sorted({one for sentence in sentences for one in phonemes(sentence)}))
-    text.save(Path(path).parent)
-    return text
+def collect_phonemes(sentences: Iterable[str]) -> PhonemeText:
+    """The tokenizer of all phonemes of `sentences`, whose order does not matter."""
+    return PhonemeText(sorted({one for sentence in sentences for one in phonemes(sentence)}))
 
 
 def phonemes(text: str) -> list[str]:
@@ -74,7 +80,9 @@ def _of_sentence(sentence: str) -> tuple[str, ...]:
 @cache
 def _hibari() -> tuple[Any, Any]:
     """Dictionaries of 8 MB, read in less than a second, once."""
-    from hibari import Hibari
-    from hibari.g2p import G2P
-
+    try:
+        from hibari import Hibari
+        from hibari.g2p import G2P
+    except ImportError as error:
+        raise ValueError("phonemes need a dictionary: pip install hibari-tts==0.2.1") from error
     return G2P(), Hibari.split_sentences

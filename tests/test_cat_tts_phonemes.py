@@ -1,4 +1,3 @@
-import re
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,8 @@ SENTENCES = ["The quick brown fox jumps over a lazy dog.", "Yes, she sells sea s
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> PhonemeText:
-    return collect_phonemes(SENTENCES, tmp_path_factory.mktemp("text") / "phonemes.json")
+def text() -> PhonemeText:
+    return collect_phonemes(SENTENCES)
 
 
 def test_phonemes_by_hand() -> None:
@@ -44,9 +43,15 @@ def test_what_the_model_has_not_met(text: PhonemeText) -> None:
     assert few.encode("Yes") == [UNKNOWN_ID, SPECIAL_IDS, SPECIAL_IDS + 1]
 
 
-def test_what_is_no_english(text: PhonemeText) -> None:
-    with pytest.raises(ValueError, match=re.escape("no phonemes for '你好': this model reads English")):
-        text.encode("你好")
+@pytest.mark.parametrize("said", ["\u4f60\u597d", "Hello \u4f60\u597d \u4f60."])
+def test_what_is_no_english(text: PhonemeText, said: str) -> None:
+    """Not even a part of a text is left out in silence."""
+    with pytest.raises(ValueError, match="reads English in Latin letters, and cannot read '\u4f60\u597d'"):
+        text.encode(said)
+
+
+def test_letters_with_marks_are_read(text: PhonemeText) -> None:
+    assert phonemes("caf\u00e9") and text.encode("na\u00efve caf\u00e9")
 
 
 def test_save_and_load(text: PhonemeText, tmp_path: Path) -> None:
@@ -56,5 +61,5 @@ def test_save_and_load(text: PhonemeText, tmp_path: Path) -> None:
     assert loaded.encode(SENTENCES[0]) == text.encode(SENTENCES[0])
 
 
-def test_the_same_sentences_give_the_same_ids(text: PhonemeText, tmp_path: Path) -> None:
-    assert collect_phonemes(reversed(SENTENCES), tmp_path / "phonemes.json").symbols == text.symbols
+def test_the_same_sentences_give_the_same_ids(text: PhonemeText) -> None:
+    assert collect_phonemes(reversed(SENTENCES)).symbols == text.symbols

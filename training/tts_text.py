@@ -30,9 +30,9 @@ def own_text(run: Path, kind: Kind, codes: Codes, vocab_size: int) -> TextTokeni
     """The tokenizer that the run began with, or a new one of all texts; `vocab_size` is that of pieces."""
     if (run / FILES[kind]).exists():
         return load_text_tokenizer(run)
+    if kind == "phonemes":
+        return collect_phonemes(codes["text"][:])
     with TemporaryDirectory() as folder:
-        if kind == "phonemes":
-            return collect_phonemes(codes["text"][:], Path(folder) / PHONEMES_FILE)
         return train_sentencepiece(codes["text"][:], Path(folder) / SENTENCEPIECE_FILE, vocab_size)
 
 
