@@ -98,7 +98,6 @@ def test_speeds_that_are_none(human: Path, tmp_path: Path, speeds: tuple[float, 
 
 
 def test_synthetic_speech_is_repeatable_and_resumable(texts: Path, tmp_path: Path) -> None:
-    pytest.importorskip("hibari")
     speakers = hibari_speakers(9, 0)
 
     def synthetic(folder: str) -> list[Clip]:

@@ -33,7 +33,6 @@ def payload(tmp_path: Path) -> Path:
 def test_a_short_rebuild_is_killed_goes_on_and_speaks(
     payload: Path, prompt_file: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("hibari")
     out = tmp_path / "out"
     arguments = [str(out), "--payload", str(payload), "--budget-seconds", "240", "--size", "tiny"]
     arguments += ["--workers", "1", "--batch-seconds", "8", "--rows", "256", "--save-every", "20"]

@@ -46,7 +46,6 @@ def test_a_payload_arrives_whole_in_pieces(texts: Path, human: Path, tmp_path: P
 
 
 def test_the_teacher_travels_with_an_eighth_of_its_voices(texts: Path, tmp_path: Path) -> None:
-    pytest.importorskip("hibari")
     kokoro = tmp_path / "kokoro"
     kokoro.mkdir()
     voice = torch.linspace(-1, 1, 510)[:, None].expand(510, 256).contiguous().half()
