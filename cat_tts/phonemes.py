@@ -4,33 +4,46 @@ The phonemes are those of `hibari-tts` (misaki's lexicon and rules, a network fo
 each. A stressed vowel is a token of its own; there are none between words, but punctuation has its tokens.
 """
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict
 
 from cat_tts.text import PHONEMES_FILE, SPECIAL_IDS, UNKNOWN_ID
+from tokenizer.checkpoint import read_config, write_config
 
 STRESS = "\u02c8\u02cc"
 """Marks of the primary and the secondary stress."""
 SYMBOL = re.compile(f"[{STRESS}]?[^{STRESS}\\s]")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Alphabet:
+    """What `phonemes.json` beside a model's weights holds."""
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    symbols: tuple[str, ...]
+    """The phonemes that the model knows, in the order of their ids."""
+
+
 class PhonemeText:
     """Ids of phonemes, after the special ones; `symbols` are those that the model knows."""
 
     def __init__(self, symbols: Sequence[str]) -> None:
-        self.symbols = list(symbols)
+        self.symbols = tuple(symbols)
         self._ids = {symbol: SPECIAL_IDS + i for i, symbol in enumerate(self.symbols)}
 
     @classmethod
     def load(cls, path: str | Path) -> "PhonemeText":
-        """Read `symbols`, and the dictionaries too: the first take shall not wait for them."""
-        _hibari()
-        return cls(json.loads(Path(path).read_text(encoding="utf-8"))["symbols"])
+        """Read `symbols`, and the dictionary too: the first take shall not wait for it."""
+        dictionary()
+        return cls(read_config(Alphabet, Path(path)).symbols)
 
     @property
     def vocab_size(self) -> int:
@@ -43,10 +56,9 @@ class PhonemeText:
             ValueError: the text has letters of another script, or nothing of it can be said.
         """
         letters = [one for one in unicodedata.normalize("NFKC", text) if one.isalpha()]
-        foreign = dict.fromkeys(one for one in letters if "LATIN" not in unicodedata.name(one, ""))
+        foreign = "".join(dict.fromkeys(x for x in letters if "LATIN" not in unicodedata.name(x, "")))
         if foreign:
-            found = "".join(foreign)
-            raise ValueError(f"this model reads English in Latin letters, and cannot read {found!r}")
+            raise ValueError(f"this model reads English in Latin letters, and cannot read {foreign!r}")
         found = phonemes(text)
         if not found and letters:
             raise ValueError(f"no phonemes for {text!r}: this model reads English")
@@ -57,8 +69,7 @@ class PhonemeText:
         return "".join(self.symbols[int(i) - SPECIAL_IDS] for i in ids if int(i) >= SPECIAL_IDS)
 
     def save(self, folder: str | Path) -> None:
-        content = json.dumps({"symbols": self.symbols}, ensure_ascii=False)
-        (Path(folder) / PHONEMES_FILE).write_text(content + "\n", encoding="utf-8")
+        write_config(Path(folder) / PHONEMES_FILE, Alphabet(symbols=self.symbols))
 
 
 def collect_phonemes(sentences: Iterable[str]) -> PhonemeText:
@@ -68,21 +79,22 @@ def collect_phonemes(sentences: Iterable[str]) -> PhonemeText:
 
 def phonemes(text: str) -> list[str]:
     """Phonemes, vowels with their stress, and punctuation."""
-    sentences = _hibari()[1](text)
-    return [one for sentence in sentences for one in _of_sentence(sentence)]
+    dictionary()  # complains where there is none
+    from hibari import Hibari
+
+    return [one for sentence in Hibari.split_sentences(text) for one in _of_sentence(sentence)]
 
 
 @lru_cache(maxsize=1 << 17)
 def _of_sentence(sentence: str) -> tuple[str, ...]:
-    return tuple(SYMBOL.findall(_hibari()[0](sentence)))
+    return tuple(SYMBOL.findall(dictionary()(sentence)))
 
 
 @cache
-def _hibari() -> tuple[Any, Any]:
-    """Dictionaries of 8 MB, read in less than a second, once."""
+def dictionary(british: bool = False) -> Any:
+    """The function from a sentence to its phonemes; it takes most of a second to load, once."""
     try:
-        from hibari import Hibari
         from hibari.g2p import G2P
     except ImportError as error:
         raise ValueError("phonemes need a dictionary: pip install hibari-tts==0.2.1") from error
-    return G2P(), Hibari.split_sentences
+    return G2P(british=british)

@@ -61,5 +61,12 @@ def test_save_and_load(text: PhonemeText, tmp_path: Path) -> None:
     assert loaded.encode(SENTENCES[0]) == text.encode(SENTENCES[0])
 
 
+@pytest.mark.parametrize("content", ["[]", "{}", '{"symbols": ["a"], "more": 1}', "no JSON"])
+def test_a_broken_file_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "phonemes.json").write_text(content)
+    with pytest.raises(ValueError, match=r"phonemes\.json: "):
+        load_text_tokenizer(tmp_path)
+
+
 def test_the_same_sentences_give_the_same_ids(text: PhonemeText) -> None:
     assert collect_phonemes(reversed(SENTENCES)).symbols == text.symbols

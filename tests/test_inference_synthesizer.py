@@ -17,7 +17,6 @@ from cat_tts.sampling import gumbel_noise
 from cat_tts.sequence import frame_rows, text_rows
 from inference import Synthesizer, Take
 from inference.prompt import PLAIN, PUBLISHED, load_prompt
-from inference.request import usual_frames
 from tokenizer import AudioError, AudioTokenizer
 
 WORDS, TEXT = "What the recording says.", "Good morning, old fox."
@@ -169,14 +168,6 @@ def test_positions_are_a_limit(synthesizer: Synthesizer, prompt_file: Path) -> N
     tts.config = replace(tts.config, max_positions=rows)
     with pytest.raises(ValueError, match=f"text and prompt take all {rows} positions: shorten them"):
         speak(synthesizer, prompt_file)
-
-
-@pytest.mark.parametrize(
-    ("text", "frames"),
-    [("abc", 2.7), (" a b\n", 2.7), ("你好", 6.2), ("こんにちは", 15.5), ("안녕", 6.2), ("ok 好", 2.7 + 3.1)],
-)
-def test_usual_frames(text: str, frames: float) -> None:
-    assert usual_frames(text) == pytest.approx(frames)
 
 
 def test_frames_are_reported_as_they_come(synthesizer: Synthesizer, prompt_file: Path) -> None:

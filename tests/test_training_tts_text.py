@@ -1,13 +1,20 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from cat_tts import CatTTS, TTSConfig
-from cat_tts.config import tiny
+from cat_tts import CatTTS
+from cat_tts.config import SpecialTokens, tiny
 from cat_tts.phonemes import PhonemeText, phonemes
-from cat_tts.text import PHONEMES_FILE, SENTENCEPIECE_FILE, SPECIAL_IDS
+from cat_tts.text import (
+    PHONEMES_FILE,
+    SENTENCEPIECE_FILE,
+    SPECIAL_IDS,
+    SentencePieceText,
+    load_text_tokenizer,
+)
 from training.codes import read_codes, read_info
 from training.train_tts import train
 from training.tts_parts import starting_model
@@ -34,9 +41,17 @@ def test_a_run_reads_phonemes_and_goes_on_reading_them(codes: Path, tmp_path: Pa
     assert not (tmp_path / "run" / SENTENCEPIECE_FILE).exists()
 
 
+def test_a_model_that_is_trained_on_keeps_what_it_reads(codes: Path, bundle: Path, tmp_path: Path) -> None:
+    """Whatever a preset would have new models read."""
+    made = options(codes, run=tmp_path, init=str(bundle / "tts"), text="phonemes")
+    model, text = starting_model(made, read_codes(codes), read_info(codes))
+    assert isinstance(text, SentencePieceText)
+    assert model.config == CatTTS.from_pretrained(bundle / "tts")[0].config
+
+
 def test_a_model_is_taught_phonemes(codes: Path, bundle: Path, tmp_path: Path) -> None:
     """All weights but those of the text are its own, and the special tokens keep theirs."""
-    made = options(codes, run=tmp_path, init=str(bundle / "tts"), text="phonemes")
+    made = options(codes, run=tmp_path, init=str(bundle / "tts"), text="phonemes", new_text=True, steps=1)
     model, text = starting_model(made, read_codes(codes), read_info(codes))
     before = CatTTS.from_pretrained(bundle / "tts")[0].state_dict()
     after = model.state_dict()
@@ -45,14 +60,14 @@ def test_a_model_is_taught_phonemes(codes: Path, bundle: Path, tmp_path: Path) -
     table = after["text_embedding.weight"]
     assert len(table) == text.vocab_size
     assert torch.equal(table[:SPECIAL_IDS], before["text_embedding.weight"][:SPECIAL_IDS].float())
-    again = retaught(made, codes, model, tmp_path)
-    assert torch.equal(again.state_dict()["text_embedding.weight"], table), "it reads phonemes already"
+    train(made)
+    assert isinstance(load_text_tokenizer(tmp_path), PhonemeText)
+    assert isinstance(load_text_tokenizer(tmp_path / "model"), PhonemeText)
 
 
-def retaught(made: TTSTraining, codes: Path, model: CatTTS, folder: Path) -> CatTTS:
-    text = own_text(folder, "phonemes", read_codes(codes), 0)
-    model.save_pretrained(folder / "taught", text)
-    return starting_model(replace(made, init=str(folder / "taught")), read_codes(codes), read_info(codes))[0]
+def test_new_text_is_for_models_that_exist(codes: Path) -> None:
+    with pytest.raises(ValueError, match="new_text teaches a trained model another text"):
+        options(codes, new_text=True)
 
 
 def test_text_frames_follow_the_lengths_of_the_codes(codes: Path, tmp_path: Path) -> None:
@@ -65,7 +80,10 @@ def test_text_frames_follow_the_lengths_of_the_codes(codes: Path, tmp_path: Path
     assert text_frames(replace(tiny(), shared_time=False), text, shards) is None
 
 
-@pytest.mark.parametrize("shape", [replace(tiny(), full_text_head=True)])
-def test_the_published_model_keeps_its_text(shape: TTSConfig) -> None:
-    with pytest.raises(ValueError, match="text=phonemes with the published model"):
-        retold(CatTTS(shape), PhonemeText(["a"]), None)
+@pytest.mark.parametrize(
+    "changes",
+    [{"full_text_head": True}, {"tokens": SpecialTokens(pad=9, audio_start=10, audio_end=11, slot=12)}],
+)
+def test_a_model_that_begins_with_qwen3_keeps_its_text(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="new_text: this model begins with Qwen3"):
+        retold(CatTTS(replace(tiny(), **changes)), PhonemeText(["a"]), None)

@@ -9,7 +9,6 @@ import json
 import sys
 import warnings
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from cat_tts.phonemes import dictionary
 from training.speakers import Blend, Speaker
 
 SOURCE = "Kokoro-82M"
@@ -82,16 +82,7 @@ def row_of(voice: Tensor, phonemes: int) -> Tensor:
 
 def spell(text: str, speaker: Speaker) -> str:
     """The text's phonemes, in the speaker's English; about a millisecond a sentence."""
-    return _dictionary(speaker.british)(text)
-
-
-@cache
-def _dictionary(british: bool) -> Any:
-    try:
-        from hibari.g2p import G2P  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ValueError("phonemes need a dictionary: pip install hibari-tts==0.2.1") from error
-    return G2P(british=british)
+    return dictionary(speaker.british)(text)
 
 
 def skeleton(config: dict) -> nn.Module:

@@ -16,7 +16,6 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
 from cat_tts import CatTTS, TTSConfig
-from cat_tts.phonemes import PhonemeText
 from cat_tts.tables import TABLE_SCALE, point_heads, read_tables
 from cat_tts.text import TextTokenizer
 from tokenizer import AudioTokenizer
@@ -83,7 +82,7 @@ def build(options: TTSTraining) -> Parts:
         training, alone = _batches(options, bare.config, text, codes, accelerator)
         samples = _samples(options, spoken, alone, accelerator)
         keep_settings(options.run, settings, FIXED)
-        if options.init is None or options.text == "phonemes":
+        if options.init is None or options.new_text:
             keep_text(text, options.run, options.text)
     adapted(bare, options)
     shell, rates = hollow(bare), options.optimizer
@@ -130,16 +129,16 @@ def _tokenizer(options: TTSTraining, info: CodesInfo) -> AudioTokenizer | None:
 def starting_model(
     options: TTSTraining, codes: Codes, info: CodesInfo, tokenizer: AudioTokenizer | None = None
 ) -> tuple[CatTTS, TextTokenizer]:
-    """What --init names, or random weights; both with a text tokenizer of the run's own, made of all texts of
-    the codes, but for models that keep what they read. With the codes' tokenizer random weights begin with
-    what codes mean."""
+    """What --init names, and what it reads; or random weights, and a text tokenizer of the run's own, made of
+    all texts of the codes. With the codes' tokenizer random weights begin with what codes mean."""
+    found = None
     if options.init is not None:
-        model, text = initialise(options.init, options.shape, info.num_codebooks, info.codebook_size)
-        if options.text != "phonemes" or isinstance(text, PhonemeText):
-            return model, text
-        text = own_text(options.run, options.text, codes, 0)
-        return retold(model, text, text_frames(model.config, text, codes)), text
+        found = initialise(options.init, options.shape, info.num_codebooks, info.codebook_size)
+        if not options.new_text:
+            return found
     text = own_text(options.run, options.text, codes, options.shape.text_vocab_size)
+    if found is not None:
+        return retold(found[0], text, text_frames(found[0].config, text, codes)), text
     config = replace(
         options.shape,
         num_codebooks=info.num_codebooks,

@@ -85,7 +85,10 @@ class TTSTraining:
     """But for codebooks and vocabulary, which are those of the codes and of the text tokenizer."""
     text: Literal["pieces", "phonemes"] = "pieces"
     """What a model reads that begins here: SentencePiece's of any language, or English phonemes, with which a
-    small one learns to speak sooner. With `init`, phonemes replace what that model read."""
+    small one learns to speak sooner. With `init` a model reads on what it did, unless there is `new_text`."""
+    new_text: bool = False
+    """With `init`, of a small model trained here: let it read `text` of this run's own, as if it could not
+    read yet."""
     batches: BatchConfig = field(default_factory=BatchConfig)
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
     lora: LoraOptions = field(default_factory=LoraOptions)
@@ -98,9 +101,22 @@ class TTSTraining:
             raise ValueError(f"steps={self.steps}, save_every={self.save_every}: give numbers from 1 on")
         if self.lora.rank and self.init is None:
             raise ValueError(f"lora.rank={self.lora.rank} adapts a trained model: name it with --init")
+        if self.new_text and self.init is None:
+            raise ValueError("new_text teaches a trained model another text: name it with --init")
 
 
-FIXED = ("seed", "validation", "shape", "text", "init", "lora", "batches", "tokenizer_sha256", "mixture")
+FIXED = (
+    "seed",
+    "validation",
+    "shape",
+    "text",
+    "new_text",
+    "init",
+    "lora",
+    "batches",
+    "tokenizer_sha256",
+    "mixture",
+)
 """What a run keeps to its end: a resume with other values would not continue it."""
 
 

@@ -10,10 +10,15 @@ import torch
 from torch import nn
 
 from cat_tts import CatTTS, TTSConfig
+from cat_tts.config import SpecialTokens
 from cat_tts.phonemes import collect_phonemes
 from cat_tts.text import (
+    AUDIO_END_ID,
+    AUDIO_START_ID,
+    PAD_ID,
     PHONEMES_FILE,
     SENTENCEPIECE_FILE,
+    SLOT_ID,
     SPECIAL_IDS,
     TextTokenizer,
     load_text_tokenizer,
@@ -55,8 +60,9 @@ def text_frames(config: TTSConfig, text: TextTokenizer, codes: Codes) -> tuple[f
 
 def retold(model: CatTTS, text: TextTokenizer, frames: tuple[float, ...] | None) -> CatTTS:
     """`model`, in place, with another text tokenizer: what it knows of speech stays, text is new to it."""
-    if model.config.chat is not None or model.config.full_text_head:
-        raise ValueError("text=phonemes with the published model as --init: it would no longer be that model")
+    own = SpecialTokens(pad=PAD_ID, audio_start=AUDIO_START_ID, audio_end=AUDIO_END_ID, slot=SLOT_ID)
+    if model.config.tokens != own or model.config.full_text_head:
+        raise ValueError("new_text: this model begins with Qwen3 and reads its tokens; leave them to it")
     old = model.text_embedding
     model.config = replace(model.config, text_vocab_size=text.vocab_size, text_frames=frames)
     model.text_embedding = nn.Embedding(text.vocab_size, old.embedding_dim)
