@@ -65,11 +65,12 @@ class PublishedStyleCodec:
     def decode(
         self, codes: Int[Tensor, "b t k"], rings: list[list[Ring]] | None = None
     ) -> Float[Tensor, "b s"]:
-        """Audio of codes of any depth."""
+        """Audio of codes of any depth; a vocoder, which the published models lack, begins anew every call."""
         x = self.dequantize(codes)
         for i, stage in enumerate(self.model.decoder):
-            x = unfold(_stage(stage, x, rings[i] if rings else None), stage.config.patch_size)
-        return x.squeeze(-1)
+            x = unfold(x, self.model.decoder[i - 1].config.patch_size) if i else x
+            x = _stage(stage, x, rings[i] if rings else None)
+        return self.model.vocoder(x) if self.model.vocoder else x.flatten(1)
 
     @torch.no_grad()
     def quantize(self, x: Float[Tensor, "b t d"]) -> tuple[Int[Tensor, "b t k"], Float[Tensor, "b t d"]]:

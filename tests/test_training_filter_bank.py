@@ -1,29 +1,39 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from tokenizer import AudioTokenizer
-from tokenizer.config import mini, mirrored, tiny
-from training.filter_bank import cosines, install, windowed_waves
+from tokenizer import AudioTokenizer, TokenizerConfig
+from tokenizer.config import listening, mini, small, tiny
+from tokenizer.transformer import fold
+from training.filter_bank import BANDS, QUICK, SHARP, cosines, has_room, install, linear_map, waves
+
+RATE, PATCH = 24_000, 480
+
+
+def listener() -> TokenizerConfig:
+    return replace(tiny(), encoder=listening(head_dim=32, dim=64, layers=1, code_dim=24))
+
+
+def speech_like(rows: int, samples: int) -> torch.Tensor:
+    """Noise whose level goes up and down by 60 dB."""
+    level = 10 ** (-1.5 - 1.5 * torch.cos(torch.linspace(0, 40, samples)))
+    return level * torch.randn(rows, samples, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
 def heard() -> AudioTokenizer:
     torch.manual_seed(0)
-    config = mirrored(
-        patches=(240, 8),
-        dims=(256, 64),
-        layers=(1, 1),
-        ffn_dims=(160, 64),
-        head_dim=32,
-        code_dim=24,
-        quantizer=tiny().quantizer,
-        layer_scale=0.1,
-    )
-    tokenizer = AudioTokenizer(config)
-    install(tokenizer, 0.1 * torch.randn(4, 24_000))
+    tokenizer = AudioTokenizer(listener())
+    install(tokenizer, speech_like(8, 48_000))
     return tokenizer
+
+
+@torch.no_grad()
+def bands(tokenizer: AudioTokenizer, audio: torch.Tensor) -> torch.Tensor:
+    x = fold(audio[None, :, None], PATCH)
+    return tokenizer.encoder[1](tokenizer.encoder[0](x))[0]
 
 
 def test_the_transform_is_orthonormal_and_finds_its_own_rows() -> None:
@@ -32,35 +42,50 @@ def test_the_transform_is_orthonormal_and_finds_its_own_rows() -> None:
     assert rows[0].tolist() == pytest.approx([1 / math.sqrt(240)] * 240)
 
 
-def test_waves_come_in_two_phases_and_vanish_at_the_edges() -> None:
-    waves = windowed_waves(16, 240, 24_000)
-    assert waves.shape == (32, 240) and waves[:, [0, -1]].abs().max() < 1e-3
-    assert (waves[2::2] * waves[3::2]).sum(1).abs().max() < 0.1  # of 45, the energy of each
+def test_waves_have_norm_one_and_stay_in_their_part_of_the_patch() -> None:
+    made = waves(PATCH, RATE)
+    assert made.shape == (BANDS, 4, PATCH)
+    torch.testing.assert_close(made.norm(dim=-1), torch.ones(BANDS, 4))
+    assert made[SHARP : SHARP + QUICK, :, PATCH // 2 :].abs().max() == 0
+    assert made[SHARP + QUICK :, :, : PATCH // 2].abs().max() == 0
+    assert (made[1:, 0] * made[1:, 2]).sum(-1).abs().max() < 0.1  # a quarter of a turn apart
 
 
-def test_a_tone_fills_its_band_whatever_its_phase(heard: AudioTokenizer) -> None:
-    stage = heard.encoder[0]
-    layer = stage.layers[0]
-
-    def bands(hertz: float, phase: float) -> torch.Tensor:
-        tone = 0.1 * torch.sin(2 * math.pi * hertz * torch.arange(240) / 24_000 + phase)
-        x = layer.ffn_norm(stage.project_in(tone))
-        return layer.ffn_out(torch.nn.functional.gelu(layer.ffn_in(x)))[240:]
-
-    with torch.no_grad():
-        loudest = [int(bands(hertz, 0.3).argmax()) for hertz in (500, 1500, 4000, 8000)]
-        assert loudest == sorted(loudest) and len(set(loudest)) == 4
-        for hertz, band in zip((500, 1500, 4000, 8000), loudest, strict=True):
-            levels = torch.stack([bands(hertz, phase)[band] for phase in torch.linspace(0, 6, 7).tolist()])
-            assert levels.std() < 0.15 * levels.mean()
+@pytest.mark.parametrize("hertz", [300.0, 1000.0, 2500.0])
+def test_a_tone_is_loudest_in_its_band_whatever_its_phase(heard: AudioTokenizer, hertz: float) -> None:
+    time = torch.arange(PATCH) / RATE
+    strength = (waves(PATCH, RATE)[:SHARP] @ torch.sin(2 * math.pi * hertz * time)).abs().amax(1)
+    levels = torch.stack(
+        [bands(heard, 0.05 * torch.sin(2 * math.pi * hertz * time + phase))[0, :BANDS] for phase in range(6)]
+    )
+    silent = bands(heard, torch.zeros(PATCH))[0, :BANDS]
+    rise = levels.mean(0) - silent
+    assert abs(int(rise[:SHARP].argmax()) - int(strength.argmax())) <= 3
+    assert levels[:, int(strength.argmax())].std() < 0.1
 
 
-def test_a_stage_that_is_too_narrow_is_refused() -> None:
-    with pytest.raises(ValueError, match="patch_size=240, dim=16, ffn_dim=32"):
+def test_levels_are_logarithmic_over_forty_decibels(heard: AudioTokenizer) -> None:
+    noise = torch.randn(50 * PATCH, generator=torch.Generator().manual_seed(1))
+    levels = torch.stack([bands(heard, 10**power * noise)[:, :BANDS].mean(0) for power in (-3.0, -2.0, -1.0)])
+    assert ((levels[1:] - levels[:-1]) - 1).abs().mean() < 0.15
+
+
+def test_outputs_are_around_zero_and_nothing_stands_behind_them(heard: AudioTokenizer) -> None:
+    out = torch.stack([bands(heard, row) for row in speech_like(8, 48_000)])
+    assert out[..., :BANDS].mean((0, 1)).abs().max() < 0.05
+    assert out.shape[-1] == 192 and out[..., BANDS:].abs().max() == 0
+
+
+def test_linear_map_finds_the_map() -> None:
+    x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
+    wanted = torch.tensor([[1.0, 2.0], [0.0, -1.0], [3.0, 0.5]])
+    torch.testing.assert_close(linear_map(x, x @ wanted), wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_an_encoder_that_is_too_narrow_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"dim >= patch_size \+ 154 .* choose another preset"):
         install(AudioTokenizer(tiny()), torch.randn(1, 2400))
 
 
-def test_the_embedded_size_takes_it() -> None:
-    tokenizer = AudioTokenizer(mini(), "encoder")
-    install(tokenizer, 0.1 * torch.randn(1, 24_000))
-    assert tokenizer.latents(torch.randn(1, 1920)).isfinite().all()
+def test_the_embedded_sizes_have_room() -> None:
+    assert has_room(mini()) and has_room(small()) and not has_room(tiny())

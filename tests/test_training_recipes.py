@@ -69,7 +69,6 @@ def test_everything_but_the_shape_can_be_overridden() -> None:
         ({"trainable": "partial", "adversarial_from": None}, "partial freezes from adversarial_from on"),
         ({"trainable": "encoder"}, "trainable=encoder makes no audio"),
         ({"trainable": "encoder", "adversarial_from": None}, "weights.spectral to learn from"),
-        ({"filter_bank": True, "init": Path("codec")}, "overwrite what codec has learnt"),
     ],
 )
 def test_recipes_that_cannot_be_are_refused(changes: dict, complaint: str) -> None:

@@ -1,11 +1,11 @@
 """The shape of a CAT tokenizer: frozen dataclasses, and presets that are plain functions."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,33 @@ class QuantizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VocoderConfig:
+    """A decoder that draws filters for pulses and noise instead of samples. The paper has none."""
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    bands: int = 64
+    """Of each of the two filters."""
+    impulse: int = 480
+    """Samples that a filter's response lasts."""
+    lowest_pitch: float = 60.0
+    highest_pitch: float = 500.0
+
+    def __post_init__(self) -> None:
+        if self.bands < 2 or self.impulse < 1:
+            raise ValueError(
+                f"bands={self.bands}, impulse={self.impulse}: give 2 bands and 1 sample, or more"
+            )
+        if not 0 < self.lowest_pitch < self.highest_pitch:
+            raise ValueError(f"no pitch is from {self.lowest_pitch} to {self.highest_pitch} Hz")
+
+    @property
+    def controls(self) -> int:
+        """Values of a step: a pitch, and the magnitudes of both filters."""
+        return 1 + 2 * self.bands
+
+
+@dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
     """A causal audio tokenizer: encoder stages, residual quantizer, decoder stages (paper 3.1)."""
 
@@ -60,13 +87,16 @@ class TokenizerConfig:
     rope_period: float = 10_000.0
     layer_scale: float = 0.01
     """Initial value of the residual branches' gains; small models learn faster from 0.1."""
+    vocoder: VocoderConfig | None = None
+    """Not the paper's: the decoder ends in what a vocoder needs to make a patch, not in its samples."""
 
     def __post_init__(self) -> None:
         widths = [(self.encoder[0].patch_size, self.encoder[0].input_dim)]
         widths += [(a.output_dim * b.patch_size, b.input_dim) for a, b in pairwise(self.encoder)]
         widths += [(self.encoder[-1].output_dim, self.code_dim), (self.code_dim, self.decoder[0].input_dim)]
         widths += [(a.output_dim, b.input_dim * a.patch_size) for a, b in pairwise(self.decoder)]
-        widths += [(self.decoder[-1].output_dim, self.decoder[-1].patch_size)]
+        last = self.decoder[-1]
+        widths += [(last.output_dim, self.vocoder.controls if self.vocoder else last.patch_size)]
         for position, (given, wanted) in enumerate(widths):
             if given != wanted:
                 raise ValueError(f"widths do not fit at joint {position}: {given} features meet {wanted}")
@@ -74,6 +104,16 @@ class TokenizerConfig:
             raise ValueError("encoder and decoder fold different numbers of samples into a frame")
         if self.context_seconds * self.frame_rate < 1:
             raise ValueError(f"context_seconds={self.context_seconds} is shorter than a frame: give more")
+        if self.vocoder and self.vocoder.highest_pitch > self.sample_rate / 4:
+            raise ValueError(
+                f"highest_pitch={self.vocoder.highest_pitch} at {self.sample_rate} samples a second: "
+                "give at most a quarter of that"
+            )
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A config without a vocoder is written as it was before there were any."""
+        return {name: value for name, value in whole(self).items() if value is not None}
 
     @property
     def frame_size(self) -> int:
@@ -108,6 +148,7 @@ def mirrored(
     code_dim: int,
     quantizer: QuantizerConfig,
     layer_scale: float,
+    vocoder: VocoderConfig | None = None,
 ) -> TokenizerConfig:
     """An encoder whose stage i folds `patches[i]` steps, and the decoder that is its mirror image.
 
@@ -127,13 +168,15 @@ def mirrored(
         }
         folded = patches[0] if first else dim
         encoder.append(StageConfig(input_dim=folded, output_dim=code_dim if last else outputs[i], **inner))
-        decoder.append(StageConfig(input_dim=code_dim if last else outputs[i], output_dim=folded, **inner))
+        out = vocoder.controls if first and vocoder else folded
+        decoder.append(StageConfig(input_dim=code_dim if last else outputs[i], output_dim=out, **inner))
     return TokenizerConfig(
         encoder=tuple(encoder),
         decoder=tuple(decoder[::-1]),
         quantizer=quantizer,
         code_dim=code_dim,
         layer_scale=layer_scale,
+        vocoder=vocoder,
     )
 
 
@@ -168,35 +211,61 @@ def scaled(hidden: int) -> TokenizerConfig:
     )
 
 
+def listening(*, head_dim: int, dim: int, layers: int, code_dim: int) -> tuple[StageConfig, ...]:
+    """Encoder stages at 50, 50, 25 and 12.5 Hz; the first two have room for a filter bank and its log."""
+    shapes = (  # patch, input, width, output, feed-forward, layers
+        (480, 480, 640, 320, 2048, 1),
+        (1, 320, 320, 192, 1280, 1),
+        (2, 384, 384, dim // 2, 1536, 1),
+        (2, dim, dim, code_dim, 4 * dim, layers),
+    )
+    return tuple(
+        StageConfig(
+            patch_size=patch,
+            input_dim=folded,
+            dim=width,
+            output_dim=output,
+            num_layers=count,
+            num_heads=width // head_dim,
+            ffn_dim=ffn,
+        )
+        for patch, folded, width, output, ffn, count in shapes
+    )
+
+
 def mini() -> TokenizerConfig:
     """The embedded default: small enough to learn on a CPU and to run many times faster than real time.
 
-    Its outer stages are as wide as its inner ones: a patch of 240 samples passes whole, and bands beside it.
+    The first two stages of its encoder have room for a filter bank and its logarithm (training.filter_bank).
     """
-    return mirrored(
+    decoder = mirrored(
         patches=(240, 2, 2, 2),
         dims=(320, 192, 256, 320),
         layers=(1, 1, 2, 4),
         ffn_dims=(1280, 768, 1024, 1280),
         head_dim=32,
         code_dim=256,
-        quantizer=QuantizerConfig(num_codebooks=12, dim=32),
+        quantizer=QuantizerConfig(num_codebooks=12, codebook_dim=16, dim=64),
         layer_scale=0.1,
+        vocoder=VocoderConfig(),
     )
+    return replace(decoder, encoder=listening(head_dim=32, dim=320, layers=4, code_dim=256))
 
 
 def small() -> TokenizerConfig:
     """An embedded default that wants minutes of a GPU to learn: 31M weights, 16 codebooks."""
-    return mirrored(
+    decoder = mirrored(
         patches=(240, 2, 2, 2),
         dims=(320, 256, 320, 448),
-        layers=(1, 2, 3, 4),
+        layers=(1, 2, 2, 3),
         ffn_dims=(1280, 1024, 1280, 1536),
         head_dim=32,
         code_dim=256,
-        quantizer=QuantizerConfig(num_codebooks=16, dim=32),
+        quantizer=QuantizerConfig(num_codebooks=16, codebook_dim=16, dim=64),
         layer_scale=0.1,
+        vocoder=VocoderConfig(),
     )
+    return replace(decoder, encoder=listening(head_dim=32, dim=448, layers=4, code_dim=256))
 
 
 def tiny() -> TokenizerConfig:

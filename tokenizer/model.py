@@ -15,6 +15,7 @@ from tokenizer.lookup import Lookup, Search
 from tokenizer.quantizer import ResidualVQ
 from tokenizer.stream import StreamCache
 from tokenizer.transformer import Stage, fold, unfold
+from tokenizer.vocoder import Vocoder
 
 Parts = Literal["both", "encoder", "decoder"]
 """Which halves stand beside the quantizer: an encoder is enough for prompts, a decoder for speech."""
@@ -43,17 +44,18 @@ class AudioTokenizer(nn.Module):
     def __init__(self, config: TokenizerConfig, parts: Parts = "both") -> None:
         super().__init__()
         self.config, self.parts = config, parts
-        rates, rate = [], float(config.sample_rate)
-        for stage in config.encoder:
-            rate /= stage.patch_size
-            rates.append(rate)
-        self.encoder = self._stages(config.encoder if parts != "decoder" else (), rates)
+        self.encoder = self._stages(config.encoder if parts != "decoder" else ())
         self.quantizer = ResidualVQ(config.quantizer, config.code_dim)
-        self.decoder = self._stages(config.decoder if parts != "encoder" else (), rates[::-1])
+        self.decoder = self._stages(config.decoder[::-1] if parts != "encoder" else ())[::-1]
+        self.vocoder = None
+        if config.vocoder and parts != "encoder":
+            self.vocoder = Vocoder(config.vocoder, config.decoder[-1].patch_size, config.sample_rate)
 
-    def _stages(self, stages: tuple[StageConfig, ...], rates: list[float]) -> list[Stage]:
-        config, built = self.config, []
-        for stage, rate in zip(stages, rates, strict=bool(stages)):
+    def _stages(self, stages: tuple[StageConfig, ...]) -> list[Stage]:
+        """Those that lie between audio and frames, the ones next to the audio first."""
+        config, built, rate = self.config, [], float(self.config.sample_rate)
+        for stage in stages:
+            rate /= stage.patch_size
             window = int(rate * config.context_seconds)
             built.append(Stage(stage, window, config.rope_period, config.layer_scale))
         return cast("list[Stage]", nn.ModuleList(built))
@@ -78,11 +80,21 @@ class AudioTokenizer(nn.Module):
         self, latents: Float[Tensor, "b t d"], cache: StreamCache | None = None
     ) -> Float[Tensor, "b s"]:
         """The decoder alone: quantised latents to audio."""
+        controls = self.controls(latents, cache)
+        if self.vocoder:
+            return self.vocoder(controls, cache.vocoder if cache else None)
+        return controls.flatten(1)
+
+    def controls(
+        self, latents: Float[Tensor, "b t d"], cache: StreamCache | None = None
+    ) -> Float[Tensor, "b u c"]:
+        """What the last decoder stage hands out: controls of the vocoder, or patches where there is none."""
         self._require("decoder")
         x = latents
         for i, stage in enumerate(self.decoder):
-            x = unfold(stage(x, cache.stages[i] if cache else None), stage.config.patch_size)
-        return x.squeeze(-1)
+            x = unfold(x, self.decoder[i - 1].config.patch_size) if i else x
+            x = stage(x, cache.stages[i] if cache else None)
+        return x
 
     @torch.no_grad()
     def encode(
@@ -135,7 +147,9 @@ class AudioTokenizer(nn.Module):
     def decoder_cache(self, batch: int = 1) -> StreamCache:
         """The state in which a stream of `batch` signals to decode begins."""
         self._require("decoder")
-        return StreamCache([stage.cache(batch) for stage in self.decoder], self.quantizer.lookup().folded())
+        stages, lookup = [stage.cache(batch) for stage in self.decoder], self.quantizer.lookup().folded()
+        vocoder = self.vocoder.state(batch, stages[0].block.device) if self.vocoder else None
+        return StreamCache(stages, lookup, vocoder)
 
     def _depths(self, depth: Int[Tensor, " b"], codes: Int[Tensor, "b t k"]) -> Int[Tensor, " b"]:
         """`depth` where `codes` are; its values are checked where that costs no wait, on the CPU."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tokenizer.attention import Sight, rotate, sight, turns
 from tokenizer.lookup import Lookup, Search
+from tokenizer.vocoder import VocoderState
 
 SMALLEST_RESERVE = 16
 """Steps that fit behind the past before it has to be moved, when the window is very short."""
@@ -198,6 +199,8 @@ class StreamCache:
     stages: list[StageCache]
     quantizer: Search | Lookup
     """A Search encodes, a Lookup decodes, with the weights with which the streams began."""
+    vocoder: VocoderState | None = None
+    """Of streams to decode, where the decoder ends in one."""
 
     @property
     def batch(self) -> int:
@@ -207,6 +210,8 @@ class StreamCache:
         """Let `row` begin a new stream with an empty past, while the others go on."""
         for stage in self.stages:
             stage.restart(row)
+        if self.vocoder:
+            self.vocoder.restart(row)
 
     def adopt(self, row: int, other: "StreamCache") -> None:
         """Let `row` go on from where `other`, a stream alone, stands; `other` is left as it is."""
@@ -216,21 +221,28 @@ class StreamCache:
             raise ValueError("a stream to decode cannot go on from one to encode, nor the other way round")
         for stage, theirs in zip(self.stages, other.stages, strict=True):
             stage.adopt(row, theirs)
+        if self.vocoder and other.vocoder:
+            self.vocoder.adopt(row, other.vocoder)
 
     def move(self, source: int, target: int) -> None:
         """Let row `target` go on as row `source`, and that begin anew."""
         for stage in self.stages:
             stage.move(source, target)
+        if self.vocoder:
+            self.vocoder.move(source, target)
 
     def past(self) -> "StreamCache":
         """What a stream that goes on from here has to adopt; it takes no more memory than that."""
-        return StreamCache([stage.past() for stage in self.stages], self.quantizer)
+        vocoder = self.vocoder.copy() if self.vocoder else None
+        return StreamCache([stage.past() for stage in self.stages], self.quantizer, vocoder)
 
     @property
     def nbytes(self) -> int:
-        """Of the keys and values."""
-        return sum(stage.block.nbytes for stage in self.stages)
+        """Of the keys and values, and of what a vocoder remembers."""
+        blocks = sum(stage.block.nbytes for stage in self.stages)
+        return blocks + (self.vocoder.nbytes if self.vocoder else 0)
 
     def copy(self) -> "StreamCache":
         """A second stream that goes on from here on its own."""
-        return StreamCache([stage.copy() for stage in self.stages], self.quantizer)
+        vocoder = self.vocoder.copy() if self.vocoder else None
+        return StreamCache([stage.copy() for stage in self.stages], self.quantizer, vocoder)

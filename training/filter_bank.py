@@ -1,73 +1,171 @@
-"""A first encoder layer that hears like a filter bank, before anything is learnt.
+"""The first two encoder stages, calculated: a filter bank, and its logarithm.
 
-Left to itself, an encoder spends most of a short training on finding out that phase does not matter. Here the
-first projection is a cosine transform of the patch, and the first feed-forward block computes what a windowed
-filter bank would: hidden units rectify the two phases of each frequency, and channels of their own, behind
-those of the transform, receive the mean of a band.
+Left to itself, an encoder spends most of a short training on finding out that phase does not matter and that
+loudness is logarithmic. Both can be written down as Transformer blocks. In either stage attention writes
+a constant into two channels, so that LayerNorm hardly changes levels. The feed-forward block of the first
+rectifies windowed waves; that of the second is a curve, fitted to the logarithm of what it is given.
 """
 
 import math
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 
-from tokenizer import AudioTokenizer
-from tokenizer.config import StageConfig
+from tokenizer import AudioTokenizer, TokenizerConfig
+from tokenizer.transformer import Layer, Stage, fold
 
-LOUDNESS = 3.0
-"""Gain of the transform: a patch of speech then weighs as much as what the layers add to it."""
-STEEPNESS = 2.0
-"""Standard deviation of what is rectified, where GELU is nearly a rectifier."""
-FREQUENCIES = 2
-"""Of a band."""
+HELD = 2
+"""Stages that are calculated here and that training leaves alone: it would lose them."""
+SHARP, QUICK = 80, 36
+"""Bands of a whole patch, below `EDGE`, and of each half of it, above."""
+LOWEST, EDGE, HIGHEST = 60.0, 3000.0, 11_500.0
+"""Hz."""
 PHASES = 4
-"""Hidden units a frequency needs: cosine and sine, each with both signs."""
-LOWEST, HIGHEST = 80.0, 0.96
-"""Hz, and part of the highest frequency there is."""
-REST = 0.1
-"""What is left of the random weights that would write into the bands, or read the rectified units."""
+"""In which each wave is rectified, with both signs."""
+KNEES = 8
+"""Units of a band's logarithm."""
+BANDS = SHARP + 2 * QUICK
+CONSTANT = 60.0
+LOUDNESS = 3.0
+"""Gain of the transform: speech then weighs little beside `CONSTANT`."""
+TOP = 0.999
+"""Of what a band hears, what counts as its greatest value."""
+FAINTEST = 0.02
+"""Of the loudest band's greatest value, what that of any band is taken to be at least."""
+STEEPNESS, LEVEL = 200.0, 3.0
+"""What a band's greatest value is before the rectifiers, and behind them."""
+FLOOR, DEEPEST = 1e-4, 1e-5
+"""Magnitude below which the logarithm is flat, and the lowest knee, as a part of `LEVEL`."""
+HALVED = 128.0
+"""Gain of a norm, so that steep slopes behind it can be stored in half precision."""
+
+
+def has_room(config: TokenizerConfig) -> bool:
+    """Whether the encoder begins with two stages of one rate that are wide enough."""
+    if len(config.encoder) <= HELD:
+        return False
+    first, second = config.encoder[:HELD]
+    return (
+        first.patch_size % 2 == 0
+        and second.patch_size == 1
+        and first.output_dim == second.dim
+        and first.dim >= first.patch_size + BANDS + 2
+        and second.dim >= 2 * BANDS + 3
+        and BANDS <= second.output_dim != second.dim
+        and first.ffn_dim >= BANDS * 2 * PHASES
+        and second.ffn_dim > BANDS * KNEES
+    )
 
 
 @torch.no_grad()
 def install(tokenizer: AudioTokenizer, audio: Float[Tensor, "b s"]) -> None:
-    """Make the first stage of `tokenizer` a filter bank, in place; `audio` tells how loud each frequency is.
+    """Make the first two stages a filter bank and its logarithm, in place, calibrated on `audio`.
+
+    Afterwards the second stage hands out the bands' logarithms, each around 0, and zeros behind them.
 
     Raises:
-        ValueError: the stage is too narrow for a transform of its patch and bands beside it.
+        ValueError: there are no two such stages, or they are too narrow.
     """
-    stage, layer = tokenizer.encoder[0], tokenizer.encoder[0].layers[0]
-    patch, bands = stage.config.patch_size, stage.config.dim - stage.config.patch_size
-    units = bands * FREQUENCIES * PHASES
-    if not has_room(stage.config):
+    if not has_room(tokenizer.config):
         raise ValueError(
-            "a filter bank needs a first stage at least 8 channels wider than its patch, and "
-            f"{FREQUENCIES * PHASES} hidden units for each of them; this one has patch_size={patch}, "
-            f"dim={stage.config.dim}, ffn_dim={stage.config.ffn_dim}: choose another preset"
+            "a filter bank needs a first encoder stage of an even patch_size, of "
+            f"dim >= patch_size + {BANDS + 2} and ffn_dim >= {BANDS * 2 * PHASES}, "
+            f"and a second one of patch_size=1, dim >= {2 * BANDS + 3}, "
+            f"ffn_dim > {BANDS * KNEES} and output_dim >= {BANDS}: choose another preset"
         )
+    first, second = tokenizer.encoder[:HELD]
+    x = fold(audio[:, :, None], first.config.patch_size)
+    heard = waves(first.config.patch_size, tokenizer.config.sample_rate)
+    magnitudes = torch.stack(
+        [(part @ heard.flatten(0, 1).mT).unflatten(-1, (BANDS, -1)).abs().mean(-1) for part in x]
+    )
+    magnitudes = magnitudes.flatten(0, 1)
+    _rectify(first, heard, _tops(magnitudes))
+    _take_logarithms(second, first(x), (magnitudes + FLOOR).log10())
+
+
+def _tops(magnitudes: Float[Tensor, "n bands"]) -> Float[Tensor, " bands"]:
+    tops = torch.quantile(magnitudes[:: 1 + len(magnitudes) // 50_000], TOP, 0)
+    return tops.clamp(min=float(tops.max()) * FAINTEST)
+
+
+def _rectify(stage: Stage, heard: Float[Tensor, "bands phases s"], tops: Float[Tensor, " bands"]) -> None:
+    patch, layer, dim = stage.config.patch_size, stage.layers[0], stage.config.dim
+    _hold_level(layer)
     transform = cosines(patch)
-    stage.project_in.get_parameter("weight")[:patch] = LOUDNESS * transform
-    waves = windowed_waves(bands * FREQUENCIES, patch, tokenizer.config.sample_rate)
-    weights = torch.stack([waves, -waves], 1).flatten(0, 1) @ transform.T
-    patches = audio.reshape(-1, patch)
-    heard = layer.ffn_norm(stage.project_in(patches[patches.abs().amax(1) > 3e-3]))[:, :patch]
-    weights *= STEEPNESS / (heard @ weights.T).square().mean(0).sqrt().clamp(min=1e-6)[:, None]
-
-    layer.ffn_in.weight[:units] = 0
-    layer.ffn_in.weight[:units, :patch] = weights
-    layer.ffn_out.weight[:, :units] *= REST
-    layer.ffn_out.weight[patch:] *= REST
-    own = torch.arange(units).view(bands, -1)
-    layer.ffn_out.weight[patch + torch.arange(bands)[:, None], own] = 1 / own.shape[1]
-    layer.ffn_scale[patch:] = 1.0
+    stage.project_in.get_parameter("weight").zero_()[:patch] = LOUDNESS * transform
+    deviation = CONSTANT * math.sqrt(2 / dim)
+    gains = STEEPNESS * deviation / LOUDNESS / tops
+    signed = gains[:, None, None, None] * torch.stack([heard, -heard], 2) @ transform.T
+    layer.ffn_in.weight.zero_()[: BANDS * 2 * PHASES, :patch] = signed.flatten(0, 2)
+    own = torch.arange(BANDS * 2 * PHASES).view(BANDS, -1)
+    level = LEVEL / STEEPNESS / PHASES
+    layer.ffn_out.weight.zero_()[patch + torch.arange(BANDS)[:, None], own] = level
+    _hand_on(stage, patch)
 
 
-def has_room(stage: StageConfig) -> bool:
-    """Whether a first stage is wide enough for a transform of its patch and bands beside it."""
-    bands = stage.dim - stage.patch_size
-    return bands >= 8 and bands * FREQUENCIES * PHASES <= stage.ffn_dim
+def _take_logarithms(stage: Stage, x: Float[Tensor, "b t d"], wanted: Float[Tensor, "n bands"]) -> None:
+    """Units of a band fall to 0 where it passes their knee, so that none is large and nothing cancels."""
+    config, layer = stage.config, stage.layers[0]
+    _hold_level(layer)
+    plus, zero, out = config.dim - 2, config.dim - 3, layer.ffn_out.weight
+    layer.ffn_in.weight.zero_()
+    out.zero_()
+    seen = F.layer_norm(x + _constants(config.dim), x.shape[-1:]).flatten(0, 1)
+    unit, always = seen[:, plus].mean(), F.gelu(torch.tensor(3.0))
+    values = seen[:, :BANDS] - seen[:, zero : zero + 1]
+    layer.ffn_in.weight[BANDS * KNEES, plus] = 3 / unit
+    layer.ffn_norm.weight[[*range(BANDS), zero]] = HALVED
+    top = LEVEL / (CONSTANT * math.sqrt(2 / config.dim))
+    knees = top * DEEPEST ** (torch.arange(KNEES) / (KNEES - 1))
+    for band in range(BANDS):
+        units = F.gelu(3 * (1 - values[:, band, None] / knees))
+        known = torch.cat([units, torch.ones(len(units), 1)], 1)
+        fitted = linear_map(known, (wanted[:, band] - wanted[:, band].mean())[:, None])[:, 0]
+        rows = slice(band * KNEES, (band + 1) * KNEES)
+        layer.ffn_in.weight[rows, band] = -3 / knees / HALVED
+        layer.ffn_in.weight[rows, zero] = 3 / knees / HALVED
+        layer.ffn_in.weight[rows, plus] = 3 / unit
+        out[BANDS + band, rows] = fitted[:KNEES]
+        out[BANDS + band, BANDS * KNEES] = fitted[KNEES] / always
+    _hand_on(stage, BANDS)
+
+
+def linear_map(x: Float[Tensor, "n i"], y: Float[Tensor, "n o"]) -> Float[Tensor, "i o"]:
+    """The matrix that makes most of y out of x, by least squares with a little ridge."""
+    gram = x.mT.double() @ x.double()
+    gram += 1e-6 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    return torch.linalg.solve(gram, x.mT.double() @ y.double()).float()
+
+
+def _hold_level(layer: Layer) -> None:
+    """Let attention write `CONSTANT` into the last channel but one, its negative into the last."""
+    dim = layer.ffn_scale.shape[0]
+    layer.attention_norm.weight.zero_()
+    layer.attention_norm.bias.zero_()
+    layer.attention_norm.bias[0] = 1
+    layer.qkv.weight.zero_()
+    layer.qkv.weight[2 * dim, 0] = 1
+    layer.attention_out.weight.zero_()
+    layer.attention_out.weight[:, 0] = _constants(dim)
+    layer.attention_scale.fill_(1)
+    layer.ffn_scale.fill_(1)
+
+
+def _constants(dim: int) -> Float[Tensor, " d"]:
+    written = torch.zeros(dim)
+    written[-2:] = torch.tensor([CONSTANT, -CONSTANT])
+    return written
+
+
+def _hand_on(stage: Stage, first: int) -> None:
+    """Let the stage's outputs be its bands, which begin at channel `first`, and zeros."""
+    handed = stage.project_out.get_parameter("weight").zero_()
+    handed[torch.arange(BANDS), first + torch.arange(BANDS)] = 1
 
 
 def cosines(size: int) -> Float[Tensor, "s s"]:
@@ -78,10 +176,18 @@ def cosines(size: int) -> Float[Tensor, "s s"]:
     return rows
 
 
-def windowed_waves(count: int, size: int, sample_rate: int) -> Float[Tensor, "2*n s"]:
-    """Cosine and sine of `count` frequencies under a Hann window, evenly spaced on the mel scale."""
-    low, high = (hertz_to_mel(hertz) for hertz in (LOWEST, HIGHEST * sample_rate / 2))
-    hertz = torch.from_numpy(mel_to_hertz(np.linspace(low, high, count))).float()
-    angle = 2 * math.pi * hertz[:, None] * torch.arange(size) / sample_rate
-    window = torch.hann_window(size + 2)[1:-1]
-    return torch.stack([angle.cos(), angle.sin()], 1).flatten(0, 1) * window
+def waves(patch: int, sample_rate: int) -> Float[Tensor, "bands phases s"]:
+    """What the bands listen for, each wave of norm 1: `SHARP` whole patches, then `QUICK` in either half."""
+    half = patch // 2
+    mels = [hertz_to_mel(hertz) for hertz in (LOWEST, EDGE, HIGHEST)]
+    sharp = mel_to_hertz(np.linspace(mels[0], mels[1], SHARP))
+    quick = mel_to_hertz(np.linspace(mels[1], mels[2], QUICK + 1)[1:])
+    parts = [_windowed(sharp, patch, sample_rate)]
+    parts += [F.pad(_windowed(quick, half, sample_rate), (i * half, half - i * half)) for i in range(2)]
+    return torch.cat(parts)
+
+
+def _windowed(hertz: "float | np.ndarray", size: int, sample_rate: int) -> Float[Tensor, "bands phases s"]:
+    angle = 2 * math.pi * torch.as_tensor(hertz).float()[:, None, None] * torch.arange(size) / sample_rate
+    turned = angle + math.pi * torch.arange(PHASES)[:, None] / PHASES
+    return F.normalize(turned.cos() * torch.hann_window(size + 2)[1:-1], dim=-1)

@@ -11,10 +11,12 @@ from torch.utils.checkpoint import checkpoint
 
 from tokenizer import AudioTokenizer
 from tokenizer.transformer import Layer
+from tokenizer.vocoder import NOISE
 from training.ctc import CTCHead
 from training.discriminators import Discriminators, Judgement
+from training.pitch import Pitch, PitchHead, pitch_loss, track
 from training.semantic import ByteText, SemanticHead
-from training.spectral import SpectralHead
+from training.spectral import STEPS, SpectralHead
 
 
 class Rebuilt(NamedTuple):
@@ -33,6 +35,8 @@ class Rebuilt(NamedTuple):
     """None without a spectral head."""
     ctc: Float[Tensor, ""] | None
     """Summed over the texts of this process's items; None without a CTC head."""
+    pitch: Float[Tensor, ""] | None
+    """In octaves; None where nobody asks for it."""
 
 
 class Joint(nn.Module):
@@ -48,9 +52,11 @@ class Joint(nn.Module):
         head: SemanticHead | None,
         spectral: SpectralHead | None = None,
         ctc: CTCHead | None = None,
+        pitch: PitchHead | None = None,
         silent: bool = False,
+        pitched: bool = False,
     ) -> None:
-        """`silent` leaves the decoder out."""
+        """`silent` leaves the decoder out; `pitched` teaches the pitch to its vocoder."""
         super().__init__()
         if ctc is not None and head is not None and head.config.text != "bytes":
             raise ValueError(
@@ -58,7 +64,7 @@ class Joint(nn.Module):
                 "give one of the two a weight of 0"
             )
         self.tokenizer, self.head, self.spectral, self.ctc = tokenizer, head, spectral, ctc
-        self.silent = silent
+        self.pitch, self.silent, self.pitched = pitch, silent, pitched
         # what FSDP2 gathers one at a time, under the name at which Accelerate looks
         self._no_split_modules = ["Layer"] if head is None else ["Layer", "Qwen2DecoderLayer"]
 
@@ -85,7 +91,11 @@ class Joint(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             quantized = self.tokenizer.quantizer(self.tokenizer.latents(audio), depth)
         self.latents = quantized.latents
-        rebuilt = None if self.silent else self.tokenizer.synthesize(quantized.latents)
+        rebuilt = octaves = None
+        if not self.silent:
+            rebuilt, octaves = self.synthesize(quantized.latents, audio)
+        elif self.pitch is not None:
+            octaves = pitch_loss(self.pitch(quantized.latents), self.track(audio))
         semantic = None
         if self.head is not None:
             semantic = self.head(quantized.latents, frames, tasks, texts).total
@@ -98,7 +108,31 @@ class Joint(nn.Module):
             semantic,
             None if self.spectral is None else self.spectral(quantized.latents, audio),
             None if self.ctc is None else self.ctc(quantized.latents, frames, texts).total,
+            octaves,
         )
+
+    def synthesize(
+        self, latents: Float[Tensor, "b t d"], audio: Float[Tensor, "b s"]
+    ) -> tuple[Float[Tensor, "b s"], Float[Tensor, ""] | None]:
+        """The decoder's audio, and what its pitch costs.
+
+        A vocoder that is taught is given the true pitch where that is sure: harmonics that lie elsewhere than
+        those of `audio` would teach its filters to blur them. Its noise begins where what is heard says,
+        lest it be learnt.
+        """
+        vocoder = self.tokenizer.vocoder
+        if vocoder is None or not self.pitched:
+            return self.tokenizer.synthesize(latents), None
+        controls, wanted = self.tokenizer.controls(latents), self.track(audio)
+        loss = pitch_loss(controls[..., 0], wanted)
+        given = torch.where(wanted.sure > 0, wanted.octaves, controls[..., 0].detach())
+        state = vocoder.state(len(audio), audio.device)
+        state.position.copy_((audio.square().sum(1) * NOISE).long() % NOISE)
+        return vocoder(torch.cat([given[..., None], controls[..., 1:]], -1), state), loss
+
+    def track(self, audio: Float[Tensor, "b s"]) -> Pitch:
+        config = self.tokenizer.config
+        return track(audio, config.sample_rate, config.frame_size // STEPS)
 
 
 def judged(

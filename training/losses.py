@@ -31,6 +31,9 @@ class LossWeights:
     ctc: float = 0.0
     """Not the paper's: of the text's bytes, which a head reads in the order of time, see training.ctc;
     beside the semantic loss or without it."""
+    pitch: float = 0.0
+    """Not the paper's: octaves that the pitch is wrong by, see training.pitch; read from the codes by a head
+    while there is no decoder, and then the pitch that a decoder with a vocoder draws."""
 
     def __post_init__(self) -> None:
         for name, weight in asdict(self).items():

@@ -15,6 +15,7 @@ from tokenizer import AudioTokenizer, TokenizerConfig, load_audio, save_audio
 from training.joint import Joint
 from training.losses import LossWeights, MultiScaleMelLoss
 from training.manifest import TASKS, Clip
+from training.pitch import pitch_loss
 from training.run import log_metrics
 from training.segments import Batch
 
@@ -140,8 +141,13 @@ def validate(joint: Joint, mel: MultiScaleMelLoss, clips: Sequence[Clip]) -> dic
         latents = tokenizer.quantizer(tokenizer.latents(audio), depth).latents
         if joint.silent and joint.spectral is not None:
             _count(sums, "spectral", joint.spectral(latents, audio), 1)
+            if joint.pitch is not None:
+                _count(sums, "pitch", pitch_loss(joint.pitch(latents), joint.track(audio)), 1)
         else:
-            _count(sums, "mel", mel(tokenizer.synthesize(latents), audio), 1)
+            rebuilt, octaves = joint.synthesize(latents, audio)
+            _count(sums, "mel", mel(rebuilt, audio), 1)
+            if octaves is not None:
+                _count(sums, "pitch", octaves, 1)
         for text, suffix in ((texts[i], ""), (texts[i - 1], "_mismatched")):
             if text and joint.head is not None:
                 _count(sums, f"semantic{suffix}", *joint.head(latents, frames, task, [text]))

@@ -1,34 +1,40 @@
 """The set-up of a tokenizer's training: everything is checked and built here, before the first step."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from jaxtyping import Float
 from pydantic import TypeAdapter
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from tokenizer import AudioTokenizer
-from training import filter_bank
 from training.average import Average, hollow
+from training.components import calculate
 from training.ctc import CTCHead
 from training.discriminators import Discriminators
+from training.filter_bank import HELD
 from training.joint import Joint, checkpoint_layers, compile_layers
 from training.losses import MultiScaleMelLoss
 from training.manifest import Clip, read_manifest
 from training.monitor import VALIDATION_SECONDS, Monitor
+from training.pitch import PitchHead
 from training.processes import ignore_signals, lower_precision, replicate, start
 from training.recipes import FIXED, TokenizerTraining
 from training.revival import Revival
-from training.run import first_difference, keep_settings, resume_state
-from training.segments import Segments
+from training.run import first_difference, has_state, keep_settings, resume_state
+from training.segments import BatchConfig, Segments
 from training.semantic import SemanticHead
 from training.spectral import SpectralHead
 
 BETAS = (0.8, 0.99)
+FRAMES_PER_ROW, CALIBRATION_CROP = 30, 2.56
+"""What an encoder is calculated from: frames for each row of a codebook, and the seconds of a crop."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +83,9 @@ def build(options: TokenizerTraining) -> Parts:
     judge = Discriminators(options.shape.discriminators)
     spectral = SpectralHead(config) if options.weights.spectral > 0 else None
     ctc = CTCHead(config.code_dim) if options.weights.ctc > 0 else None
-    bare = Joint(model, _semantic_head(options), spectral, ctc, silent=options.trainable == "encoder")
+    silent, pitched = options.trainable == "encoder", options.weights.pitch > 0
+    pitch = PitchHead(config) if silent and pitched else None
+    bare = Joint(model, _semantic_head(options), spectral, ctc, pitch, silent=silent, pitched=pitched)
     data = Segments(
         clips,
         options.batches,
@@ -88,8 +96,8 @@ def build(options: TokenizerTraining) -> Parts:
         rank=accelerator.process_index,
         world=accelerator.num_processes,
     )
-    if options.filter_bank:
-        filter_bank.install(model, data[0].audio)
+    if options.filter_bank and options.init is None and not has_state(options.run):
+        calculate(model, spectral, _calibration(clips, options), options.seed)
     monitor = Monitor(options.run, config)
     settings = TypeAdapter(TokenizerTraining).dump_python(options, mode="json")
     with accelerator.main_process_first():
@@ -98,6 +106,9 @@ def build(options: TokenizerTraining) -> Parts:
     if options.trainable in ("decoder", "encoder"):
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith("decoder.") == (options.trainable == "decoder"))
+    if options.filter_bank:
+        for stage in model.encoder[:HELD]:
+            stage.requires_grad_(False)
     shell = hollow(bare)
     if options.hardware.precision == "bf16":
         for module in (bare, judge):
@@ -169,6 +180,15 @@ def _tokenizer(options: TokenizerTraining) -> AudioTokenizer:
             f"{options.init} is of another shape than the preset: {difference}; choose its preset"
         )
     return model.train()
+
+
+def _calibration(clips: list[Clip], options: TokenizerTraining) -> Float[Tensor, "n b s"]:
+    """What the encoder is calculated from."""
+    config, seconds = options.shape.model, 8 * CALIBRATION_CROP
+    steps = math.ceil(FRAMES_PER_ROW * config.codebook_size / config.frame_rate / seconds)
+    batches = BatchConfig(batch_seconds=seconds, crop_seconds=CALIBRATION_CROP)
+    data = Segments(clips, batches, config, None, seed=options.seed, steps=steps)
+    return torch.stack([data[i].audio for i in range(len(data))])
 
 
 def _semantic_head(options: TokenizerTraining) -> SemanticHead | None:

@@ -99,7 +99,8 @@ class TokenizerTraining:
     """partial keeps encoder and quantizer, and so what codes mean, from `adversarial_from` on (Figure 4);
     decoder keeps them from the first step on; encoder leaves the decoder out, which costs more than half."""
     filter_bank: bool = False
-    """Start with an encoder that hears like a filter bank, see training.filter_bank."""
+    """Hold the first two encoder stages, which are a filter bank (training.filter_bank). Without `init` they
+    are calculated first, and so is the rest of the encoder (training.components)."""
     revive: bool = False
     """Move codebook rows that are not used to where they would be, while the learning rate is at its height;
     see training.revival."""
@@ -125,8 +126,6 @@ class TokenizerTraining:
                 "trainable=encoder makes no audio: give adversarial_from=None, "
                 "and weights.spectral to learn from"
             )
-        if self.filter_bank and self.init is not None:
-            raise ValueError(f"filter_bank would overwrite what {self.init} has learnt: give one of the two")
 
 
 FIXED = ("seed", "shape", "batches", "mel_windows")

@@ -57,15 +57,25 @@ def save_state(accelerator: Accelerator, run: Path, step: int) -> None:
 
 def resume_state(accelerator: Accelerator, run: Path) -> int:
     """Load RUN/state when there is one; return the step at which training goes on."""
-    for folder in (run / "state", run / "state.old"):
-        if (folder / STEP).exists():
-            accelerator.load_state(str(folder))
-            step = json.loads((folder / STEP).read_text())["step"]
-            if accelerator.is_main_process:
-                logger.info("resuming at step %d", step)
-                _forget_metrics(run, after=step)
-            return step
-    return 0
+    folder = _state(run)
+    if folder is None:
+        return 0
+    accelerator.load_state(str(folder))
+    step = json.loads((folder / STEP).read_text())["step"]
+    if accelerator.is_main_process:
+        logger.info("resuming at step %d", step)
+        _forget_metrics(run, after=step)
+    return step
+
+
+def has_state(run: Path) -> bool:
+    """Whether there is something to resume."""
+    return _state(run) is not None
+
+
+def _state(run: Path) -> Path | None:
+    folders = (run / "state", run / "state.old")
+    return next((folder for folder in folders if (folder / STEP).exists()), None)
 
 
 def keep_settings(run: Path, settings: dict[str, Any], fixed: Iterable[str]) -> None:

@@ -19,6 +19,8 @@ from training.recipes import PRESETS
 OPEN_END = 10_000_000
 """Steps of a run that time ends."""
 SYNTHETIC = (teacher_hibari.SOURCE, teacher_kokoro.SOURCE)
+CAREFUL = 4e-4
+"""The learning rate of what was calculated: at twice as much it is lost."""
 REAL_SHARE = 0.3
 """Of what the tokenizer hears; synthetic voices alone would not prepare it for real prompts."""
 
@@ -69,12 +71,13 @@ def corpus(setting: Setting) -> list[str]:
 def encoder(setting: Setting, steps: int, decay: float) -> list[str]:
     """Encoder and quantizer of the tokenizer, learning from spectra and from being read: an encoder learns
     little from a decoder that cannot speak yet. A preset with room for it begins with a filter bank."""
-    bank = ["--filter-bank"] if has_room(PRESETS[setting.size]().shape.model.encoder[0]) else []
+    bank = has_room(PRESETS[setting.size]().shape.model)
     return _tokenizer(
         setting,
         *("encoder", steps, decay, None, "--trainable", "encoder", "--weights.spectral", 10),
-        *("--weights.ctc", 1, "--batches.utterances", 0.9),
-        *(("--init", setting.codec) if setting.codec else bank),
+        *("--weights.ctc", 1, "--weights.pitch", 3, "--batches.utterances", 0.9),
+        *(("--filter-bank", "--optimizer.learning-rate", CAREFUL) if bank else ()),
+        *(("--init", setting.codec) if setting.codec else ()),
     )
 
 
@@ -84,6 +87,7 @@ def codec(setting: Setting, steps: int, decay: float, adversarial_from: int | No
     return _tokenizer(
         setting,
         *("codec", steps, decay, adversarial_from, "--trainable", "decoder", "--batches.utterances", 0),
+        *("--weights.pitch", 10),
         *("--init", encoded if encoded.exists() else setting.codec),
     )
 

@@ -52,6 +52,8 @@ def train(options: TokenizerTraining) -> AudioTokenizer:
                 losses["mel"] = parts.mel(rebuilt.audio, batch.audio)
             if rebuilt.spectral is not None:
                 losses["spectral"] = rebuilt.spectral
+            if rebuilt.pitch is not None:
+                losses["pitch"] = rebuilt.pitch
             tokens = total_over_processes(accelerator, batch.tokens)
             for name, read in (("semantic", rebuilt.semantic), ("ctc", rebuilt.ctc)):
                 if read is not None:  # a mean over the tokens of all processes, whoever has how many

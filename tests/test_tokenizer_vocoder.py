@@ -1,0 +1,360 @@
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor
+
+from tokenizer.checkpoint import CheckpointError
+from tokenizer.config import QuantizerConfig, TokenizerConfig, VocoderConfig, mirrored, tiny
+from tokenizer.model import AudioTokenizer
+from tokenizer.vocoder import TYPICAL, Vocoder, VocoderState
+
+PATCH, RATE, SECOND = 240, 24_000, 100
+BANDS = 64
+SILENT = -6.0
+CPU = torch.device("cpu")
+SHORT = replace(
+    mirrored(
+        patches=(240, 2, 2, 2),
+        dims=(16, 16, 16, 32),
+        layers=(1, 1, 1, 1),
+        ffn_dims=(32, 32, 32, 64),
+        head_dim=8,
+        code_dim=24,
+        quantizer=QuantizerConfig(num_codebooks=6, codebook_size=32, codebook_dim=4, dim=16),
+        layer_scale=0.1,
+        vocoder=VocoderConfig(bands=8, impulse=300),
+    ),
+    context_seconds=0.32,
+)
+"""`tiny` with a vocoder, and a window of 4 frames."""
+
+
+def vocoder() -> Vocoder:
+    return Vocoder(VocoderConfig(bands=BANDS, lowest_pitch=64.0), PATCH, RATE)
+
+
+def steady(steps: int, *, octaves: float = 0.0, harmonic: float = SILENT, noise: float = SILENT) -> Tensor:
+    """The same controls at every step, and in all bands."""
+    step = torch.tensor([octaves] + [harmonic - TYPICAL] * BANDS + [noise - TYPICAL] * BANDS)
+    return step.expand(1, steps, -1).clone()
+
+
+def lively(batch: int, steps: int) -> Tensor:
+    """Controls in which everything changes at every step."""
+    pitch = 0.5 * torch.randn(batch, steps, 1)
+    return torch.cat([pitch, torch.randn(batch, steps, 2 * BANDS) / 2 - 0.5 - TYPICAL], -1)
+
+
+def tokenizer(*, melodic: bool = False) -> AudioTokenizer:
+    """The pitch stays where it is unless asked for: the phase adds up what last bits differ by."""
+    built = AudioTokenizer(SHORT).eval()
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+        built.decoder[-1].project_out.get_parameter("weight")[0] *= melodic
+    return built
+
+
+def codes(batch: int, frames: int) -> Tensor:
+    return torch.randint(32, (batch, frames, 6))
+
+
+def close(mine: Tensor, wanted: Tensor) -> None:
+    assert wanted.std() > 1e-3, "silence would agree with anything"
+    torch.testing.assert_close(mine, wanted, atol=2e-5 * wanted.abs().max().item(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("octaves", "hertz", "harmonics"),
+    [
+        (math.log2(160 / 120), 160, 71),  # 71 * 160 Hz <= 0.95 * 12 kHz = 11.4 kHz
+        (1.0, 240, 47),
+        (5.0, 500, 22),  # the highest pitch
+        (-5.0, 64, 178),  # the lowest
+    ],
+)
+def test_a_steady_pitch_has_equal_lines_at_its_multiples_and_unit_power(
+    octaves: float, hertz: int, harmonics: int
+) -> None:
+    audio = vocoder()(steady(SECOND, octaves=octaves, harmonic=0.0))[0]
+    assert audio.shape == (RATE,)
+    lines = torch.fft.rfft(audio).abs() / (RATE / 2)  # a bin is 1 Hz, and a cosine of amplitude 1 is 1
+    expected = torch.zeros(RATE // 2 + 1)
+    expected[hertz : harmonics * hertz + 1 : hertz] = math.sqrt(2 / harmonics)
+    torch.testing.assert_close(lines, expected, atol=2e-3, rtol=0)
+    assert audio.square().mean().item() == pytest.approx(1, rel=0.01)
+
+
+def test_a_glide_is_heard_where_it_is() -> None:
+    """One octave up over one patch: 240 samples at 120 * 2**(i / 240) Hz are 1.733 cycles."""
+    controls = steady(3, harmonic=0.0)
+    controls[0, 1:, 0] = 1.0
+    state = vocoder().state(1, CPU)
+    vocoder()(controls[:, :1], state)
+    assert state.phase.item() % 1 == pytest.approx(0.2, abs=1e-6)  # 1.2 cycles of 120 Hz
+    vocoder()(controls[:, 1:2], state)
+    cycles = sum(120 * 2 ** (i / 240) / 24_000 for i in range(1, 241))
+    assert cycles == pytest.approx(1.733, abs=1e-3)
+    assert state.phase.item() % 1 == pytest.approx((1.2 + cycles) % 1, abs=1e-6)
+
+
+@pytest.mark.parametrize("part", ["harmonic", "noise"])
+def test_level_follows_the_magnitudes(part: str) -> None:
+    once = vocoder()(steady(20, **{part: -1.0}))
+    twice = vocoder()(steady(20, **{part: -1.0 + math.log10(2)}))
+    torch.testing.assert_close(twice, 2 * once, atol=1e-4, rtol=1e-4)
+    loudest = [vocoder()(steady(20, **{part: level})) for level in (2.0, 9.0)]
+    assert torch.equal(*loudest)
+
+
+def test_noise_has_the_level_of_each_band() -> None:
+    """Bands are evenly spaced in mel: half of them are below 700 * (sqrt(1 + 12000 / 700) - 1) = 2282 Hz."""
+    controls = steady(4 * SECOND, noise=0.0)
+    controls[..., 1 + BANDS + BANDS // 2 :] = -1.0 - TYPICAL
+    audio = vocoder()(controls)[0]
+    power = torch.fft.rfft(audio).abs().square() / len(
+        audio
+    )  # four bins a Hz; 1 for white noise of unit power
+    assert power[4 * 200 : 4 * 2000].mean().item() == pytest.approx(1, rel=0.1)
+    assert power[4 * 2600 : 4 * 11_000].mean().item() == pytest.approx(0.01, rel=0.1)
+
+
+def test_pulses_have_the_level_of_each_band() -> None:
+    controls = steady(SECOND, octaves=1.0, harmonic=0.0)
+    controls[..., 1 + BANDS // 2 : 1 + BANDS] = -1.0 - TYPICAL
+    lines = torch.fft.rfft(vocoder()(controls)[0]).abs()[240 : 47 * 240 + 1 : 240] / (RATE / 2)
+    full = math.sqrt(2 / 47)
+    torch.testing.assert_close(lines[1:8], torch.full((7,), full), atol=0.05 * full, rtol=0)  # to 1920 Hz
+    torch.testing.assert_close(lines[11:], torch.full((36,), 0.1 * full), atol=0.01 * full, rtol=0)
+
+
+def test_every_patch_hears_its_own_step_and_three_before_but_no_later() -> None:
+    """Responses of 480 samples reach two patches on, and a patch begins with the step before's filters."""
+    controls = lively(1, 9).requires_grad_()
+    (vocoder()(controls)[:, 5 * PATCH : 6 * PATCH] * torch.randn(PATCH)).sum().backward()
+    assert controls.grad is not None
+    assert controls.grad[0].abs().sum(-1).nonzero().flatten().tolist() == [2, 3, 4, 5]
+    changed = controls.detach().clone()
+    changed[:, 6:] = lively(1, 3)
+    before, after = vocoder()(controls.detach()), vocoder()(changed)
+    assert torch.equal(before[:, : 6 * PATCH], after[:, : 6 * PATCH])
+    assert (before - after)[:, 6 * PATCH : 7 * PATCH].abs().amax() > 0.1
+
+
+def test_gradients_reach_all_magnitudes_and_are_right() -> None:
+    controls = lively(1, 4).requires_grad_()
+    weights = torch.randn(4 * PATCH)
+    (vocoder()(controls)[0] * weights).sum().backward()
+    assert controls.grad is not None
+    assert (controls.grad[0, :, 0] == 0).all() and (controls.grad[0, :, 1:] != 0).all()
+    along, small = torch.randn(controls.shape), 1e-2
+    along[..., 0] = 0
+    with torch.no_grad():
+        up, down = (vocoder()(controls + sign * small * along)[0] @ weights for sign in (1, -1))
+    slope = ((up - down) / (2 * small)).item()
+    assert (controls.grad * along).sum().item() == pytest.approx(slope, rel=0.02)
+
+
+@pytest.mark.parametrize("chunks", [[60], [1] * 60, [7, 1, 30, 2, 20]])
+def test_streamed_equals_offline(chunks: list[int]) -> None:
+    controls, state = lively(2, 60), vocoder().state(2, CPU)
+    streamed = torch.cat([vocoder()(piece, state) for piece in controls.split(chunks, 1)], 1)
+    close(streamed, vocoder()(controls))
+
+
+def test_noise_does_not_break_where_its_table_ends() -> None:
+    """131072 samples are 546 patches and a part of one."""
+    controls, state = steady(600, noise=0.0), vocoder().state(1, CPU)
+    streamed = torch.cat([vocoder()(piece, state) for piece in controls.split([540, 1, 3, 56], 1)], 1)
+    close(streamed, vocoder()(controls))
+    close(streamed[:, 2**17 : 2**17 + 10 * PATCH], streamed[:, : 10 * PATCH])
+
+
+def test_rows_sound_as_if_alone() -> None:
+    controls = lively(3, 12)
+    together = vocoder()(controls)
+    for row in range(3):
+        close(together[row : row + 1], vocoder()(controls[row : row + 1]))
+
+
+def test_rows_begin_move_and_go_on_where_they_like() -> None:
+    voice = vocoder()
+    a, b, c, d = (lively(1, n) for n in (30, 12, 30, 20))
+    primed = voice.state(1, CPU)
+    voice(d[:, :9], primed)
+    twin = primed.copy()
+    state = voice.state(3, CPU)
+    voice(lively(3, 4), state)
+    for row in range(3):
+        state.restart(row)
+    together = voice(torch.cat([a[:, :12], b, c[:, :12]]), state)
+    state.move(2, 1)  # b has ended: c is row 1 now
+    two = voice(torch.cat([a[:, 12:19], c[:, 12:19]]), state)
+    voice(lively(1, 3), twin)
+    state.adopt(2, primed)
+    three = voice(torch.cat([a[:, 19:], c[:, 19:], d[:, 9:]]), state)
+    for parts, whole, begin in [
+        ([together[0], two[0], three[0]], a, 0),
+        ([together[1]], b, 0),
+        ([together[2], two[1], three[1]], c, 0),
+        ([three[2]], d, 9),
+    ]:
+        close(torch.cat(parts), voice(whole)[0, begin * PATCH :])
+
+
+def test_rows_that_are_left_out_lose_their_past() -> None:
+    voice, state = vocoder(), vocoder().state(2, CPU)
+    a, b = lively(1, 10), lively(1, 5)
+    voice(torch.cat([a[:, :3], lively(1, 3)]), state)
+    voice(a[:, 3:5], state)
+    close(voice(torch.cat([a[:, 5:], b]), state)[1:], voice(b))
+
+
+def test_a_stream_in_training_goes_on_without_its_gradient() -> None:
+    """In-place changes of the state must not break the backward pass of the call before."""
+    controls, state = lively(1, 8).requires_grad_(), vocoder().state(1, CPU)
+    first, second = (vocoder()(piece, state) for piece in controls.split(4, 1))
+    (first.square().sum() + second.square().sum()).backward()
+    assert controls.grad is not None and controls.grad.isfinite().all()
+
+
+def test_autocast_does_not_touch_it() -> None:
+    controls = lively(1, 10)
+    with torch.autocast("cpu", torch.bfloat16):
+        audio = vocoder()(controls)
+    assert torch.equal(audio, vocoder()(controls))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("chunks", [[12], [1] * 12, [5, 1, 6]])
+def test_a_tokenizer_with_a_vocoder_decodes_streams(chunks: list[int]) -> None:
+    model, frames = tokenizer(), codes(2, 12)
+    cache = model.decoder_cache(2)
+    streamed = torch.cat([model.decode(piece, cache) for piece in frames.split(chunks, 1)], 1)
+    assert streamed.shape == (2, 12 * 1920)
+    close(streamed, model.decode(frames))
+
+
+@torch.no_grad()
+def test_a_melody_is_streamed_as_closely_as_a_pitch_can_be() -> None:
+    model, frames = tokenizer(melodic=True), codes(1, 25)
+    pitch = model.controls(model.quantizer.lookup()(frames, None))[..., 0]
+    assert pitch.std() > 0.1
+    cache, whole = model.decoder_cache(), model.decode(frames)
+    streamed = torch.cat([model.decode(piece, cache) for piece in frames.split(1, 1)], 1)
+    assert (streamed - whole).std() < 0.01 * whole.std()
+
+
+@torch.no_grad()
+def test_rows_of_decoders_adopt_move_and_leave() -> None:
+    model = tokenizer()
+    prompt, a, b, c = (codes(1, n) for n in (3, 9, 4, 5))
+    primed = model.decoder_cache()
+    model.decode(prompt, primed)
+    state = model.decoder_cache(2)
+    first = model.decode(torch.cat([b, a[:, :4]]), state)
+    state.move(1, 0)
+    second = model.decode(a[:, 4:6], state)
+    state.adopt(1, primed.past())
+    copied = primed.copy()
+    third = model.decode(torch.cat([a[:, 6:], c[:, :3]]), state)
+    close(first[0], model.decode(b)[0])
+    close(torch.cat([first[1], second[0], third[0]]), model.decode(a)[0])
+    alone = model.decode(torch.cat([prompt, c], 1))[0, 3 * 1920 :]
+    close(third[1], alone[: 3 * 1920])
+    close(model.decode(c, copied)[0], alone)
+    state.restart(1)
+    last = codes(1, 2)
+    close(model.decode(torch.cat([codes(1, 2), last]), state)[1:], model.decode(last))
+
+
+def test_a_past_counts_the_memory_of_its_vocoder() -> None:
+    """Two numbers of 8 bytes, a flag, and float32: 17 controls and 2 patches of tail."""
+    cache = tokenizer().decoder_cache()
+    assert isinstance(cache.vocoder, VocoderState)
+    assert cache.vocoder.nbytes == 8 + 8 + 1 + 4 * (17 + 2 * 240)
+    blocks = sum(stage.block.nbytes for stage in cache.stages)
+    assert cache.nbytes == blocks + cache.vocoder.nbytes
+
+
+def test_training_reaches_the_decoder_and_controls_are_what_is_rendered() -> None:
+    model, latents = tokenizer(melodic=True), torch.randn(1, 3, 24)
+    controls = model.controls(latents)
+    assert controls.shape == (1, 24, 17) and model.vocoder is not None
+    audio = model.synthesize(latents)
+    torch.testing.assert_close(model.vocoder(controls), audio)
+    audio.square().mean().backward()
+    for parameter in model.decoder.parameters():  # pyright: ignore[reportAttributeAccessIssue]
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0
+
+
+def test_without_a_vocoder_controls_are_patches() -> None:
+    model, latents = AudioTokenizer(tiny()), torch.randn(1, 3, 24)
+    assert torch.equal(model.controls(latents).view(1, -1), model.synthesize(latents))
+    assert model.decoder_cache().vocoder is None
+
+
+@pytest.mark.parametrize("parts", ["both", "decoder"])
+@torch.no_grad()
+def test_save_and_load(parts: str, tmp_path: Path) -> None:
+    model, frames = tokenizer(), codes(1, 4)
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["vocoder"]["bands"] == 8
+    loaded = AudioTokenizer.from_pretrained(tmp_path, parts)  # pyright: ignore[reportArgumentType]
+    assert loaded.config == SHORT
+    assert torch.equal(loaded.decode(frames), model.decode(frames))
+
+
+def test_an_encoder_alone_has_no_vocoder(tmp_path: Path) -> None:
+    model, audio = tokenizer(), 0.3 * torch.randn(1, 3 * 1920)
+    model.save_pretrained(tmp_path)
+    encoder = AudioTokenizer.from_pretrained(tmp_path, "encoder")
+    assert encoder.vocoder is None and torch.equal(encoder.encode(audio), model.encode(audio))
+
+
+def test_a_config_without_a_vocoder_is_as_it_always_was(tmp_path: Path) -> None:
+    AudioTokenizer(tiny()).save_pretrained(tmp_path)
+    raw = json.loads((tmp_path / "config.json").read_text())
+    assert list(raw) == [
+        "encoder",
+        "decoder",
+        "quantizer",
+        "code_dim",
+        "sample_rate",
+        "context_seconds",
+        "rope_period",
+        "layer_scale",
+    ]
+    assert TypeAdapter(TokenizerConfig).validate_python(raw) == tiny()
+    raw["vocoder"] = {"band": 8}
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(CheckpointError, match=r"vocoder\.band: Unexpected keyword argument"):
+        AudioTokenizer.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bands": 1}, "bands=1, impulse=480: give 2 bands"),
+        ({"impulse": 0}, "bands=64, impulse=0: give 2 bands and 1 sample"),
+        ({"lowest_pitch": 600.0}, r"no pitch is from 600\.0 to 500\.0 Hz"),
+        ({"lowest_pitch": 0.0}, r"no pitch is from 0\.0 to 500\.0 Hz"),
+    ],
+)
+def test_vocoders_that_cannot_be_are_refused(changes: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        VocoderConfig(**changes)  # pyright: ignore[reportArgumentType]
+
+
+def test_vocoders_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="joint 9: 240 features meet 129"):
+        replace(tiny(), vocoder=VocoderConfig())
+    with pytest.raises(ValueError, match="joint 9: 17 features meet 240"):
+        replace(SHORT, vocoder=None)
+    with pytest.raises(ValueError, match=r"highest_pitch=7000\.0 at 24000 samples a second"):
+        replace(SHORT, vocoder=VocoderConfig(bands=8, highest_pitch=7000.0))

@@ -1,0 +1,64 @@
+import math
+
+import pytest
+import torch
+
+from tokenizer.config import VocoderConfig, tiny
+from tokenizer.vocoder import Vocoder
+from training.pitch import Pitch, PitchHead, pitch_loss, track
+
+RATE, HOP = 24_000, 240
+
+
+def voice(octaves: torch.Tensor) -> torch.Tensor:
+    """Pulses of a pitch, with the slope of a voice."""
+    config = VocoderConfig()
+    controls = torch.full((1, len(octaves), config.controls), -6.0)
+    controls[0, :, 0] = octaves
+    controls[0, :, 1 : 1 + config.bands] = 1 - torch.arange(config.bands) / 30
+    return Vocoder(config, HOP, RATE)(controls)
+
+
+@pytest.mark.parametrize("hertz", [75.0, 120.0, 200.0, 350.0])
+def test_a_steady_pitch_is_found_and_no_octave_of_it(hertz: float) -> None:
+    found = track(voice(torch.full((60,), math.log2(hertz / 120))), RATE, HOP)
+    assert (found.octaves[0, 5:-5] - math.log2(hertz / 120)).abs().max() < 0.01
+    assert found.sure[0, 5:-5].min() > 0.9
+
+
+def test_a_glide_is_where_the_vocoder_has_it() -> None:
+    wanted = torch.linspace(-0.5, 0.7, 100)
+    found = track(voice(wanted), RATE, HOP)
+    assert (found.octaves[0, 8:-8] - wanted[8:-8]).abs().mean() < 0.01
+
+
+def test_noise_and_silence_have_no_pitch() -> None:
+    noise = 0.1 * torch.randn(2, RATE, generator=torch.Generator().manual_seed(0))
+    assert track(noise, RATE, HOP).sure.mean() < 0.1
+    assert track(torch.zeros(1, RATE), RATE, HOP).sure.max() == 0
+
+
+def test_rows_do_not_see_each_other() -> None:
+    one, two = voice(torch.zeros(40)), voice(torch.full((40,), 0.5))
+    together = track(torch.cat([one, two]), RATE, HOP)
+    torch.testing.assert_close(together.octaves[1:], track(two, RATE, HOP).octaves)
+
+
+def test_the_loss_is_a_mean_over_what_is_sure() -> None:
+    wanted = Pitch(torch.tensor([[0.0, 1.0, 5.0]]), torch.tensor([[1.0, 0.5, 0.0]]))
+    loss = pitch_loss(torch.tensor([[0.5, 0.0, 0.0]]), wanted)
+    assert float(loss) == pytest.approx((0.5 * 1 + 1.0 * 0.5) / 1.5)
+    assert float(pitch_loss(torch.ones(1, 3), Pitch(torch.zeros(1, 3), torch.zeros(1, 3)))) == 0
+
+
+def test_the_head_gives_eight_values_a_frame_and_looks_back_only() -> None:
+    torch.manual_seed(0)
+    head = PitchHead(tiny())
+    torch.nn.init.normal_(head.out.weight)
+    latents = torch.randn(2, 6, 24, requires_grad=True)
+    octaves = head(latents)
+    assert octaves.shape == (2, 48)
+    octaves[0, 24:32].sum().backward()  # frame 3
+    assert latents.grad is not None
+    assert [bool(g.abs().max() > 0) for g in latents.grad[0]] == [False, True, True, True, False, False]
+    assert latents.grad[1].abs().max() == 0
