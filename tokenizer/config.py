@@ -253,7 +253,7 @@ def mini() -> TokenizerConfig:
 
 
 def small() -> TokenizerConfig:
-    """An embedded default that wants minutes of a GPU to learn: 31M weights, 16 codebooks."""
+    """An embedded default that wants minutes of a GPU to learn: 30M weights, 16 codebooks."""
     decoder = mirrored(
         patches=(240, 2, 2, 2),
         dims=(320, 256, 320, 448),
