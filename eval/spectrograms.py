@@ -1,4 +1,4 @@
-"""Look at takes instead of listening: log-mel spectrograms of several files, one above the other.
+"""Look at takes instead of listening: spectrograms of several files up to 5 kHz, one above the other.
 
     python -m eval.spectrograms out.png prompt=prompt.flac "depth 4=take-4.wav" teacher=teacher.wav
 
@@ -10,11 +10,16 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from eval.results import require_place
-from inference.spectrogram import HOP, RANGE_DB, mel_levels
+from inference.spectrogram import HOP, WINDOW
 from tokenizer import AudioError, load_audio
 
-SAMPLE_RATE = 24_000
+SAMPLE_RATE, HIGHEST = 24_000, 5000
+"""Hz; harmonics above are too close to be seen."""
+HEADROOM_DB, RANGE_DB = 12, 45
+"""What is so far below the loudest is white, and so far below that black."""
 
 
 def named(text: str) -> tuple[str, Path]:
@@ -34,26 +39,22 @@ def draw(out: Path, files: list[tuple[str, Path]]) -> None:
 
     sounds = [(label, load_audio(path, SAMPLE_RATE).numpy()) for label, path in files]
     figure, axes = pyplot.subplots(
-        len(sounds), 1, figsize=(9, 1.7 * len(sounds)), sharex=True, squeeze=False, layout="constrained"
+        len(sounds), 1, figsize=(9, 2.2 * len(sounds)), sharex=True, squeeze=False, layout="constrained"
     )
     for axis, (label, audio) in zip(axes[:, 0], sounds, strict=True):
-        levels = mel_levels(audio, SAMPLE_RATE)
-        end, top = len(levels) * HOP / SAMPLE_RATE, levels.max()
-        extent = (0.0, end, 0.0, float(levels.shape[1]))
-        axis.imshow(
-            levels.T,
-            origin="lower",
-            aspect="auto",
-            extent=extent,
-            vmin=top - RANGE_DB,
-            vmax=top,
-            cmap="inferno",
-        )
+        with np.errstate(divide="ignore"):  # of digital silence
+            power, *_ = axis.specgram(
+                audio, NFFT=WINDOW, Fs=SAMPLE_RATE, noverlap=WINDOW - HOP, cmap="inferno"
+            )
+        top = 10 * np.log10(max(power.max(), 1e-12)) - HEADROOM_DB
+        axis.images[0].set_clim(top - RANGE_DB, top)
+        axis.set_facecolor("black")
+        axis.set_ylim(0, HIGHEST)
         axis.set_title(label, fontsize=9, loc="left")
-        axis.set_yticks([])
+        axis.set_yticks([0, HIGHEST], ["0", f"{HIGHEST / 1000:g} kHz"], fontsize=8)
     axes[-1, 0].set_xlim(0, max(len(audio) for _, audio in sounds) / SAMPLE_RATE)
     axes[-1, 0].set_xlabel("seconds", fontsize=8)
-    figure.savefig(out, dpi=100)
+    figure.savefig(out, dpi=80)
     pyplot.close(figure)
 
 

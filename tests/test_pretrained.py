@@ -68,8 +68,8 @@ def test_it_reads_its_text() -> None:
         own = [loss(i, words[i]) for i in range(len(prompts))]
         others = [loss(i, words[i - 1]) for i in range(len(prompts))]
         untold = [loss(i, words[i], told=False) for i in range(len(prompts))]
-    assert np.mean(own) < np.mean(others) - 0.7
-    assert np.mean(own) < np.mean(untold) - 0.4
+    assert np.mean(own) < np.mean(others) - 0.4
+    assert np.mean(own) < np.mean(untold) - 0.2
 
 
 def test_reconstruction_follows_the_prompt() -> None:
@@ -78,4 +78,4 @@ def test_reconstruction_follows_the_prompt() -> None:
     codes, distance = tokenizer.encode(audio), MultiScaleMelLoss(24_000)
     near = [float(distance(tokenizer.decode(codes[..., :k])[:, : audio.shape[1]], audio)) for k in (1, 4, 12)]
     assert near[0] > near[1] > near[2] * 0.99
-    assert near[2] < 3.0
+    assert near[2] < 2.0
