@@ -32,7 +32,7 @@ class Reconstruction:
 
 
 class AudioTokenizer(nn.Module):
-    """Causal audio tokenizer made only of Transformer blocks (paper 3.1).
+    """Causal audio tokenizer made only of Transformer blocks (paper 3.1); a small one may end in a vocoder.
 
     codes = tokenizer.encode(audio)                 # [b, s] -> [b, t, k], t = ceil(s / frame_size)
     audio = tokenizer.decode(codes[..., :8])        # any depth
