@@ -44,20 +44,22 @@ class AudioTokenizer(nn.Module):
     def __init__(self, config: TokenizerConfig, parts: Parts = "both") -> None:
         super().__init__()
         self.config, self.parts = config, parts
-        self.encoder = self._stages(config.encoder if parts != "decoder" else ())
+        self.encoder = self._stages("encoder", config.sample_rate)
         self.quantizer = ResidualVQ(config.quantizer, config.code_dim)
-        self.decoder = self._stages(config.decoder[::-1] if parts != "encoder" else ())[::-1]
+        self.decoder = self._stages("decoder", config.frame_rate)
         self.vocoder = None
         if config.vocoder and parts != "encoder":
             self.vocoder = Vocoder(config.vocoder, config.decoder[-1].patch_size, config.sample_rate)
 
-    def _stages(self, stages: tuple[StageConfig, ...]) -> list[Stage]:
-        """Those that lie between audio and frames, the ones next to the audio first."""
-        config, built, rate = self.config, [], float(self.config.sample_rate)
-        for stage in stages:
-            rate /= stage.patch_size
+    def _stages(self, part: Literal["encoder", "decoder"], rate: float) -> list[Stage]:
+        """An encoder folds the `rate` of its input before its layers, a decoder unfolds it after them."""
+        config, built, folds = self.config, [], part == "encoder"
+        stages: tuple[StageConfig, ...] = getattr(config, part)
+        for stage in stages if self.parts in (part, "both") else ():
+            rate = rate / stage.patch_size if folds else rate
             window = int(rate * config.context_seconds)
             built.append(Stage(stage, window, config.rope_period, config.layer_scale))
+            rate = rate if folds else rate * stage.patch_size
         return cast("list[Stage]", nn.ModuleList(built))
 
     def forward(self, audio: Float[Tensor, "b s"], depth: Int[Tensor, " b"] | None = None) -> Reconstruction:
