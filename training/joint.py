@@ -123,7 +123,8 @@ class Joint(nn.Module):
         vocoder = self.tokenizer.vocoder
         if vocoder is None or not self.pitched:
             return self.tokenizer.synthesize(latents), None
-        controls, wanted = self.tokenizer.controls(latents), self.track(audio)
+        config, controls = self.tokenizer.config, self.tokenizer.controls(latents)
+        wanted = track(audio, config.sample_rate, config.decoder[-1].patch_size)
         loss = pitch_loss(controls[..., 0], wanted)
         given = torch.where(wanted.sure > 0, wanted.octaves, controls[..., 0].detach())
         state = vocoder.state(len(audio), audio.device)
@@ -131,6 +132,7 @@ class Joint(nn.Module):
         return vocoder(torch.cat([given[..., None], controls[..., 1:]], -1), state), loss
 
     def track(self, audio: Float[Tensor, "b s"]) -> Pitch:
+        """What the pitch head has to find."""
         config = self.tokenizer.config
         return track(audio, config.sample_rate, config.frame_size // STEPS)
 

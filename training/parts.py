@@ -33,7 +33,7 @@ from training.semantic import SemanticHead
 from training.spectral import SpectralHead
 
 BETAS = (0.8, 0.99)
-FRAMES_PER_ROW, CALIBRATION_CROP = 30, 2.56
+FRAMES_PER_ROW, CALIBRATION_CROP = 60, 2.56
 """What an encoder is calculated from: frames for each row of a codebook, and the seconds of a crop."""
 
 
