@@ -275,15 +275,9 @@ def test_mistakes_end_with_one_line(
         (["tiny", "--data", lacking, "--run", run], "lacking.jsonl:1 lacks duration, speaker"),
         (["tiny", "--data", tmp_path / "none.jsonl", "--run", run], "none.jsonl"),
         (["tiny", "--data", silent, "--run", run], "no clip has a text"),
-        (
-            ["mini", "--data", corpus, "--run", run, "--init", codec],
-            "config.encoder.0.patch_size is 240",
-        ),
+        (["mini", "--data", corpus, "--run", run, "--init", codec], "encoder.0.patch_size is 240, not 480"),
         (["tiny", "--data", corpus, "--run", run, "--init", tmp_path], "config.json: missing"),
-        (
-            ["mini", "--data", corpus, "--run", uninterrupted],
-            "encoder.0.patch_size is 240, not 480",
-        ),
+        (["mini", "--data", corpus, "--run", uninterrupted], "encoder.0.patch_size is 240, not 480"),
         (["tiny", "--data", corpus, "--run", uninterrupted, "--seed", 1], "seed is 0, not 1"),
     ):
         assert complaint in refused(capsys, *arguments)
