@@ -90,7 +90,7 @@ def full_step(step: Step, model: CatTTS, optimizer: torch.optim.Optimizer) -> No
     with torch.autocast("cuda", torch.bfloat16) if cuda else nullcontext():
         loss = step(model)
     loss.backward()
-    descend(optimizer, 1e-4, 1.0)
+    descend([optimizer], 1e-4, 1.0)
 
 
 def seconds(run: Callable[[], object], device: torch.device) -> float:

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -95,14 +95,15 @@ def ignore_signals(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def descend(optimizer: Optimizer, rate: float, clip: float) -> Tensor:
-    """One step down the gradients, which are no longer than `clip`; their norm before that."""
-    for group in optimizer.param_groups:
+def descend(optimizers: Sequence[Optimizer], rate: float, clip: float) -> Tensor:
+    """One step down the gradients, which together are no longer than `clip`; their norm before that."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    for group in groups:
         group["lr"] = rate
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, clip)
-    optimizer.step()
-    optimizer.zero_grad()
+    norm = nn.utils.clip_grad_norm_([weight for group in groups for weight in group["params"]], clip)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 

@@ -114,7 +114,7 @@ def train(options: TokenizerTraining) -> AudioTokenizer:
 def _update(parts: Parts, optimizer: Optimizer, loss: Tensor, rate: float, clip: float) -> Tensor:
     """One step down the gradient of `loss`, which is no longer than `clip`; its norm before that."""
     parts.accelerator.backward(loss)
-    return descend(optimizer, rate, clip)
+    return descend([optimizer], rate, clip)
 
 
 def main(argv: list[str] | None = None) -> None:

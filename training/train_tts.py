@@ -58,7 +58,7 @@ def train(options: TTSTraining) -> CatTTS:
             rate = rates.learning_rate * trapezoid(
                 step, steps=options.steps, warmup=rates.warmup, decay=rates.decay
             )
-            norm = descend(parts.optimizer, rate, rates.clip)
+            norm = descend(parts.optimizers, rate, rates.clip)
             parts.average.update()
 
             rows = total_over_processes(accelerator, sum(batch.length for batch in passes))

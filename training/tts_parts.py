@@ -3,7 +3,6 @@
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,11 +27,10 @@ from training.mixture import epoch_indices, read_mixture
 from training.processes import ignore_signals, lower_precision, start
 from training.run import keep_settings, resume_state
 from training.tts_monitor import Monitor
+from training.tts_optimizers import optimizers, require_whole
 from training.tts_recipes import FIXED, HardwareConfig, TTSTraining
 from training.tts_samples import Samples, exchanged
 from training.tts_text import keep_text, own_text, retold, text_frames
-
-BETAS = (0.9, 0.95)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +42,7 @@ class Parts:
     accelerator: Accelerator
     model: nn.Module
     text: TextTokenizer
-    optimizer: Optimizer
+    optimizers: list[Optimizer]
     average: Average[CatTTS]
     """Of the weights: what the training is for."""
     loader: "DataLoader[list[Batch]]"
@@ -72,6 +70,7 @@ def build(options: TTSTraining) -> Parts:
             f"validation={options.validation} of {len(codes)} utterances: keep some, train on some"
         )
     accelerator = start(unused=False)
+    require_whole(accelerator, options.optimizer)
     set_seed(options.seed)
     settings = TypeAdapter(TTSTraining).dump_python(options, mode="json")
     settings["tokenizer_sha256"] = info.tokenizer_sha256
@@ -86,12 +85,10 @@ def build(options: TTSTraining) -> Parts:
             keep_text(text, options.run, options.text)
     adapted(bare, options)
     shell, rates = hollow(bare), options.optimizer
-    groups = trained_groups(bare, rates.weight_decay)
+    changing = optimizers(bare, rates)  # what is frozen below is theirs too: a later run may train it
     _freeze(bare, training.deepest)
     prepare_hardware(bare, options.hardware, accelerator.device)
-    model, optimizer = accelerator.prepare(
-        bare, torch.optim.AdamW(groups, rates.learning_rate, betas=BETAS, fused=True)
-    )
+    model, *prepared = accelerator.prepare(bare, *changing)
     average = Average(shell, dict(bare.named_parameters()), rates.ema)
     monitor = Monitor(options.run, bare.config.num_codebooks)
     accelerator.register_for_checkpointing(average, monitor)
@@ -103,7 +100,7 @@ def build(options: TTSTraining) -> Parts:
         accelerator=accelerator,
         model=model,
         text=text,
-        optimizer=optimizer,
+        optimizers=prepared,
         average=average,
         loader=DataLoader(
             training,
@@ -157,15 +154,6 @@ def starting_model(
 def adapted(model: CatTTS, options: TTSTraining) -> CatTTS:
     """`model`, in place, with the adapters that the options ask for, if any."""
     return adapt(model, options.lora, options.init) if options.lora.rank else model
-
-
-def trained_groups(model: CatTTS, weight_decay: float) -> list[dict[str, Any]]:
-    """What the optimizer changes; gains of norms do not decay."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
 
 
 def prepare_hardware(model: CatTTS, hardware: HardwareConfig, device: torch.device) -> None:

@@ -17,6 +17,10 @@ from training.lora import LoraOptions
 class OptimizerConfig:
     """AdamW with betas 0.9 and 0.95; gains of norms do not decay."""
 
+    muon: bool = False
+    """Change the matrices of the layers by Muon, not AdamW, at the same learning rate: a small model learns
+    more from as many steps, each of which takes longer. Not with sharded weights."""
+
     learning_rate: float = 2e-4
     weight_decay: float = 0.1
     warmup: int = 1000

@@ -1,0 +1,71 @@
+"""Muon for the matrices of a TTS model's layers, AdamW for the rest."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+import torch
+from accelerate import Accelerator
+from interruption import assert_equal, saved_state, terminated_at
+from test_training_train_tts import options, untrained
+from torch import Tensor
+
+from cat_tts import CatTTS
+from cat_tts.config import tiny
+from training.train_tts import train
+from training.tts_optimizers import optimizers, require_whole
+from training.tts_recipes import OptimizerConfig
+
+
+def steps(model: CatTTS, before: CatTTS) -> dict[str, Tensor]:
+    """How far each weight has gone."""
+    return {
+        name: (after - start).detach()
+        for (name, after), start in zip(model.named_parameters(), before.parameters(), strict=True)
+    }
+
+
+def test_every_weight_has_one_optimizer_and_muon_has_the_matrices_of_layers() -> None:
+    model = CatTTS(tiny())
+    adam, muon = optimizers(model, OptimizerConfig(muon=True))
+    held = [{id(w) for group in one.param_groups for w in group["params"]} for one in (adam, muon)]
+    assert not held[0] & held[1] and len(held[0]) + len(held[1]) == len(list(model.parameters()))
+    names = {name for name, weight in model.named_parameters() if id(weight) in held[1]}
+    assert "temporal.layers.0.self_attn.q_proj.weight" in names
+    assert "depth.layers.0.self_attn.o_proj.weight" in names
+    assert all(".layers." in name and "norm" not in name for name in names)
+    assert len(optimizers(model, OptimizerConfig())) == 1
+
+
+def test_muon_goes_as_far_in_all_directions_and_adamw_as_ever(codes: Path, tmp_path: Path) -> None:
+    gone = {}
+    for muon in (False, True):
+        changes = {"muon": muon, "learning_rate": 1e-3, "weight_decay": 0.0, "ema": 0.0, "warmup": 0}
+        model = train(options(tmp_path / str(muon), codes, steps=1, optimizer={**changes, "decay": 0.0}))
+        gone[muon] = steps(model, untrained(model))
+    name = "temporal.layers.0.mlp.gate_proj.weight"
+    spread = [torch.linalg.svdvals(gone[muon][name]) for muon in (False, True)]
+    assert spread[0].max() > 10 * spread[0].min()
+    # Five Newton-Schulz iterations bring them to about 1, times 0.2 * sqrt(the longer side) of the rate.
+    unit = 1e-3 * 0.2 * max(gone[True][name].shape) ** 0.5
+    assert 0.6 * unit < spread[1].min() and spread[1].max() < 1.3 * unit
+    for table in ("text_embedding.weight", "depth.code_heads.0.weight"):
+        torch.testing.assert_close(gone[True][table], gone[False][table], rtol=0, atol=0)
+
+
+def test_a_terminated_run_goes_on_as_if_nothing_had_been(codes: Path, tmp_path: Path) -> None:
+    train(options(tmp_path / "whole", codes, optimizer={"muon": True}))
+    with terminated_at(4):
+        train(options(tmp_path / "halted", codes, optimizer={"muon": True}))
+    train(options(tmp_path / "halted", codes, optimizer={"muon": True}))
+    assert_equal(saved_state(tmp_path / "halted"), saved_state(tmp_path / "whole"))
+    files = [tmp_path / run / "model" / "model.safetensors" for run in ("halted", "whole")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_muon_needs_whole_matrices() -> None:
+    sharded = cast(Accelerator, SimpleNamespace(is_fsdp2=True))
+    with pytest.raises(ValueError, match=r"optimizer\.muon needs whole matrices"):
+        require_whole(sharded, OptimizerConfig(muon=True))
+    require_whole(sharded, OptimizerConfig())

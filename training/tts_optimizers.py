@@ -1,0 +1,56 @@
+"""What changes the weights of a TTS model: AdamW, or Muon for the matrices of layers and AdamW for the rest.
+
+Muon (torch.optim.Muon) makes the step of a matrix equally long in all its directions. `match_rms_adamw`
+brings its steps to the length of AdamW's, so that one learning rate serves both. Tables, heads, adapters and
+gains are AdamW's.
+"""
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from training.tts_recipes import OptimizerConfig
+
+BETAS = (0.9, 0.95)
+LAYERS = ".layers."
+"""In the names of what Muon changes."""
+
+
+def optimizers(model: nn.Module, rates: OptimizerConfig) -> list[Optimizer]:
+    """One or two, which together change all that is trained."""
+    named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    matrices = [weight for name, weight in named if rates.muon and LAYERS in name and weight.ndim == 2]
+    turned = {id(weight) for weight in matrices}
+    groups = _groups([weight for _, weight in named if id(weight) not in turned], rates.weight_decay)
+    built: list[Optimizer] = [torch.optim.AdamW(groups, rates.learning_rate, betas=BETAS, fused=True)]
+    if matrices:
+        muon = torch.optim.Muon(
+            matrices, rates.learning_rate, rates.weight_decay, adjust_lr_fn="match_rms_adamw"
+        )
+        built.append(muon)
+    return built
+
+
+def trained_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Of all that is trained."""
+    return _groups([weight for weight in model.parameters() if weight.requires_grad], weight_decay)
+
+
+def require_whole(accelerator: Accelerator, rates: OptimizerConfig) -> None:
+    """Raise ValueError where Muon would be given shards of matrices."""
+    if rates.muon and accelerator.is_fsdp2:
+        raise ValueError(
+            "optimizer.muon needs whole matrices, which fsdp2.yaml splits: "
+            "launch with training/accelerate/ddp.yaml, or leave it out"
+        )
+
+
+def _groups(weights: list[Tensor], weight_decay: float) -> list[dict[str, Any]]:
+    """Gains of norms do not decay."""
+    return [
+        {"params": [weight for weight in weights if weight.ndim > 1], "weight_decay": weight_decay},
+        {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
+    ]
