@@ -55,10 +55,8 @@ class SpeakingModel:
         depths = tuple(dict.fromkeys(options.depths or (most,)))
         if not all(1 <= depth <= most for depth in depths):
             raise ValueError(f"--depths {','.join(map(str, depths))}: this model has depths 1 to {most}")
-        self.slots, self.groups = (
-            options.slots,
-            seed_tts_takes.plan(lines, depths, options.seeds, options.slots),
-        )
+        self.slots, self.drafts = options.slots, options.best_of
+        self.groups = seed_tts_takes.plan(lines, depths, options.seeds, options.slots)
         self.bitrates = {depth: synthesizer.tokenizer.config.bitrate(depth) for depth in depths}
         self.system = {
             "name": Path(options.model or DEFAULT_MODEL).name,
@@ -67,6 +65,8 @@ class SpeakingModel:
             "seeds": options.seeds,
             "slots": options.slots,
         }
+        if self.drafts > 1:
+            self.system |= {"name": f"{self.system['name']}, best of {self.drafts}", "drafts": self.drafts}
         self._synthesizer = synthesizer
 
     def speak(self, out: Path, state: PartialState) -> None:
@@ -74,7 +74,7 @@ class SpeakingModel:
         share = self.groups[state.process_index :: state.num_processes]
         for group in tqdm(share, unit="group", disable=not state.is_main_process):
             if not seed_tts_takes.is_made(group, out):
-                seed_tts_takes.make(self._synthesizer, group, out, self.slots)
+                seed_tts_takes.make(self._synthesizer, group, out, self.slots, self.drafts)
 
     def spoken(self, out: Path) -> list[Spoken]:
         """All takes, when every process has made its share."""
@@ -191,6 +191,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     system.add_argument("--wavs", type=Path, help="score the files <utt>.wav of this folder instead")
     parser.add_argument("--depths", type=comma_separated, help="such as 4,8,16,32 (default: all codebooks)")
     parser.add_argument("--seeds", type=positive, help="how many takes of each line (default: 1)")
+    parser.add_argument(
+        "--best-of", type=positive, help="take the best of so many drafts, as cat-tts clone does (default: 1)"
+    )
     parser.add_argument("--slots", type=positive, help="takes at once, in each process (default: 8)")
     parser.add_argument("--limit", type=positive, help="only the first so many lines")
     parser.add_argument(
@@ -204,11 +207,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--sim-checkpoint", type=Path, help="wavlm_large_finetune.pth (default: CAM++)")
     add_assets_option(parser)
     options = parser.parse_args(argv)
-    if options.wavs and (options.depths or options.seeds or options.slots):
-        parser.error("--depths, --seeds and --slots are for models, not for --wavs")
+    if options.wavs and (options.depths or options.seeds or options.slots or options.best_of):
+        parser.error("--depths, --seeds, --slots and --best-of are for models, not for --wavs")
     if options.asr_model and options.asr != "whisper-large-v3":
         parser.error("--asr-model goes with --asr whisper-large-v3")
     options.seeds, options.slots = options.seeds or 1, options.slots or 8
+    options.best_of = options.best_of or 1
     options.command = command_line("eval.seed_tts", argv)
     return options
 

@@ -11,14 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from eval.results import write_json
 from eval.seed_tts_list import Line, spoken_prompts
+from eval.seed_tts_speak import speak
 from inference import Synthesizer
-from inference.engine import Engine
-from inference.ticket import Ticket
+from inference.request import Request
 from tokenizer import save_audio
 from tokenizer.audio import AI_GENERATED
 
@@ -70,39 +69,29 @@ def is_made(group: Group, out: Path) -> bool:
     return _record(group, out).exists() and all(take.error or take.wav.exists() for take in made(group, out))
 
 
-def make(synthesizer: Synthesizer, group: Group, out: Path, slots: int) -> None:
+def make(synthesizer: Synthesizer, group: Group, out: Path, slots: int, drafts: int = 1) -> None:
     """Synthesise a group; its record is written last.
 
     A take that the model refuses has its reason in the record. Anything else that goes wrong ends the run.
     """
-    engine = Engine(
-        synthesizer.tts,
-        synthesizer.tokenizer,
-        slots=slots,
-        waiting=len(group.lines),
-        weights=synthesizer.weights,
-    )
     start = time.perf_counter()
-    outcomes = [_submit(synthesizer, engine, group, line) for line in group.lines]
-    while engine.busy:
-        engine.step()
+    requests = [_request(synthesizer, group, line) for line in group.lines]
+    asked = [request for request in requests if not isinstance(request, ValueError)]
+    spoken = iter(speak(synthesizer, asked, slots, drafts))
     seconds = time.perf_counter() - start
     takes = []
-    for line, outcome in zip(group.lines, outcomes, strict=True):
-        take = {"utt": line.utt, "stop": None, "error": None, "seconds": 0.0}
-        if isinstance(outcome, ValueError):
-            takes.append({**take, "error": str(outcome)})
+    for line, request in zip(group.lines, requests, strict=True):
+        record = {"utt": line.utt, "stop": None, "error": None, "seconds": 0.0}
+        if isinstance(request, ValueError):
+            takes.append({**record, "error": str(request)})
             continue
-        if outcome.error is not None:
-            raise outcome.error
-        audio = np.concatenate(outcome.audio)
-        wav = _wav(group, line, out)
+        take, wav = next(spoken), _wav(group, line, out)
         wav.parent.mkdir(parents=True, exist_ok=True)
-        save_audio(wav, torch.from_numpy(audio), synthesizer.sample_rate, comment=AI_GENERATED)
-        takes.append({**take, "stop": outcome.stop_reason, "seconds": len(audio) / synthesizer.sample_rate})
-    record = _record(group, out)
-    record.parent.mkdir(parents=True, exist_ok=True)
-    write_json(record, {"depth": group.depth, "compute_seconds": seconds, "takes": takes})
+        save_audio(wav, torch.from_numpy(take.audio), synthesizer.sample_rate, comment=AI_GENERATED)
+        takes.append({**record, "stop": take.stop_reason, "seconds": take.seconds})
+    path = _record(group, out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"depth": group.depth, "compute_seconds": seconds, "takes": takes})
 
 
 def made(group: Group, out: Path) -> Iterator[Spoken]:
@@ -131,13 +120,12 @@ def speed(groups: list[Group], out: Path) -> dict[int, float | None]:
     return {depth: spent[depth] / audible[depth] if audible[depth] else None for depth in spent}
 
 
-def _submit(synthesizer: Synthesizer, engine: Engine, group: Group, line: Line) -> Ticket | ValueError:
+def _request(synthesizer: Synthesizer, group: Group, line: Line) -> Request | ValueError:
     ((prompt_text, prompt_audio),) = spoken_prompts([line])
     try:
-        request = synthesizer.request(
+        return synthesizer.request(
             line.target_text, prompt_audio, prompt_text, depth=group.depth, seed=group.seed
         )
-        return engine.submit(synthesizer.job(request))
     except ValueError as reason:
         return reason
 

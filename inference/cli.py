@@ -88,7 +88,7 @@ class Clone:
     normalise: bool = True
     """Spell out numbers, dates, units and money, in English and Chinese."""
     best_of: int = 1
-    """Make so many drafts of each piece, and master the most plausible one."""
+    """Make so many drafts of each piece, and master the best one."""
     retries: int = RETRIES
     """Further attempts at a piece that repeats itself, falls silent or does not come to an end."""
     work: Path | None = None

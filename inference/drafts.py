@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
+from cat_tts.evidence import text_evidence
 from inference.guard import runaway_guard
 from inference.request import Request, usual_frames
 from inference.synthesizer import Synthesizer
@@ -43,7 +44,7 @@ def best_of(
 ) -> Choice:
     """Make drafts with seeds derived from the request's, rank them, and master the best at its depth.
 
-    The scorer is `plausibility` by default; of equals the first is taken. `on_frame` is called with the
+    The scorer is `score` by default; of equals the first is taken. `on_frame` is called with the
     number of frames of the draft so far.
     """
     if drafts < 1:
@@ -55,7 +56,7 @@ def best_of(
         watched(synthesizer, replace(request, depth=depth, seed=derived_seed(request.seed, n)), on_frame)
         for n in range(drafts)
     ]
-    scores = tuple(map(scorer or plausibility, takes))
+    scores = tuple(scorer(take) if scorer else score(synthesizer, take) for take in takes)
     best = takes[max(range(drafts), key=lambda n: (scores[n], -n))]
     whole = best if depth == request.depth else synthesizer.master(best, request.depth)
     return Choice(take=whole, scores=scores)
@@ -78,6 +79,17 @@ def derived_seed(seed: int, *path: int) -> int:
         return seed
     digest = hashlib.sha256(repr((seed, path)).encode()).digest()
     return int.from_bytes(digest[:8], "little", signed=True)
+
+
+def score(synthesizer: Synthesizer, take: Take) -> float:
+    """Its plausibility, and where the model can tell, the evidence that it says its text, in nats a frame.
+
+    A model can tell that is guided (`SamplingOptions.guidance`), as it has learnt speech without its text.
+    """
+    plausible, request = plausibility(take), take.request
+    if request is None or request.sampling.guidance == 1 or not len(take.codes):
+        return plausible
+    return plausible + text_evidence(synthesizer.tts, synthesizer.job(request).continuation, take.codes)
 
 
 def plausibility(take: Take) -> float:

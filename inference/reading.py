@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from cat_tts import SamplingOptions
-from inference.drafts import DRAFT_DEPTH, best_of, derived_seed, plausibility, watched
+from inference.drafts import DRAFT_DEPTH, best_of, derived_seed, score, watched
 from inference.edges import edged
 from inference.longtext import PIECE_SECONDS, Piece
 from inference.plan import plan
@@ -126,7 +127,7 @@ def passages(
     """The pieces of a text one by one, to be played in a row.
 
     `inference.plan` says what is asked of the model. An attempt that does not come to an end by itself is
-    made again with another seed; when all fail, the most plausible is heard. What is made is kept in the
+    made again with another seed; when all fail, the best is heard. What is made is kept in the
     folder `work`, and found there when the same is asked for again: an interrupted reading goes on.
 
     All that can be refused is refused with the first piece, and ValueError says so in one line.
@@ -173,7 +174,7 @@ def passages(
 def _make(
     synthesizer: Synthesizer, request: Request, delivery: Delivery, report: Callable[[int, int], None]
 ) -> Made:
-    """Attempts until one ends by itself; else the most plausible of them."""
+    """Attempts until one ends by itself; else the best of them."""
     takes: list[Take] = []
     for attempt in range(1 + delivery.retries):
         again = replace(request, seed=derived_seed(request.seed, attempt))
@@ -183,7 +184,7 @@ def _make(
             best = takes[-1]
             break
     else:
-        best = max(takes, key=plausibility)
+        best = max(takes, key=partial(score, synthesizer))
     return Made(audio=best.audio, stop_reason=best.stop_reason, attempts=len(takes), seed=best.seed)
 
 

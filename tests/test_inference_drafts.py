@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from cat_tts import SamplingOptions
+from cat_tts.evidence import text_evidence
 from inference import Synthesizer, Take
-from inference.drafts import best_of, derived_seed, expected_frames, plausibility, voiced
+from inference.drafts import best_of, derived_seed, expected_frames, plausibility, score, voiced
 
 WORDS, TEXT = "What the recording says.", "Dogs sleep."
 
@@ -87,6 +89,24 @@ def test_plausibility_by_hand(take: Take) -> None:
     assert plausibility(replace(take, codes=take.codes[:0])) == -math.inf
     with pytest.raises(ValueError, match="does not say what it answers"):
         plausibility(replace(take, request=None))
+
+
+def test_a_guided_model_also_hears_whether_it_says_its_text(
+    synthesizer: Synthesizer, prompt_file: Path
+) -> None:
+    """The same codes are answers to one request or to another, of which one is the likelier."""
+    guided = replace(synthesizer.sampling, guidance=2.0)
+    take = synthesizer.take(TEXT, prompt_file, WORDS, depth=2, sampling=guided)
+    assert take.request is not None
+    heard = text_evidence(synthesizer.tts, synthesizer.job(take.request).continuation, take.codes)
+    assert heard != 0 and score(synthesizer, take) == plausibility(take) + heard
+    other = replace(take, request=replace(take.request, text="Cats bark."))
+    assert score(synthesizer, other) - plausibility(other) != heard
+    unguided = replace(take, request=replace(take.request, sampling=SamplingOptions()))
+    assert score(synthesizer, unguided) == plausibility(unguided) == plausibility(take)
+    best = best_of(synthesizer, take.request, 2, draft_depth=2)
+    takes = [replace(take.request, seed=derived_seed(take.request.seed, n)) for n in range(2)]
+    assert best.scores == tuple(score(synthesizer, synthesizer.start(one).collect()) for one in takes)
 
 
 def test_voiced(voice: np.ndarray) -> None:
