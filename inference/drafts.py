@@ -13,7 +13,10 @@ from inference.guard import runaway_guard
 from inference.request import Request, usual_frames
 from inference.synthesizer import Synthesizer
 from inference.take import Take
+from inference.together import together
 
+MOST_TOGETHER = 8
+"""Drafts that are made at a time."""
 DRAFT_DEPTH = 4
 """Enough to tell words and voice, at a fraction of the work."""
 MIN_PACE, MAX_PACE = 0.5, 3.0
@@ -42,20 +45,22 @@ def best_of(
     scorer: Scorer | None = None,
     on_frame: Callable[[int], object] | None = None,
 ) -> Choice:
-    """Make drafts with seeds derived from the request's, rank them, and master the best at its depth.
+    """Make drafts together, with seeds derived from the request's, rank them, and master the best at its
+    depth.
 
     The scorer is `score` by default; of equals the first is taken. `on_frame` is called with the
-    number of frames of the draft so far.
+    number of frames of the longest draft so far.
     """
     if drafts < 1:
         raise ValueError(f"the best of {drafts} drafts: ask for at least 1")
     depth = min(draft_depth, request.depth)
     if depth < 1:
         raise ValueError(f"drafts of depth {draft_depth}: choose 1 or more")
-    takes = [
-        watched(synthesizer, replace(request, depth=depth, seed=derived_seed(request.seed, n)), on_frame)
-        for n in range(drafts)
-    ]
+    requests = [replace(request, depth=depth, seed=derived_seed(request.seed, n)) for n in range(drafts)]
+    takes = []
+    for first in range(0, drafts, most := min(drafts, MOST_TOGETHER)):
+        some, engine = requests[first : first + most], synthesizer.engine(most)
+        takes += together(synthesizer, engine, some, guarded=True, on_frame=on_frame)
     scores = tuple(scorer(take) if scorer else score(synthesizer, take) for take in takes)
     best = takes[max(range(drafts), key=lambda n: (scores[n], -n))]
     whole = best if depth == request.depth else synthesizer.master(best, request.depth)

@@ -56,6 +56,7 @@ class Synthesizer:
         self.tts, self.text, self.tokenizer = tts, text, tokenizer
         self.sampling = sampling or SamplingOptions()
         self.weights: Weights = weights
+        self._engine: Engine | None = None
         preparation = PLAIN if tts.config.chat is None else PUBLISHED
         self.voices = Voices(tokenizer, tts.config, preparation, load_encoder)
 
@@ -272,6 +273,14 @@ class Synthesizer:
             release=engine.let_go,
             chunk_frames=chunk_frames,
         )
+
+    def engine(self, slots: int) -> Engine:
+        """One that makes so many takes at a time; the last one that was asked for is kept."""
+        if self._engine is None or self._engine.slots != slots:
+            self._engine = Engine(
+                self.tts, self.tokenizer, slots=slots, waiting=MOST_OPEN, weights=self.weights
+            )
+        return self._engine
 
     @cached_property
     def _one_at_a_time(self) -> Engine:

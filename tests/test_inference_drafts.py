@@ -53,6 +53,22 @@ def test_a_single_draft_at_full_depth_is_the_take(synthesizer: Synthesizer, prom
     assert choice.scores == (plausibility(choice.take),)
 
 
+def test_drafts_are_let_go_where_nobody_waits_for_them(synthesizer: Synthesizer, prompt_file: Path) -> None:
+    def give_up(frames: int) -> None:
+        told.append(frames)
+        if frames == 3:
+            raise KeyboardInterrupt
+
+    told: list[int] = []
+    request = synthesizer.request("The young dog sleeps.", prompt_file, WORDS, seed=9)
+    with pytest.raises(KeyboardInterrupt):
+        best_of(synthesizer, request, 10, on_frame=give_up)
+    assert told == [1, 2, 3] and not synthesizer.engine(8).busy
+    told.clear()
+    best_of(synthesizer, request, 3, on_frame=told.append)
+    assert told == list(range(1, 1 + told[-1])) and synthesizer.engine(3) is synthesizer.engine(3)
+
+
 def test_refusals(synthesizer: Synthesizer, prompt_file: Path) -> None:
     request = synthesizer.request(TEXT, prompt_file, WORDS)
     with pytest.raises(ValueError, match="the best of 0 drafts: ask for at least 1"):
