@@ -64,6 +64,13 @@ def test_a_terminated_run_goes_on_as_if_nothing_had_been(codes: Path, tmp_path: 
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+def test_a_run_keeps_its_optimizers(codes: Path, tmp_path: Path) -> None:
+    train(options(tmp_path, codes, steps=1))
+    with pytest.raises(ValueError, match="muon is null, not true; continue it with its own"):
+        train(options(tmp_path, codes, steps=2, optimizer={"muon": True}))
+    train(options(tmp_path, codes, steps=2))
+
+
 def test_muon_needs_whole_matrices() -> None:
     sharded = cast(Accelerator, SimpleNamespace(is_fsdp2=True))
     with pytest.raises(ValueError, match=r"optimizer\.muon needs whole matrices"):

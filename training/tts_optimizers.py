@@ -44,7 +44,7 @@ def require_whole(accelerator: Accelerator, rates: OptimizerConfig) -> None:
     if rates.muon and accelerator.is_fsdp2:
         raise ValueError(
             "optimizer.muon needs whole matrices, which fsdp2.yaml splits: "
-            "launch with training/accelerate/ddp.yaml, or leave it out"
+            "launch with training/accelerate/ddp.yaml, or give --optimizer.no-muon"
         )
 
 

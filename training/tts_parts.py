@@ -75,6 +75,7 @@ def build(options: TTSTraining) -> Parts:
     settings = TypeAdapter(TTSTraining).dump_python(options, mode="json")
     settings["tokenizer_sha256"] = info.tokenizer_sha256
     settings["mixture"] = asdict(read_mixture(options.codes))
+    settings["muon"] = options.optimizer.muon or None  # as in runs begun before there was a choice
     with accelerator.main_process_first():
         spoken = _tokenizer(options, info)
         bare, text = starting_model(options, codes, info, spoken)

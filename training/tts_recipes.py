@@ -19,7 +19,8 @@ class OptimizerConfig:
 
     muon: bool = False
     """Change the matrices of the layers by Muon, not AdamW, at the same learning rate: a small model learns
-    more from as many steps, each of which takes longer. Not with sharded weights."""
+    more from as many steps, each of which takes longer. On in `mini` and `small`; not with sharded
+    weights."""
 
     learning_rate: float = 2e-4
     weight_decay: float = 0.1
@@ -120,6 +121,7 @@ FIXED = (
     "batches",
     "tokenizer_sha256",
     "mixture",
+    "muon",
 )
 """What a run keeps to its end: a resume with other values would not continue it."""
 
@@ -144,7 +146,7 @@ def small() -> TTSTraining:
         shape=models.small(),
         text="phonemes",
         batches=BatchConfig(rows=8192),
-        optimizer=OptimizerConfig(learning_rate=1e-3, warmup=300),
+        optimizer=OptimizerConfig(muon=True, learning_rate=1e-3, warmup=300),
         hardware=HardwareConfig(workers=8),
     )
 
@@ -156,7 +158,7 @@ def mini() -> TTSTraining:
         steps=5000,
         shape=models.mini(),
         text="phonemes",
-        optimizer=OptimizerConfig(learning_rate=1e-3, warmup=200, ema=0.998),
+        optimizer=OptimizerConfig(muon=True, learning_rate=1e-3, warmup=200, ema=0.998),
         hardware=HardwareConfig(precision="fp32"),
     )
 
