@@ -40,11 +40,12 @@ def asked(model: CatTTS) -> Continuation:
 def test_evidence_frame_by_frame(model: CatTTS, asked: Continuation, depth: int) -> None:
     """Against the probability of each code on its own, given all that came before it."""
     asked, codes = replace(asked, depth=depth), torch.arange(4, 4 + 3 * depth).view(3, depth)
-    config, total = model.config, 0.0
+    config, total, before = model.config, 0.0, asked.positions
+    assert before is not None
     for t in range(3):
         for rows, sign in ((asked.rows, 1), (untold_rows(config, asked.rows), -1)):
             heard = torch.cat([rows, frame_rows(config, codes[:t], config.tokens.slot)])
-            places = torch.cat([asked.positions, asked.positions[-1] + torch.arange(1, 1 + t)])[None]
+            places = torch.cat([before, before[-1] + torch.arange(1, 1 + t)])[None]
             state = model.states(model.embed(heard[None], depth), positions=places)[0, -1:]
             target = frame_rows(config, codes[t : t + 1], config.tokens.slot)[:, : 1 + depth]
             likelihood = F.log_softmax(model.frame_logits(state, target)[1][0], -1)
