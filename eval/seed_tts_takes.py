@@ -69,7 +69,7 @@ def is_made(group: Group, out: Path) -> bool:
     return _record(group, out).exists() and all(take.error or take.wav.exists() for take in made(group, out))
 
 
-def make(synthesizer: Synthesizer, group: Group, out: Path, slots: int, drafts: int = 1) -> None:
+def make(synthesizer: Synthesizer, group: Group, out: Path, slots: int, drafts: int) -> None:
     """Synthesise a group; its record is written last.
 
     A take that the model refuses has its reason in the record. Anything else that goes wrong ends the run.

@@ -2,13 +2,14 @@
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 
 from cat_tts.evidence import text_evidence
+from inference.engine import Engine
 from inference.guard import runaway_guard
 from inference.request import Request, usual_frames
 from inference.synthesizer import Synthesizer
@@ -45,7 +46,25 @@ def best_of(
     scorer: Scorer | None = None,
     on_frame: Callable[[int], object] | None = None,
 ) -> Choice:
-    """Make drafts together, with seeds derived from the request's, rank them, and master the best at its
+    """`best_of_each` of one request, by an engine of the synthesizer's."""
+    engine = synthesizer.engine(max(1, min(drafts, MOST_TOGETHER)))
+    (choice,) = best_of_each(
+        synthesizer, engine, [request], drafts, draft_depth=draft_depth, scorer=scorer, on_frame=on_frame
+    )
+    return choice
+
+
+def best_of_each(
+    synthesizer: Synthesizer,
+    engine: Engine,
+    requests: Sequence[Request],
+    drafts: int,
+    *,
+    draft_depth: int = DRAFT_DEPTH,
+    scorer: Scorer | None = None,
+    on_frame: Callable[[int], object] | None = None,
+) -> list[Choice]:
+    """Make drafts together, with seeds derived from each request's, rank them, and master the best at its
     depth.
 
     The scorer is `score` by default; of equals the first is taken. `on_frame` is called with the
@@ -53,18 +72,25 @@ def best_of(
     """
     if drafts < 1:
         raise ValueError(f"the best of {drafts} drafts: ask for at least 1")
-    depth = min(draft_depth, request.depth)
-    if depth < 1:
+    if draft_depth < 1:
         raise ValueError(f"drafts of depth {draft_depth}: choose 1 or more")
-    requests = [replace(request, depth=depth, seed=derived_seed(request.seed, n)) for n in range(drafts)]
-    takes = []
-    for first in range(0, drafts, most := min(drafts, MOST_TOGETHER)):
-        some, engine = requests[first : first + most], synthesizer.engine(most)
-        takes += together(synthesizer, engine, some, guarded=True, on_frame=on_frame)
-    scores = tuple(scorer(take) if scorer else score(synthesizer, take) for take in takes)
-    best = takes[max(range(drafts), key=lambda n: (scores[n], -n))]
-    whole = best if depth == request.depth else synthesizer.master(best, request.depth)
-    return Choice(take=whole, scores=scores)
+    asked = [
+        replace(request, depth=min(draft_depth, request.depth), seed=derived_seed(request.seed, n))
+        for request in requests
+        for n in range(drafts)
+    ]
+    takes = together(synthesizer, engine, asked, guarded=True, on_frame=on_frame)
+    scores = [scorer(take) if scorer else score(synthesizer, take) for take in takes]
+    rows = range(0, len(takes), drafts)
+    best = [takes[max(range(row, row + drafts), key=lambda n: (scores[n], -n))] for row in rows]
+    shallow = [i for i, take in enumerate(best) if take.depth < requests[i].depth]
+    deep = [synthesizer.mastering(best[i], requests[i].depth) for i in shallow]
+    for i, take in zip(shallow, together(synthesizer, engine, deep), strict=True):
+        best[i] = replace(take, stop_reason=best[i].stop_reason)
+    return [
+        Choice(take=take, scores=tuple(scores[row : row + drafts]))
+        for take, row in zip(best, rows, strict=True)
+    ]
 
 
 def watched(

@@ -68,8 +68,8 @@ def test_it_reads_its_text() -> None:
         own = [loss(i, words[i]) for i in range(len(prompts))]
         others = [loss(i, words[i - 1]) for i in range(len(prompts))]
         untold = [loss(i, words[i], told=False) for i in range(len(prompts))]
-    assert np.mean(own) < np.mean(others) - 0.4
-    assert np.mean(own) < np.mean(untold) - 0.2
+    assert np.mean(own) < np.mean(others) - 0.5
+    assert np.mean(own) < np.mean(untold) - 0.3
 
 
 def test_reconstruction_follows_the_prompt() -> None:
