@@ -4,7 +4,7 @@ import pytest
 import soxr
 
 from training.speakers import Speaker, hibari_speakers
-from training.teacher_hibari import HibariTeacher, coloured, pitched
+from training.teacher_hibari import HibariTeacher, coloured, pitched, shaped, warped
 
 PLAIN = Speaker(name="plain", alpha=1.0, speed=1.0)
 LOW = Speaker(name="low", alpha=0.8, speed=1.0, pitch=100.0, melody=2.0, tilt=6.0, band=(1200.0, 3.0))
@@ -28,6 +28,28 @@ def test_colour_is_a_tilt_and_a_louder_octave() -> None:
     assert decibels[50] == pytest.approx(3 * np.exp(-2 * np.log2(1001 / 1200) ** 2), abs=1e-4)  # 1 kHz
     assert decibels[0] == pytest.approx(3 * -2, abs=1e-3)
     assert decibels[600] == pytest.approx(3 * 2.5, abs=0.01)
+
+
+def test_a_warped_spectrum_is_held_where_the_speaker_moves_it() -> None:
+    assert warped(601, PLAIN).tolist() == list(range(601))
+    higher = Speaker(name="warped", alpha=1.0, speed=1.0, warp=(0.0, np.log(1.2), 0.0, 0.0))
+    bins = warped(601, higher)
+    assert bins[60] == pytest.approx(50)  # what the teacher has at 1,000 Hz is heard at 1,200
+    assert bins[[0, 110, 240, 600]] == pytest.approx([0, 110, 240, 600])  # 2,200 and 4,800 Hz stay
+
+
+def test_no_speaker_folds_a_spectrum() -> None:
+    assert all((np.diff(warped(601, speaker)) > 0).all() for speaker in hibari_speakers(200, 0))
+
+
+def test_resonances_stand_out_as_far_as_asked() -> None:
+    spectra = np.zeros((601, 2), np.float32)
+    spectra[300] = 1.0
+    assert (shaped(spectra, np.arange(601.0), 1.0) == spectra).all()
+    flat = shaped(spectra, np.arange(601.0), 0.5)
+    assert flat[300] == pytest.approx(1 / 81 + 0.5 * 80 / 81, abs=1e-6)
+    assert flat[[0, 200]] == pytest.approx(0)
+    assert shaped(spectra, np.array([299.5, 300.25]), 1.0)[:, 0] == pytest.approx([0.5, 0.75])
 
 
 @pytest.mark.parametrize("speaker", hibari_speakers(2, 0), ids=["woman", "man"])

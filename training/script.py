@@ -68,8 +68,8 @@ def read_script(path: Path) -> Iterator[Line]:
                         name: tuple((voice, weight) for voice, weight in given[name])
                         for name in ("timbre", "prosody")
                     }
-                    band = tuple(given["band"])
-                    speakers[given["name"]] = Speaker(**{**given, **blends, "band": band})
+                    tuples = {name: tuple(given[name]) for name in ("band", "warp")}
+                    speakers[given["name"]] = Speaker(**{**given, **blends, **tuples})
                     given = given["name"]
                 yield Line(**{**fields, "speaker": speakers[given]})
             except (KeyError, TypeError, ValueError) as error:

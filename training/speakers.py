@@ -21,6 +21,9 @@ FOREIGN = {
 FOREIGN_SHARE = 0.4
 """Most of a timbre that is not English."""
 
+WARPED = (450.0, 1000.0, 2200.0, 4800.0)
+"""Hz at which a warped spectrum is held; between them, and down to 0 and up to 12 kHz, it is stretched."""
+
 Blend = tuple[tuple[str, float], ...]
 """Voices and their weights, which add up to 1."""
 
@@ -47,6 +50,10 @@ class Speaker:
     """Hz and decibels of an octave that is louder or softer."""
     breath: float = 0.0
     """How much louder the noise in the voice is, in nepers."""
+    warp: tuple[float, ...] = ()
+    """How far the spectrum at each of `WARPED` moves up, in nepers: a vocal tract of another shape."""
+    contrast: float = 1.0
+    """How far resonances stand out, of as far as the teacher's do."""
 
     @property
     def british(self) -> bool:
@@ -74,6 +81,8 @@ def _hibari_speaker(number: int, draw: np.random.Generator) -> Speaker:
         tilt=round(float(draw.uniform(-6, 6)), 1),
         band=(round(float(draw.uniform(500, 3500))), round(float(draw.uniform(-4, 4)), 1)),
         breath=round(float(draw.uniform(-0.4, 0.7)), 2),
+        warp=tuple(round(float(moved), 3) for moved in draw.uniform(-0.3, 0.3, len(WARPED))),
+        contrast=round(float(np.exp(draw.uniform(-0.3, 0.3))), 2),
     )
 
 

@@ -5,14 +5,17 @@ as source and filter do: what stands between the two can be changed, and one voi
 """
 
 import numpy as np
+from scipy.ndimage import uniform_filter1d
 
-from training.speakers import Speaker
+from training.speakers import WARPED, Speaker
 
 SOURCE = "hibari-tts"
 VOICED, LOWEST, HIGHEST = 40.0, 60.0, 420.0
 """Hz from which on a frame has a pitch, and between which pitches are kept."""
 BIN = 20.0
 """Hz between two bins of the spectra."""
+SMOOTH = 81
+"""Bins over which a spectrum is averaged to find what stands out of it."""
 
 
 class HibariTeacher:
@@ -36,9 +39,19 @@ class HibariTeacher:
         speed = np.array([speaker.speed / speaker.alpha], np.float32)
         found = self.model.sess.run(None, {"ids": ids, "speed": speed})
         harmonic, turn, noise, free, phase, pitch = (np.asarray(one)[0] for one in found)
+        bins, contrast = warped(len(harmonic), speaker), speaker.contrast
         colour = coloured(len(harmonic), speaker)[:, None]
-        pitch, noise = pitched(pitch, speaker), noise + colour + np.float32(speaker.breath)
-        return self.dsp.synth(harmonic + colour, turn, noise, free + colour, phase, pitch, draw)
+        harmonic, noise = shaped(harmonic, bins, contrast), shaped(noise, bins, contrast)
+        # What has phases of its own keeps its place: moved, it would buzz.
+        return self.dsp.synth(
+            harmonic + colour,
+            turn[bins.round().astype(int)],
+            noise + colour + np.float32(speaker.breath),
+            free + colour,
+            phase,
+            pitched(pitch, speaker),
+            draw,
+        )
 
 
 def pitched(pitch: np.ndarray, speaker: Speaker) -> np.ndarray:
@@ -49,6 +62,24 @@ def pitched(pitch: np.ndarray, speaker: Speaker) -> np.ndarray:
     mean = np.exp(np.log(pitch[voiced]).mean())
     moved = speaker.pitch / speaker.alpha * (pitch / mean).clip(min=1e-3) ** speaker.melody
     return np.where(voiced, moved.clip(LOWEST, HIGHEST), pitch).astype(np.float32)
+
+
+def warped(bins: int, speaker: Speaker) -> np.ndarray:
+    """Which of the teacher's bins each of the speaker's is [bins]; fractions lie between two."""
+    if not speaker.warp:
+        return np.arange(bins, dtype=np.float64)
+    given = np.array([0.0, *WARPED, (bins - 1) * BIN])
+    moved = given * np.exp([0.0, *speaker.warp, 0.0])
+    return np.interp(np.arange(bins) * BIN, moved, given) / BIN
+
+
+def shaped(spectra: np.ndarray, bins: np.ndarray, contrast: float) -> np.ndarray:
+    """Logarithms of spectra [bins, frames] read at `bins`, what stands out times `contrast`."""
+    below = np.floor(bins).astype(int).clip(0, len(spectra) - 2)
+    share = (bins - below)[:, None].astype(np.float32)
+    moved = spectra[below] * (1 - share) + spectra[below + 1] * share
+    mean = uniform_filter1d(moved, SMOOTH, axis=0, mode="nearest")
+    return mean + np.float32(contrast) * (moved - mean)
 
 
 def coloured(bins: int, speaker: Speaker) -> np.ndarray:
