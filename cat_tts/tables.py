@@ -5,11 +5,12 @@ that sound alike begin alike, where they are read and where they are predicted.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import nn
+from torch import Tensor, nn
 
 from tokenizer.quantizer import ResidualVQ
 
@@ -58,6 +59,46 @@ def point_heads(heads: Sequence[nn.Linear], quantizer: ResidualVQ) -> None:
         head.weight[:size] += HEAD_SCALE / head.in_features**0.5 * directions @ spread
 
 
+@torch.no_grad()
+def begin_anew(
+    tables: Sequence[nn.Embedding], heads: Sequence[nn.Linear], quantizer: ResidualVQ, first: int
+) -> None:
+    """Let trained tables say exactly what codes mean, and those from codebook `first` on only that.
+
+    Each row gets what the quantizer adds up for its code, in one random subspace for all codebooks: what
+    frames sum to there is their latent, and what is left of it for the next codebook a difference. A deep row
+    also holds the direction of its code in a subspace of its codebook's own; the rows of deep heads are the
+    directions in which the quantizer looks for codes, in one subspace for all. Rows for no code stay, and
+    codebooks are counted from 1.
+
+    Raises:
+        ValueError: there is no such codebook, or as `read_tables`.
+    """
+    size = _check(len(tables), tables[0].num_embeddings, quantizer)
+    if not 1 <= first <= len(tables):
+        raise ValueError(
+            f"codebook {first} to begin anew with: these tables have codebooks 1 to {len(tables)}"
+        )
+    layers = [
+        (layer.codebook.weight, cast(Tensor, layer.project_in.weight), cast(Tensor, layer.project_out.weight))
+        for layer in quantizer.layers
+    ]
+    wide, narrow, inner = tables[0].embedding_dim, heads[0].in_features, len(layers[0][2])
+    shared, sought = _spread(inner, wide), _spread(inner, narrow)
+    draw = torch.Generator().manual_seed(1)
+    stays = tables[max(first - 2, 0)].weight[:size].std()
+    unit = tables[0].weight[:size].std() / (layers[0][0] @ layers[0][2].T @ shared).std()
+    for k, (table, head, (rows, into, out)) in enumerate(zip(tables, heads, layers, strict=False), 1):
+        if k >= first:
+            directions = F.normalize(rows, dim=-1)
+            own = directions @ torch.randn(rows.shape[1], wide, generator=draw)
+            table.weight[:size] = stays / own.std() * own
+            wanted = directions @ into @ sought
+            head.weight[:size] = HEAD_SCALE / narrow**0.5 / wanted.std() * wanted
+        added = rows @ out.T @ shared
+        table.weight[:size] += unit * (added - added.mean(0))
+
+
 def _check(count: int, rows: int, quantizer: ResidualVQ) -> int:
     """The size of the codebooks; one more row than that may stand for no code."""
     size = len(quantizer.layers[0].codebook.weight)
@@ -70,7 +111,7 @@ def _check(count: int, rows: int, quantizer: ResidualVQ) -> int:
     return size
 
 
-def _spread(width: int, dim: int) -> Float[torch.Tensor, "w d"]:
+def _spread(width: int, dim: int) -> Float[Tensor, "w d"]:
     """The identity, or a random projection where the widths differ."""
     draw = torch.Generator().manual_seed(0)
     return torch.eye(dim) if width == dim else torch.randn(width, dim, generator=draw) / width**0.5

@@ -54,11 +54,28 @@ def test_muon_goes_as_far_in_all_directions_and_adamw_as_ever(codes: Path, tmp_p
         torch.testing.assert_close(gone[True][table], gone[False][table], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("muon", [False, True])
+def test_tables_and_heads_may_go_slower(codes: Path, tmp_path: Path, muon: bool) -> None:
+    gone = {}
+    for part in (1.0, 0.25):
+        # without epsilon and decay, the first step of AdamW is as long as its learning rate
+        changes = {"muon": muon, "tables": part, "learning_rate": 1e-3, "weight_decay": 0.0, "ema": 0.0}
+        made = options(tmp_path / str(part), codes, steps=1, optimizer={**changes, "warmup": 0, "decay": 0.0})
+        model = train(made)
+        gone[part] = steps(model, untrained(model))
+    tables = {name for name in gone[1.0] if "embedding" in name or "head" in name}
+    assert {"text_embedding.weight", "code_embeddings.5.weight", "depth.code_heads.5.weight"} <= tables
+    for name, moved in gone[1.0].items():
+        factor = 0.25 if name in tables else 1.0
+        torch.testing.assert_close(gone[0.25][name], factor * moved, rtol=1e-2, atol=2e-7)
+
+
 def test_a_terminated_run_goes_on_as_if_nothing_had_been(codes: Path, tmp_path: Path) -> None:
-    train(options(tmp_path / "whole", codes, optimizer={"muon": True}))
+    changes = {"muon": True, "tables": 0.5}
+    train(options(tmp_path / "whole", codes, optimizer=changes))
     with terminated_at(4):
-        train(options(tmp_path / "halted", codes, optimizer={"muon": True}))
-    train(options(tmp_path / "halted", codes, optimizer={"muon": True}))
+        train(options(tmp_path / "halted", codes, optimizer=changes))
+    train(options(tmp_path / "halted", codes, optimizer=changes))
     assert_equal(saved_state(tmp_path / "halted"), saved_state(tmp_path / "whole"))
     files = [tmp_path / run / "model" / "model.safetensors" for run in ("halted", "whole")]
     assert files[0].read_bytes() == files[1].read_bytes()
@@ -68,6 +85,8 @@ def test_a_run_keeps_its_optimizers(codes: Path, tmp_path: Path) -> None:
     train(options(tmp_path, codes, steps=1))
     with pytest.raises(ValueError, match="muon is null, not true; continue it with its own"):
         train(options(tmp_path, codes, steps=2, optimizer={"muon": True}))
+    with pytest.raises(ValueError, match=r"tables is null, not 0\.5; continue it with its own"):
+        train(options(tmp_path, codes, steps=2, optimizer={"tables": 0.5}))
     train(options(tmp_path, codes, steps=2))
 
 

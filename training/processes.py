@@ -96,10 +96,13 @@ def ignore_signals(_: int) -> None:
 
 
 def descend(optimizers: Sequence[Optimizer], rate: float, clip: float) -> Tensor:
-    """One step down the gradients, which together are no longer than `clip`; their norm before that."""
+    """One step down the gradients, which together are no longer than `clip`; their norm before that.
+
+    A group's `share` is its learning rate as a part of the others'.
+    """
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     for group in groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("share", 1.0)
     norm = nn.utils.clip_grad_norm_([weight for group in groups for weight in group["params"]], clip)
     for optimizer in optimizers:
         optimizer.step()

@@ -17,6 +17,8 @@ from training.tts_recipes import OptimizerConfig
 BETAS = (0.9, 0.95)
 LAYERS = ".layers."
 """In the names of what Muon changes."""
+TABLES = ("embedding", "head")
+"""One of them is in the names of what has a row for each code or token."""
 
 
 def optimizers(model: nn.Module, rates: OptimizerConfig) -> list[Optimizer]:
@@ -24,7 +26,13 @@ def optimizers(model: nn.Module, rates: OptimizerConfig) -> list[Optimizer]:
     named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     matrices = [weight for name, weight in named if rates.muon and LAYERS in name and weight.ndim == 2]
     turned = {id(weight) for weight in matrices}
-    groups = _groups([weight for _, weight in named if id(weight) not in turned], rates.weight_decay)
+    rest = [(name, weight) for name, weight in named if id(weight) not in turned]
+    groups = _groups([weight for _, weight in rest], rates.weight_decay)
+    if rates.tables != 1:
+        rows = [weight for name, weight in rest if any(part in name for part in TABLES)]
+        held = {id(weight) for weight in rows}
+        groups = _groups([weight for _, weight in rest if id(weight) not in held], rates.weight_decay)
+        groups.append({"params": rows, "weight_decay": rates.weight_decay, "share": rates.tables})
     built: list[Optimizer] = [torch.optim.AdamW(groups, rates.learning_rate, betas=BETAS, fused=True)]
     if matrices:
         muon = torch.optim.Muon(

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
 from cat_tts import CatTTS, TTSConfig
-from cat_tts.tables import TABLE_SCALE, point_heads, read_tables
+from cat_tts.tables import TABLE_SCALE, begin_anew, point_heads, read_tables
 from cat_tts.text import TextTokenizer
 from tokenizer import AudioTokenizer
 from training.average import Average, hollow
@@ -76,6 +76,7 @@ def build(options: TTSTraining) -> Parts:
     settings["tokenizer_sha256"] = info.tokenizer_sha256
     settings["mixture"] = asdict(read_mixture(options.codes))
     settings["muon"] = options.optimizer.muon or None  # as in runs begun before there was a choice
+    settings["tables"] = None if options.optimizer.tables == 1 else options.optimizer.tables
     with accelerator.main_process_first():
         spoken = _tokenizer(options, info)
         bare, text = starting_model(options, codes, info, spoken)
@@ -88,6 +89,8 @@ def build(options: TTSTraining) -> Parts:
     shell, rates = hollow(bare), options.optimizer
     changing = optimizers(bare, rates)  # what is frozen below is theirs too: a later run may train it
     _freeze(bare, training.deepest)
+    for table in bare.code_embeddings if options.meant_from else []:
+        table.requires_grad_(False)
     prepare_hardware(bare, options.hardware, accelerator.device)
     model, *prepared = accelerator.prepare(bare, *changing)
     average = Average(shell, dict(bare.named_parameters()), rates.ema)
@@ -132,6 +135,9 @@ def starting_model(
     found = None
     if options.init is not None:
         found = initialise(options.init, options.shape, info.num_codebooks, info.codebook_size)
+        if options.meant_from is not None and tokenizer is not None:
+            tables, heads = found[0].code_embeddings, found[0].depth.code_heads
+            begin_anew(tables, heads, tokenizer.quantizer, options.meant_from)
         if not options.new_text:
             return found
     text = own_text(options.run, options.text, codes, options.shape.text_vocab_size)

@@ -23,6 +23,9 @@ class OptimizerConfig:
     weights."""
 
     learning_rate: float = 2e-4
+    tables: float = 1.0
+    """Learning rate of tables and heads, as a part of the others'. AdamW's steps are as long for the little
+    that a few frames tell of a row as for much; most of such a row becomes noise."""
     weight_decay: float = 0.1
     warmup: int = 1000
     """Steps."""
@@ -94,6 +97,11 @@ class TTSTraining:
     new_text: bool = False
     """With `init`, of a small model trained here: let it read `text` of this run's own, as if it could not
     read yet."""
+    meant_from: int | None = None
+    """With `init` and `tokenizer`: tables learn exactly what codes mean, from this codebook (from 1) on they
+    and their heads forget all else, and the tables then stay so; see `cat_tts.tables.begin_anew`. What is
+    left for a deep codebook is a difference, which noise in the tables before it hides; and few frames hold a
+    given deep code, of whose row Adam makes noise, its steps being as long for small gradients."""
     batches: BatchConfig = field(default_factory=BatchConfig)
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
     lora: LoraOptions = field(default_factory=LoraOptions)
@@ -106,6 +114,11 @@ class TTSTraining:
             raise ValueError(f"steps={self.steps}, save_every={self.save_every}: give numbers from 1 on")
         if self.lora.rank and self.init is None:
             raise ValueError(f"lora.rank={self.lora.rank} adapts a trained model: name it with --init")
+        if self.meant_from is not None and (self.init is None or self.tokenizer is None):
+            raise ValueError(
+                f"meant_from={self.meant_from} gives a trained model what codes mean to their tokenizer: "
+                "name both, with --init and --tokenizer"
+            )
         if self.new_text and self.init is None:
             raise ValueError("new_text teaches a trained model another text: name it with --init")
 
@@ -116,12 +129,14 @@ FIXED = (
     "shape",
     "text",
     "new_text",
+    "meant_from",
     "init",
     "lora",
     "batches",
     "tokenizer_sha256",
     "mixture",
     "muon",
+    "tables",
 )
 """What a run keeps to its end: a resume with other values would not continue it."""
 
