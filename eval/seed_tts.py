@@ -35,6 +35,7 @@ from eval.seed_tts_folder import judge_share, kept_scores, prepare
 from eval.seed_tts_judge import Judge, as_record, file_digest
 from eval.seed_tts_list import Line, read_list, spoken_prompts
 from eval.seed_tts_report import markdown, summarise
+from eval.seed_tts_speak import Tuned
 from eval.seed_tts_takes import Spoken
 from inference import Synthesizer
 from inference.loading import DEFAULT_MODEL
@@ -67,14 +68,16 @@ class SpeakingModel:
         }
         if self.drafts > 1:
             self.system |= {"name": f"{self.system['name']}, best of {self.drafts}", "drafts": self.drafts}
-        self._synthesizer = synthesizer
+        if options.tune:
+            self.system |= {"name": f"{self.system['name']}, tuned", "tuned": options.tune}
+        self._speaker = Tuned(synthesizer, options.tune)
 
     def speak(self, out: Path, state: PartialState) -> None:
         """Make this process's share of what is not there yet."""
         share = self.groups[state.process_index :: state.num_processes]
         for group in tqdm(share, unit="group", disable=not state.is_main_process):
             if not seed_tts_takes.is_made(group, out):
-                seed_tts_takes.make(self._synthesizer, group, out, self.slots, self.drafts)
+                seed_tts_takes.make(self._speaker, group, out, self.slots, self.drafts)
 
     def spoken(self, out: Path) -> list[Spoken]:
         """All takes, when every process has made its share."""
@@ -194,6 +197,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--best-of", type=positive, help="take the best of so many drafts, as cat-tts clone does (default: 1)"
     )
+    parser.add_argument(
+        "--tune",
+        type=positive,
+        help="steps of training on each prompt first, as of cat-tts clone (default: 0)",
+    )
     parser.add_argument("--slots", type=positive, help="takes at once, in each process (default: 8)")
     parser.add_argument("--limit", type=positive, help="only the first so many lines")
     parser.add_argument(
@@ -207,12 +215,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--sim-checkpoint", type=Path, help="wavlm_large_finetune.pth (default: CAM++)")
     add_assets_option(parser)
     options = parser.parse_args(argv)
-    if options.wavs and (options.depths or options.seeds or options.slots or options.best_of):
-        parser.error("--depths, --seeds, --slots and --best-of are for models, not for --wavs")
+    given = (options.depths, options.seeds, options.slots, options.best_of, options.tune)
+    if options.wavs and any(given):
+        parser.error("--depths, --seeds, --slots, --best-of and --tune are for models, not for --wavs")
     if options.asr_model and options.asr != "whisper-large-v3":
         parser.error("--asr-model goes with --asr whisper-large-v3")
     options.seeds, options.slots = options.seeds or 1, options.slots or 8
-    options.best_of = options.best_of or 1
+    options.best_of, options.tune = options.best_of or 1, options.tune or 0
     options.command = command_line("eval.seed_tts", argv)
     return options
 

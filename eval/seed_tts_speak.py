@@ -7,6 +7,34 @@ from inference.drafts import best_of_each
 from inference.engine import Engine
 from inference.request import Request
 from inference.together import together
+from inference.tuning import check_steps, tuned
+from inference.voice import Recent
+
+KEPT_BYTES = 2**31
+"""Of weights that are tuned to voices and kept for their next takes."""
+
+
+class Tuned:
+    """A synthesizer; for `steps` from 1 on, copies of it that are tuned to the voices of what is asked."""
+
+    def __init__(self, synthesizer: Synthesizer, steps: int) -> None:
+        check_steps(steps)
+        self.synthesizer, self.steps = synthesizer, steps
+        self._kept: Recent[Synthesizer] = Recent(KEPT_BYTES, _bytes)
+
+    def speak(self, requests: Sequence[Request], slots: int, drafts: int) -> list[Take]:
+        """`speak`; a tuned model answers its own voice only, one request after another."""
+        if not self.steps:
+            return speak(self.synthesizer, requests, slots, drafts)
+        return [take for one in requests for take in speak(self._of(one), [one], drafts, drafts)]
+
+    def _of(self, request: Request) -> Synthesizer:
+        key = request.voice.key, request.voice.text
+        return self._kept.of(key, lambda: tuned(self.synthesizer, request.voice, self.steps))
+
+
+def _bytes(synthesizer: Synthesizer) -> int:
+    return sum(weight.nbytes for weight in synthesizer.tts.parameters())
 
 
 def speak(synthesizer: Synthesizer, requests: Sequence[Request], slots: int, drafts: int) -> list[Take]:

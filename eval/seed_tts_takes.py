@@ -15,7 +15,7 @@ import torch
 
 from eval.results import write_json
 from eval.seed_tts_list import Line, spoken_prompts
-from eval.seed_tts_speak import speak
+from eval.seed_tts_speak import Tuned
 from inference import Synthesizer
 from inference.request import Request
 from tokenizer import save_audio
@@ -69,15 +69,15 @@ def is_made(group: Group, out: Path) -> bool:
     return _record(group, out).exists() and all(take.error or take.wav.exists() for take in made(group, out))
 
 
-def make(synthesizer: Synthesizer, group: Group, out: Path, slots: int, drafts: int) -> None:
+def make(speaker: Tuned, group: Group, out: Path, slots: int, drafts: int) -> None:
     """Synthesise a group; its record is written last.
 
     A take that the model refuses has its reason in the record. Anything else that goes wrong ends the run.
     """
-    start = time.perf_counter()
+    start, synthesizer = time.perf_counter(), speaker.synthesizer
     requests = [_request(synthesizer, group, line) for line in group.lines]
     asked = [request for request in requests if not isinstance(request, ValueError)]
-    spoken = iter(speak(synthesizer, asked, slots, drafts))
+    spoken = iter(speaker.speak(asked, slots, drafts))
     seconds = time.perf_counter() - start
     takes = []
     for line, request in zip(group.lines, requests, strict=True):

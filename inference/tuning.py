@@ -1,0 +1,71 @@
+"""A model tuned to one voice: some steps of training on what is known of it, its prompt.
+
+A large model takes a voice from its context alone. A small one hears that somebody else speaks, and does not
+say enough of it; it comes nearer when its layers are trained on the prompt for a second or two.
+"""
+
+import copy
+
+import torch
+
+from cat_tts import CatTTS
+from cat_tts.rows import example_rows
+from cat_tts.sequence import positions, shifted_targets, speaking_pace
+from cat_tts.text import TextTokenizer
+from inference.synthesizer import Synthesizer
+from inference.voice import Voice
+
+RATE = 2e-4
+"""Adam's: small enough for other sentences of the speaker to become likelier too."""
+MOST_STEPS = 1000
+
+
+def tuned(synthesizer: Synthesizer, voice: Voice, steps: int, rate: float = RATE) -> Synthesizer:
+    """A synthesizer of its own model, which has made `steps` on the prompt of `voice`.
+
+    The tokenizer is shared; the TTS model is copied, in float32 while it is trained. What is tuned are the
+    layers of both Transformers, by codes of the prompt alone: tables and heads stay as they were, and what
+    ends a take is not taught. No steps give the same model.
+
+    Raises:
+        ValueError: steps that cannot be, a voice without its text, or one of another model.
+    """
+    check_steps(steps)
+    voice = synthesizer.voice(voice)
+    if not voice.text.strip():
+        raise ValueError("a model is tuned to a voice by what its prompt says: give the prompt's text")
+    with torch.inference_mode(False), torch.enable_grad():
+        model = copy.deepcopy(synthesizer.tts).float()
+        _train(model, synthesizer.text, voice, steps, rate)
+    return Synthesizer(
+        model.to(synthesizer.dtype),
+        synthesizer.text,
+        synthesizer.tokenizer,
+        synthesizer.sampling,
+        synthesizer.voices.load_encoder,
+        weights=synthesizer.weights,
+    )
+
+
+def check_steps(steps: int) -> None:
+    """Raise ValueError for a number that is none of steps."""
+    if not 0 <= steps <= MOST_STEPS:
+        raise ValueError(f"{steps} steps to tune the model to a voice: give 0 for none, up to {MOST_STEPS}")
+
+
+def _train(model: CatTTS, text: TextTokenizer, voice: Voice, steps: int, rate: float) -> None:
+    config, device = model.config, model.text_embedding.weight.device
+    codes = voice.codes.long().clone()  # which leaves inference mode
+    sequence = example_rows(config, text, voice.text, codes)
+    pace = speaking_pace(config, text.encode(voice.text), len(codes))
+    rows, targets = sequence[None, :-1].to(device), shifted_targets(config, sequence[None]).to(device)
+    places = positions(config, sequence[:-1], pace)[None].to(device)
+    depth = torch.full((1,), config.num_codebooks, device=device)
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(".layers." in name)
+    optimizer = torch.optim.Adam([weight for weight in model.parameters() if weight.requires_grad], rate)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(rows, None, targets, depth, places).codes.backward()
+        optimizer.step()
+    model.requires_grad_(False)
