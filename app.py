@@ -22,6 +22,7 @@ from inference.server import create_server
 from inference.service import Service
 from inference.speed import measure
 from inference.voice_folder import VoiceFolder
+from inference.voice_services import VoiceServices
 
 SLOTS = 4
 GRACE_SECONDS = 2
@@ -85,7 +86,7 @@ def build_demo(
         language = gr.Textbox(LABELS("language"), visible="hidden")
         gr.Markdown(LABELS("welcome"))
         with gr.Tab(LABELS("clone_tab")):
-            clone = CloneTab(service, measure(synthesizer), recogniser, language)
+            clone = CloneTab(VoiceServices(service), measure(synthesizer), recogniser, language)
         with gr.Tab(LABELS("codec_tab")):
             CodecTab(synthesizer.tokenizer, language)
         gr.Markdown(LABELS("privacy"))

@@ -16,12 +16,13 @@ from inference.longtext import split
 from inference.normalisation import normalise
 from inference.plan import Plan, plan
 from inference.recognise import Recogniser
-from inference.service import Service
 from inference.speed import Speed
 from inference.studio import Piece, Session, presets, speak, usual_seconds, wav_bytes
 from inference.voice import Voice
+from inference.voice_services import VoiceServices
 
 MOST_SEED = 2**31 - 1
+TUNING_STEPS = 10
 MOST_SECONDS = Limits().max_answer_seconds
 MOST_CHARACTERS = 20_000
 
@@ -30,10 +31,10 @@ class CloneTab:
     """A voice, a text, a depth and a seed; the take while it is made, and all takes so far."""
 
     def __init__(
-        self, service: Service, speed: Speed, recogniser: Recogniser | None, language: gr.Textbox
+        self, services: VoiceServices, speed: Speed, recogniser: Recogniser | None, language: gr.Textbox
     ) -> None:
         self.language = language
-        self.service, self.speed, self.synthesizer = service, speed, service.synthesizer
+        self.services, self.speed, self.synthesizer = services, speed, services.service.synthesizer
         device, dtype = self.synthesizer.device, self.synthesizer.dtype
         names = [str(device), str(dtype).removeprefix("torch."), attention_name(device, dtype)]
         self.machine = " \u00b7 ".join(names)
@@ -85,6 +86,7 @@ class CloneTab:
         with gr.Row():
             self.dice = gr.Button(LABELS("dice"), size="sm", min_width=100, elem_id="dice")
             self.lock = gr.Checkbox(label=LABELS("lock"), min_width=100, container=False, elem_id="lock")
+        self.tune = gr.Checkbox(label=LABELS("tune"), info=LABELS("tune_info"), elem_id="tune")
         with gr.Row():
             self.generate = gr.Button(
                 LABELS("generate"), variant="primary", min_width=100, elem_id="generate"
@@ -104,7 +106,7 @@ class CloneTab:
             visible=self.streams,
             elem_id="live",
         )
-        self.takes = TakesCard(self.service, self.machine, self.language, self.session, self.status)
+        self.takes = TakesCard(self.services, self.machine, self.language, self.session, self.status)
 
     def _wire(self) -> None:
         quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -123,7 +125,7 @@ class CloneTab:
         gr.on(
             [self.generate.click, self.text.submit],
             self.speak,
-            [self.session, *self.voice.parts, self.text, self.depth, self.seed, self.lock],
+            [self.session, *self.voice.parts, self.text, self.depth, self.seed, self.lock, self.tune],
             [*self.takes.shown, self.live, self.seed, self.generate, self.stop],
             show_progress="hidden",
             trigger_mode="once",
@@ -173,6 +175,7 @@ class CloneTab:
         depth: float,
         seed: float | None,
         locked: bool,
+        tuning: bool,
     ) -> Iterator[Updates]:
         session.begin()
         number = int(seed) if locked and seed is not None else random.randint(0, MOST_SEED)
@@ -186,8 +189,10 @@ class CloneTab:
             voice = self.voice.chosen(language, consent, prompt, words, opened)
         with told():
             planned = self._plan(language, text, voice, int(depth), number)
-            before = session.made
-            for piece in speak(self.service, planned, session):
+            before, steps = session.made, TUNING_STEPS if tuning else 0
+            if steps:
+                yield {self.status: f"{self.machine} \u00b7 {said(language, 'tuning')}"}
+            for piece in speak(self.services.of(voice, steps), planned, session, steps):
                 update: Updates = {self.status: self._progress(language, planned, piece)}
                 if self.streams:
                     update[self.live] = wav_bytes(piece.audio, self.synthesizer.sample_rate)

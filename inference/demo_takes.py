@@ -8,6 +8,7 @@ from inference.service import Service
 from inference.sidecar import describe, write_take
 from inference.spectrogram import spectrogram
 from inference.studio import Kept, Session, Timing, at_depth, deepen, shortened
+from inference.voice_services import VoiceServices
 
 OVER = {
     "end": "over_end",
@@ -23,9 +24,14 @@ class TakesCard:
     """A list, and all that can be done with the take that is chosen in it."""
 
     def __init__(
-        self, service: Service, machine: str, language: gr.Textbox, session: gr.State, status: gr.Markdown
+        self,
+        services: VoiceServices,
+        machine: str,
+        language: gr.Textbox,
+        session: gr.State,
+        status: gr.Markdown,
     ) -> None:
-        self.service, self.synthesizer, self.machine = service, service.synthesizer, machine
+        self.services, self.synthesizer, self.machine = services, services.service.synthesizer, machine
         self.status = status
         deepest = self.synthesizer.max_depth
         self.takes = gr.Radio([], label=LABELS("takes"), visible=False, elem_id="takes")
@@ -70,6 +76,8 @@ class TakesCard:
             "first_audio_seconds": round(timing.first_seconds, 3),
             "rtf": round(timing.seconds / take.seconds, 3),
         }
+        if kept.tuned:
+            about["tuned_steps"] = kept.tuned
         if not kept.plan.alone:
             script = zip(kept.pieces, kept.plan.script.pieces, strict=False)
             about["lead_seconds"] = kept.plan.script.lead_seconds
@@ -97,15 +105,20 @@ class TakesCard:
         """The chosen take at full depth, as a new one."""
         session.begin()
         with told():
-            deepen(self.service, _chosen(language, session, number), session)
+            kept = _chosen(language, session, number)
+            deepen(self._service(kept), kept, session)
         return self.show(language, session, session.takes[-1])
 
     def both(self, language: str, session: Session, number: int | None, *depths: float) -> list[str]:
         """The chosen take at two depths."""
         with told():
             kept = _chosen(language, session, number)
-            made = [at_depth(self.service, kept, int(depth)) for depth in depths]
+            made = [at_depth(self._service(kept), kept, int(depth)) for depth in depths]
         return [new_wav(take.audio, take.sample_rate, f"depth-{take.depth}") for take in made]
+
+    def _service(self, kept: Kept) -> Service:
+        """The one that made it, or one just like it."""
+        return self.services.of(kept.plan.requests[0].voice, kept.tuned)
 
     def forget_all(self, session: Session) -> Updates:
         session.takes = []

@@ -41,7 +41,7 @@ class Service:
         """No take is longer than `max_seconds`, whatever is asked for."""
         if not max_seconds > 0 or not patience > 0:
             raise ValueError(f"max_seconds={max_seconds}, patience={patience}: give positive seconds")
-        self.synthesizer, self.patience = synthesizer, patience
+        self.synthesizer, self.max_seconds, self.patience = synthesizer, max_seconds, patience
         self.engine = Engine(
             synthesizer.tts,
             synthesizer.tokenizer,

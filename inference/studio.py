@@ -41,6 +41,8 @@ class Kept:
     take: Take
     """All of them, as they are heard."""
     timing: Timing
+    tuned: int = 0
+    """Steps of the model that made it on the voice."""
 
     @property
     def name(self) -> str:
@@ -78,9 +80,13 @@ class Session:
         if self.stream is not None:
             self.stream.close()
 
-    def keep(self, planned: Plan, pieces: Sequence[Take], whole: Take, timing: Timing) -> Kept:
+    def keep(
+        self, planned: Plan, pieces: Sequence[Take], whole: Take, timing: Timing, tuned: int = 0
+    ) -> Kept:
         self.made += 1
-        kept = Kept(number=self.made, plan=planned, pieces=tuple(pieces), take=whole, timing=timing)
+        kept = Kept(
+            number=self.made, plan=planned, pieces=tuple(pieces), take=whole, timing=timing, tuned=tuned
+        )
         self.takes = [*self.takes, kept][-MOST_TAKES:]
         return kept
 
@@ -101,10 +107,11 @@ class Piece:
     timing: Timing
 
 
-def speak(service: Service, planned: Plan, session: Session) -> Generator[Piece, None, None]:
+def speak(service: Service, planned: Plan, session: Session, tuned: int = 0) -> Generator[Piece, None, None]:
     """The audio as it comes; afterwards it is the last take in the session, unless nothing was spoken.
 
-    The session has begun it. Leaving the iteration early, or `session.stop`, frees its place in the service.
+    The session has begun it; `tuned` says which service that is. Leaving the iteration early, or
+    `session.stop`, frees its place in the service.
     """
     begun, spoken, first = session.begun, 0.0, 0.0
     frame_rate = service.synthesizer.tokenizer.config.frame_rate
@@ -122,7 +129,7 @@ def speak(service: Service, planned: Plan, session: Session) -> Generator[Piece,
     pieces = [take for take in stream.takes if len(take.audio)]
     if pieces:
         timing = Timing(first_seconds=first, seconds=time.perf_counter() - begun)
-        session.keep(planned, pieces, joined(planned, pieces, service.synthesizer.tokenizer), timing)
+        session.keep(planned, pieces, joined(planned, pieces, service.synthesizer.tokenizer), timing, tuned)
 
 
 def deepen(service: Service, kept: Kept, session: Session) -> None:
@@ -130,7 +137,7 @@ def deepen(service: Service, kept: Kept, session: Session) -> None:
     pieces = [remade(service, take, service.synthesizer.max_depth) for take in kept.pieces]
     whole = joined(kept.plan, pieces, service.synthesizer.tokenizer)
     seconds = time.perf_counter() - session.begun
-    session.keep(kept.plan, pieces, whole, Timing(first_seconds=seconds, seconds=seconds))
+    session.keep(kept.plan, pieces, whole, Timing(first_seconds=seconds, seconds=seconds), kept.tuned)
 
 
 def at_depth(service: Service, kept: Kept, depth: int) -> Take:

@@ -54,13 +54,15 @@ class Recent(Generic[Made]):
     """Values that are costly to make, the most recently used of them kept, up to `limit` in all.
 
     Threads that ask for the same value at once wait for one of them to make it; others are not held up.
-    The newest value is kept even where it alone is above the limit.
+    The newest value is kept even where it alone is above the limit. `let_go` is told of each that is not.
     """
 
-    def __init__(self, limit: int, size: Callable[[Made], int]) -> None:
+    def __init__(
+        self, limit: int, size: Callable[[Made], int], let_go: Callable[[Made], object] | None = None
+    ) -> None:
         self.limit, self.made, self.used = limit, 0, 0
         """`made` counts the values made, `used` the times that one was there already."""
-        self._size, self._lock = size, threading.Lock()
+        self._size, self._let_go, self._lock = size, let_go, threading.Lock()
         self._entries: OrderedDict[object, _Entry[Made]] = OrderedDict()
 
     def of(self, key: object, make: Callable[[], Made]) -> Made:
@@ -81,10 +83,16 @@ class Recent(Generic[Made]):
             else:
                 self.used += 1
             value = entry.value
+        gone: list[Made | None] = []
         with self._lock:
             total = sum(entry.size for entry in self._entries.values())
             while total > self.limit and len(self._entries) > 1:
-                total -= self._entries.popitem(last=False)[1].size
+                _, oldest = self._entries.popitem(last=False)
+                total -= oldest.size
+                gone.append(oldest.value)
+        for one in gone:
+            if one is not None and self._let_go is not None:
+                self._let_go(one)
         return value
 
     def __len__(self) -> int:

@@ -168,10 +168,12 @@ def tab(two_at_once: "Service") -> "CloneTab":
     from page import SPEED, hear_three_words, on_a_page
 
     from inference.demo_clone import CloneTab
+    from inference.voice_services import VoiceServices
 
     with pytest.MonkeyPatch.context() as patch:  # the page only asks whether it is there; gradio would run it
         patch.setattr("shutil.which", lambda name: name)
-        return on_a_page(lambda: CloneTab(two_at_once, SPEED, hear_three_words, gradio.Textbox()))[0]
+        services = VoiceServices(two_at_once)
+        return on_a_page(lambda: CloneTab(services, SPEED, hear_three_words, gradio.Textbox()))[0]
 
 
 @pytest.fixture(scope="session")

@@ -46,5 +46,6 @@ def spoken(tab: CloneTab, session: Session, **changed: Any) -> list[dict]:
         "depth": 3,
         "seed": 5,
         "locked": True,
+        "tuning": False,
     }
     return list(tab.speak(session, *(given | changed).values()))

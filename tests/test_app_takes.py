@@ -16,6 +16,8 @@ from inference.demo import EXAMPLE  # noqa: E402
 from inference.demo_clone import CloneTab  # noqa: E402
 from inference.service import Service  # noqa: E402
 from inference.studio import Session  # noqa: E402
+from inference.tuning import tuned  # noqa: E402
+from inference.voice_services import VoiceServices  # noqa: E402
 from tokenizer.codes_file import read_codes  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("gradio_files")
@@ -40,7 +42,7 @@ def test_text_is_spelt_out_on_demand(tab: CloneTab) -> None:
 
 
 def test_after_a_mistake_the_page_is_as_before(tab: CloneTab) -> None:
-    updates = tab.speak(Session(), "en", False, str(EXAMPLE), WORDS, None, "Good morning.", 3, 5, True)
+    updates = tab.speak(Session(), "en", False, str(EXAMPLE), WORDS, None, "Good morning.", 3, 5, True, False)
     assert next(updates)[tab.generate]["interactive"] is False
     last = next(updates)
     assert last[tab.generate]["interactive"] is True and last[tab.status] == "cpu · float32 · SDPA"
@@ -113,6 +115,22 @@ def test_a_long_text_is_streamed_in_pieces_with_pauses(tab: CloneTab) -> None:
     assert np.abs(soundfile.read(paths[1], dtype="float32")[0] - kept.take.audio).max() <= 2**-15
 
 
+def test_a_tuned_model_speaks_and_masters_its_own_takes(tab: CloneTab) -> None:
+    session = Session()
+    _, tuning, *_, last = spoken(tab, session, tuning=True)
+    assert tuning[tab.status].endswith("tuning the model to the voice")
+    (kept,) = session.takes
+    assert kept.tuned == 10 and kept.take.request is not None
+    own = tuned(tab.synthesizer, kept.take.request.voice, 10)
+    assert np.array_equal(kept.take.codes, own.start(kept.plan.requests[0]).collect().codes)
+    assert json.loads(Path(last[tab.takes.files][-1]).read_text())["tuned_steps"] == 10
+    tab.takes.deepen("en", session, 1)
+    assert session.takes[-1].tuned == 10
+    assert np.array_equal(session.takes[-1].take.codes, own.master(kept.take).codes)
+    with pytest.raises(gr.Error, match="text"):
+        spoken(tab, session, tuning=True, words=" ")
+
+
 def test_a_seed_is_kept_or_drawn(tab: CloneTab) -> None:
     session = Session()
     for locked in (True, True, False):
@@ -125,7 +143,7 @@ def test_without_ffmpeg_the_page_says_so_and_plays_whole_takes(
     two_at_once: Service, tab: CloneTab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda name: None)
-    without, ids = on_a_page(lambda: CloneTab(two_at_once, SPEED, None, gr.Textbox()))
+    without, ids = on_a_page(lambda: CloneTab(VoiceServices(two_at_once), SPEED, None, gr.Textbox()))
     assert "no_ffmpeg" in ids and not without.live.visible and tab.live.visible
     updates = spoken(without, Session())
     assert all(without.live not in update for update in updates)

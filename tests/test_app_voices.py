@@ -19,6 +19,7 @@ from inference.demo_clone import CloneTab  # noqa: E402
 from inference.demo_codec import CodecTab  # noqa: E402
 from inference.service import Service  # noqa: E402
 from inference.studio import Session  # noqa: E402
+from inference.voice_services import VoiceServices  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("gradio_files")
 
@@ -88,7 +89,7 @@ def test_words_are_recognised_and_never_overwritten(
     for path, told in ((str(quiet), "no words were recognised"), (None, "there is no voice yet")):
         with pytest.raises(gr.Error, match=told):
             card.recognise("en", path)
-    without, ids = on_a_page(lambda: CloneTab(two_at_once, SPEED, None, gr.Textbox()))
+    without, ids = on_a_page(lambda: CloneTab(VoiceServices(two_at_once), SPEED, None, gr.Textbox()))
     assert "no_recogniser" in ids and "recognise" not in ids and without.voice.recogniser is None
 
 
