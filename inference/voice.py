@@ -83,15 +83,18 @@ class Recent(Generic[Made]):
             else:
                 self.used += 1
             value = entry.value
-        gone: list[Made | None] = []
+        gone: list[Made] = []
         with self._lock:
+            if key in self._entries:
+                self._entries.move_to_end(key)
             total = sum(entry.size for entry in self._entries.values())
-            while total > self.limit and len(self._entries) > 1:
-                _, oldest = self._entries.popitem(last=False)
-                total -= oldest.size
-                gone.append(oldest.value)
-        for one in gone:
-            if one is not None and self._let_go is not None:
+            for name, oldest in list(self._entries.items())[:-1]:
+                if total > self.limit and oldest.value is not None:  # None is being made
+                    del self._entries[name]
+                    total -= oldest.size
+                    gone.append(oldest.value)
+        if self._let_go is not None:
+            for one in gone:
                 self._let_go(one)
         return value
 

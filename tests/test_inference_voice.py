@@ -164,3 +164,17 @@ def test_threads_that_ask_at_once_wait_for_one_of_them() -> None:
     for thread in threads:
         thread.join()
     assert answers == [5, 5, 5] and (recent.made, recent.used) == (2, 2)
+
+
+def test_what_is_not_kept_is_let_go_once_and_what_is_being_made_stays() -> None:
+    gone: list[str] = []
+    recent = Recent[str](2, lambda _: 1, gone.append)
+
+    def slow() -> str:
+        for name in "abc":
+            recent.of(name, lambda name=name: name)
+        return "slow"
+
+    assert recent.of("slow", slow) == "slow"  # the oldest until it is there, and the newest then
+    assert gone == ["a", "b"] and len(recent) == 2
+    assert recent.of("c", lambda: "again") == "c" and gone == ["a", "b"]
