@@ -39,7 +39,7 @@ def press_generate(http: httpx.Client, prompt: Path) -> Iterator[str]:
     with prompt.open("rb") as file:
         path = http.post("/gradio_api/upload", files={"files": file}).json()[0]
     clip = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    given: list[Any] = [None, "en", True, clip, "What it says.", None, LONG, 3, 5, True]
+    given: list[Any] = [None, "en", True, clip, "What it says.", None, LONG, 3, 5, True, False]
     asked = {"data": given, "fn_index": speak, "session_hash": "page"}
     http.post("/gradio_api/queue/join", json=asked).raise_for_status()
     with http.stream("GET", "/gradio_api/queue/data", params={"session_hash": "page"}) as news:
