@@ -89,7 +89,7 @@ class Clone:
     normalise: bool = True
     """Spell out numbers, dates, units and money, in English and Chinese."""
     tune: int = 0
-    """First train a copy of the model on the recording for so many steps: 10 bring a small one nearer to the
+    """First train a copy of the model on the recording for so many steps: 5 bring a small one nearer to the
     voice, and take it some seconds."""
     best_of: int = 1
     """Make so many drafts of each piece, and master the best one."""

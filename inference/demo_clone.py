@@ -22,7 +22,7 @@ from inference.voice import Voice
 from inference.voice_services import VoiceServices
 
 MOST_SEED = 2**31 - 1
-TUNING_STEPS = 10
+TUNING_STEPS = 5
 MOST_SECONDS = Limits().max_answer_seconds
 MOST_CHARACTERS = 20_000
 

@@ -120,12 +120,12 @@ def test_a_tuned_model_speaks_and_masters_its_own_takes(tab: CloneTab) -> None:
     _, tuning, *_, last = spoken(tab, session, tuning=True)
     assert tuning[tab.status].endswith("tuning the model to the voice")
     (kept,) = session.takes
-    assert kept.tuned == 10 and kept.take.request is not None
-    own = tuned(tab.synthesizer, kept.take.request.voice, 10)
+    assert kept.tuned == 5 and kept.take.request is not None
+    own = tuned(tab.synthesizer, kept.take.request.voice, 5)
     assert np.array_equal(kept.take.codes, own.start(kept.plan.requests[0]).collect().codes)
-    assert json.loads(Path(last[tab.takes.files][-1]).read_text())["tuned_steps"] == 10
+    assert json.loads(Path(last[tab.takes.files][-1]).read_text())["tuned_steps"] == 5
     tab.takes.deepen("en", session, 1)
-    assert session.takes[-1].tuned == 10
+    assert session.takes[-1].tuned == 5
     assert np.array_equal(session.takes[-1].take.codes, own.master(kept.take).codes)
     with pytest.raises(gr.Error, match="text"):
         spoken(tab, session, tuning=True, words=" ")

@@ -27,12 +27,11 @@ def optimizers(model: nn.Module, rates: OptimizerConfig) -> list[Optimizer]:
     matrices = [weight for name, weight in named if rates.muon and LAYERS in name and weight.ndim == 2]
     turned = {id(weight) for weight in matrices}
     rest = [(name, weight) for name, weight in named if id(weight) not in turned]
-    groups = _groups([weight for _, weight in rest], rates.weight_decay)
-    if rates.tables != 1:
-        rows = [weight for name, weight in rest if any(part in name for part in TABLES)]
-        held = {id(weight) for weight in rows}
-        groups = _groups([weight for _, weight in rest if id(weight) not in held], rates.weight_decay)
-        groups.append({"params": rows, "weight_decay": rates.weight_decay, "share": rates.tables})
+    slow = [weight for name, weight in rest if rates.tables != 1 and any(part in name for part in TABLES)]
+    kept_back = {id(weight) for weight in slow}
+    groups = _groups([weight for _, weight in rest if id(weight) not in kept_back], rates.weight_decay)
+    if slow:
+        groups.append({"params": slow, "weight_decay": rates.weight_decay, "share": rates.tables})
     built: list[Optimizer] = [torch.optim.AdamW(groups, rates.learning_rate, betas=BETAS, fused=True)]
     if matrices:
         muon = torch.optim.Muon(
