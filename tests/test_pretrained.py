@@ -54,7 +54,8 @@ def test_it_reads_its_text() -> None:
     model, text = synthesizer().tts, synthesizer().text
     prompts = [PROMPT, *sorted((DEFAULT_MODEL / "voices").glob("*.flac"))]
     words = [prompt.with_suffix(".txt").read_text() for prompt in prompts]
-    codes = [synthesizer().tokenizer.encode(load_audio(prompt)[None])[0] for prompt in prompts]
+    encode, depth = synthesizer().tokenizer.encode, model.config.num_codebooks
+    codes = [encode(load_audio(prompt)[None], depth)[0] for prompt in prompts]
 
     def loss(i: int, said: str, told: bool = True) -> float:
         rows = training_rows(model.config, text, said, codes[i])
@@ -76,6 +77,6 @@ def test_reconstruction_follows_the_prompt() -> None:
     """More codebooks come closer, measured as the multi-scale mel distance."""
     tokenizer, audio = synthesizer().tokenizer, load_audio(PROMPT)[None]
     codes, distance = tokenizer.encode(audio), MultiScaleMelLoss(24_000)
-    near = [float(distance(tokenizer.decode(codes[..., :k])[:, : audio.shape[1]], audio)) for k in (1, 4, 12)]
+    near = [float(distance(tokenizer.decode(codes[..., :k])[:, : audio.shape[1]], audio)) for k in (1, 4, 32)]
     assert near[0] > near[1] > near[2] * 0.99
     assert near[2] < 2.0

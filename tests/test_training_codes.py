@@ -119,8 +119,8 @@ def test_shards_elsewhere_are_streamed(codes: Path) -> None:
 def test_codes_of_another_tokenizer_are_refused(codes: Path, codec: Path) -> None:
     info, tokenizer = read_info(codes), AudioTokenizer.from_pretrained(codec)
     require_tokenizer(info, tokenizer)
-    with pytest.raises(ValueError, match="the codes have 5 codebooks of 32, the tokenizer 6 of 32"):
-        require_tokenizer(replace(info, num_codebooks=5), tokenizer)
+    with pytest.raises(ValueError, match="the codes have 7 codebooks of 32, the tokenizer 6 of 32"):
+        require_tokenizer(replace(info, num_codebooks=7), tokenizer)
     with pytest.raises(ValueError, match=f"of tokenizer 12ab, this is {info.tokenizer_sha256}: give the one"):
         require_tokenizer(replace(info, tokenizer_sha256="12ab"), tokenizer)
 

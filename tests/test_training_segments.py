@@ -180,6 +180,12 @@ def test_depths_are_all_those_of_the_model(tmp_path: Path) -> None:
     assert {int(steps[step].depth) for step in range(100)} == {1, 2, 3, 4, 5, 6}
 
 
+def test_depths_that_are_named_are_drawn_as_often_as_they_are(tmp_path: Path) -> None:
+    steps = segments([clip(tmp_path / "a.flac", ramp(CROP))], depths=(1, 6, 6, 6))
+    drawn = [int(steps[step].depth) for step in range(400)]
+    assert set(drawn) == {1, 6} and 260 < drawn.count(6) < 340
+
+
 def test_a_broken_file_gives_way_and_is_counted(tmp_path: Path) -> None:
     clips = [clip(tmp_path / f"{i}.flac", np.full(CROP, 0.25 + i / 4)) for i in range(2)]
     clips[1].audio.write_bytes(b"no audio")
@@ -222,6 +228,8 @@ def test_where_nothing_can_be_read_the_files_are_named(tmp_path: Path) -> None:
         ({"utterances": 0.5}, "no clip with a text lasts at most 0.16 s: raise batch_seconds"),
         ({"utterances": 1.5}, "utterances=1.5: give a part"),
         ({"gain": -1.0}, "gain=-1.0"),
+        ({"depths": (1, 7)}, r"depths=\(1, 7\): this tokenizer has codebooks 1 to 6"),
+        ({"depths": (0, 6)}, r"depths=\(0, 6\): this tokenizer has codebooks 1 to 6"),
     ],
 )
 def test_batches_that_cannot_be_are_refused(tmp_path: Path, changes: dict, complaint: str) -> None:

@@ -149,7 +149,7 @@ def stream_codes(folder: Path | str, *, rank: int = 0, world: int = 1) -> Iterab
 def require_tokenizer(info: CodesInfo, tokenizer: AudioTokenizer) -> None:
     """ValueError where these codes are not of this tokenizer: to it they are noise."""
     config, made_by = tokenizer.config, fingerprint(tokenizer).hex()
-    if (info.num_codebooks, info.codebook_size) != (config.num_codebooks, config.codebook_size):
+    if info.num_codebooks > config.num_codebooks or info.codebook_size != config.codebook_size:
         raise ValueError(
             f"the codes have {info.num_codebooks} codebooks of {info.codebook_size}, the tokenizer "
             f"{config.num_codebooks} of {config.codebook_size}: give the tokenizer that made them"

@@ -5,6 +5,7 @@ the later stages hand on the principal components of what they are given, the qu
 latents, each codebook those of the residual that reaches it, and its rows are means of clusters.
 """
 
+from collections.abc import Iterable
 from typing import cast
 
 import torch
@@ -74,19 +75,24 @@ def fit(quantizer: ResidualVQ, latents: Float[Tensor, "n d"], seed: int) -> None
     axes = components(latents, mean)[:width]
     _project(quantizer.project_in, axes, -axes @ mean)
     _project(quantizer.project_out, axes.mT, mean)
-    residual = quantizer.project_in(latents)
-    for layer in quantizer.layers:
-        size, low_dim = layer.codebook.weight.shape
-        own = components(residual)[:low_dim]
-        zeros = torch.zeros(low_dim), torch.zeros(width)
-        _project(layer.project_in, own, zeros[0])
-        _project(layer.project_out, own.mT, zeros[1])
-        low = layer.project_in(residual)
-        rows = low[torch.randperm(len(low), generator=draw)[:size]]
-        layer.codebook.weight[: len(rows)] = rows
-        for _ in range(TURNS):
-            _move_rows(layer, low, draw)
-        residual -= layer.project_out(layer.codebook(_nearest(layer, low)))
+    _fit_codebooks(quantizer.layers, quantizer.project_in(latents), draw)
+
+
+@torch.no_grad()
+def fit_more(
+    quantizer: ResidualVQ, first: int, latents: Float[Tensor, "n d"], seed: int
+) -> tuple[float, float]:
+    """Calculate the codebooks behind the `first` ones, in place, from what those leave over.
+
+    Returns the parts of the variance of what is quantised that are left then, and with the new ones.
+    """
+    asked = quantizer.project_in(latents)
+    residual = asked
+    for layer in quantizer.layers[:first]:
+        residual = residual - layer.project_out(layer.codebook(_nearest(layer, layer.project_in(residual))))
+    rest = _fit_codebooks(quantizer.layers[first:], residual, torch.Generator().manual_seed(seed))
+    all_of_it = asked.var(0).sum()
+    return float(residual.var(0).sum() / all_of_it), float(rest.var(0).sum() / all_of_it)
 
 
 def begin(
@@ -107,6 +113,24 @@ def begin(
     first.bias[: 2 * width] = first.weight[: 2 * width] @ -centre
     last.weight.zero_()[:, : 2 * width] = torch.cat([matrix, -matrix], 1)
     last.bias.copy_(mean)
+
+
+def _fit_codebooks(
+    layers: Iterable[VectorQuantizer], residual: Float[Tensor, "n d"], draw: torch.Generator
+) -> Float[Tensor, "n d"]:
+    """Codebook by codebook, in place; what they leave over."""
+    for layer in layers:
+        size, low_dim = layer.codebook.weight.shape
+        own = components(residual)[:low_dim]
+        _project(layer.project_in, own, torch.zeros(low_dim))
+        _project(layer.project_out, own.mT, torch.zeros(residual.shape[1]))
+        low = layer.project_in(residual)
+        rows = low[torch.randperm(len(low), generator=draw)[:size]]
+        layer.codebook.weight[: len(rows)] = rows
+        for _ in range(TURNS):
+            _move_rows(layer, low, draw)
+        residual = residual - layer.project_out(layer.codebook(_nearest(layer, low)))
+    return residual
 
 
 def _silence(layer: Layer) -> None:

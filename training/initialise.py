@@ -42,7 +42,7 @@ def initialise(
     if spoken != coded:
         raise ValueError(
             f"{source} speaks {spoken[0]} codebooks of {spoken[1]} codes, but these codes have {coded[0]} of "
-            f"{coded[1]}: encode the corpus with the tokenizer of that model"
+            f"{coded[1]}: encode the corpus with the tokenizer of that model, and --depth {spoken[0]}"
         )
     return model.float().train(), text
 

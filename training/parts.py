@@ -1,15 +1,13 @@
 """The set-up of a tokenizer's training: everything is checked and built here, before the first step."""
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from jaxtyping import Float
 from pydantic import TypeAdapter
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
@@ -28,13 +26,11 @@ from training.processes import ignore_signals, lower_precision, replicate, start
 from training.recipes import FIXED, TokenizerTraining
 from training.revival import Revival
 from training.run import first_difference, has_state, keep_settings, resume_state
-from training.segments import BatchConfig, Segments
+from training.segments import Segments, calibration
 from training.semantic import SemanticHead
 from training.spectral import SpectralHead
 
 BETAS = (0.8, 0.99)
-FRAMES_PER_ROW, CALIBRATION_CROP = 60, 2.56
-"""What an encoder is calculated from: frames for each row of a codebook, and the seconds of a crop."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +75,8 @@ def build(options: TokenizerTraining) -> Parts:
         )
     accelerator = start(unused=options.trainable == "partial")
     set_seed(options.seed)
-    model, config = _tokenizer(options), options.shape.model
+    model = _tokenizer(options)
+    config = model.config
     judge = Discriminators(options.shape.discriminators)
     spectral = SpectralHead(config) if options.weights.spectral > 0 else None
     ctc = CTCHead(config.code_dim) if options.weights.ctc > 0 else None
@@ -97,7 +94,7 @@ def build(options: TokenizerTraining) -> Parts:
         world=accelerator.num_processes,
     )
     if options.filter_bank and options.init is None and not has_state(options.run):
-        calculate(model, spectral, _calibration(clips, options), options.seed)
+        calculate(model, spectral, calibration(clips, config, options.seed), options.seed)
     monitor = Monitor(options.run, config)
     settings = TypeAdapter(TokenizerTraining).dump_python(options, mode="json")
     with accelerator.main_process_first():
@@ -170,8 +167,12 @@ def _tokenizer(options: TokenizerTraining) -> AudioTokenizer:
     if options.init is None:
         return AudioTokenizer(options.shape.model)
     model = AudioTokenizer.from_pretrained(options.init)
+    codebooks = model.config.num_codebooks
     given, wanted = (
-        TypeAdapter(type(one)).dump_python(replace(one, layer_scale=0.0), mode="json")
+        TypeAdapter(type(one)).dump_python(
+            replace(one, layer_scale=0.0, quantizer=replace(one.quantizer, num_codebooks=codebooks)),
+            mode="json",
+        )
         for one in (model.config, options.shape.model)
     )
     difference = first_difference(given, wanted, "config")
@@ -180,15 +181,6 @@ def _tokenizer(options: TokenizerTraining) -> AudioTokenizer:
             f"{options.init} is of another shape than the preset: {difference}; choose its preset"
         )
     return model.train()
-
-
-def _calibration(clips: list[Clip], options: TokenizerTraining) -> Float[Tensor, "n b s"]:
-    """What the encoder is calculated from."""
-    config, seconds = options.shape.model, 8 * CALIBRATION_CROP
-    steps = math.ceil(FRAMES_PER_ROW * config.codebook_size / config.frame_rate / seconds)
-    batches = BatchConfig(batch_seconds=seconds, crop_seconds=CALIBRATION_CROP)
-    data = Segments(clips, batches, config, None, seed=options.seed, steps=steps)
-    return torch.stack([data[i].audio for i in range(len(data))])
 
 
 def _semantic_head(options: TokenizerTraining) -> SemanticHead | None:

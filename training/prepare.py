@@ -49,6 +49,8 @@ class PrepareOptions:
     manifest: Path
     tokenizer: str
     """Folder or hub id of an AudioTokenizer."""
+    depth: int | None = None
+    """Codebooks to keep, the first ones; None: all. A model speaks no more than it is trained on."""
     max_seconds: float = 30.0
     """Longer clips are left out, and counted."""
     clips_per_shard: int = 1000
@@ -69,9 +71,14 @@ def prepare(options: PrepareOptions) -> CodesInfo:
     config = tokenizer.config
     if config.codebook_size > 2**15:
         raise ValueError(f"codebook_size={config.codebook_size}: code shards hold codes below 32768")
+    depth = config.num_codebooks if options.depth is None else options.depth
+    if not 1 <= depth <= config.num_codebooks:
+        raise ValueError(
+            f"depth={depth}: this tokenizer has {config.num_codebooks} codebooks, keep 1 or more"
+        )
     shards, digest = plan(options.manifest, options.max_seconds, options.clips_per_shard)
     info = CodesInfo(
-        num_codebooks=config.num_codebooks,
+        num_codebooks=depth,
         codebook_size=config.codebook_size,
         frame_rate=config.frame_rate,
         tokenizer_sha256=fingerprint(tokenizer).hex(),
@@ -121,7 +128,7 @@ def _encode(
     for gathered in _gathered(clips, reader, pool, tokenizer.config.sample_rate, options, wrong):
         for group in _groups(gathered, options.batch_seconds * tokenizer.config.sample_rate):
             audio = pad_sequence([gathered[i] for i in group], batch_first=True)
-            codes = tokenizer.encode(audio.to(next(tokenizer.parameters()).device)).cpu()
+            codes = tokenizer.encode(audio.to(next(tokenizer.parameters()).device), options.depth).cpu()
             for i, encoded in zip(group, codes, strict=True):
                 frames = -(-len(gathered[i]) // tokenizer.config.frame_size)
                 rows[i] = {

@@ -22,6 +22,8 @@ ATTEMPTS = 20
 GRID = 8
 """Utterances are padded to a multiple of so many frames where a batch has room: few shapes, so that kernels
 which are made for a shape are used again."""
+FRAMES_PER_ROW, CALIBRATION_CROP = 60, 2.56
+"""What codebooks are calculated from: frames for each row, and the seconds of a crop."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,9 @@ class BatchConfig:
     """Part of the steps made of whole utterances; of crops, only those of a whole clip have a text."""
     gain: float = 3.0
     """Each item is made louder or softer by up to so many dB, never beyond full scale."""
+    depths: tuple[int, ...] = ()
+    """Depths that are drawn, all as often; none means each from 1 to the deepest. Those at which a model is
+    going to be heard, most of all, learn faster: 1 3 6 12 12 32."""
     multiple: int = 1
     """The items of a step are a multiple of this and of the number of processes. Runs on 1 and on 4
     processes hear the same when both are given 4."""
@@ -107,6 +112,11 @@ class Segments(Dataset):
                 f"batch_seconds={config.batch_seconds} cannot hold {self.multiple} crops of "
                 f"{config.crop_seconds} s: give {needed:g} or more"
             )
+        self.depths = config.depths or range(1, model.num_codebooks + 1)
+        if not 1 <= min(self.depths) <= max(self.depths) <= model.num_codebooks:
+            raise ValueError(
+                f"depths={config.depths}: this tokenizer has codebooks 1 to {model.num_codebooks}"
+            )
         self.edges = np.cumsum([clip.duration for clip in clips])
         spoken = [(self._frames(clip.duration), i) for i, clip in enumerate(clips) if clip.text]
         spoken = sorted(pair for pair in spoken if pair[0] <= self.batch_frames // self.multiple)
@@ -172,7 +182,7 @@ class Segments(Dataset):
     ) -> tuple[Tensor, int, int, int, list[int]]:
         """Audio, frames, depth, task and text of one item; a broken file gives way to another."""
         draw = np.random.default_rng((self.seed, step, index + 1))  # a trailing 0 would be the step's own key
-        depth = int(draw.integers(1, self.model.num_codebooks + 1))
+        depth = int(draw.choice(self.depths))
         gain = 10 ** (draw.uniform(-self.config.gain, self.config.gain) / 20)
         samples, rate = frames * self.model.frame_size, self.model.sample_rate
         for _ in range(ATTEMPTS):
@@ -197,6 +207,15 @@ class Segments(Dataset):
             used = max(1, -(-len(heard) // self.model.frame_size))
             return audio, used, depth, TASKS.index(clip.task), text
         raise ValueError(f"{ATTEMPTS} files in a row cannot be read: {'; '.join(failures[-3:])}")
+
+
+def calibration(clips: Sequence[Clip], model: TokenizerConfig, seed: int) -> Float[Tensor, "n b s"]:
+    """Crops from which codebooks are calculated, `FRAMES_PER_ROW` frames for each row of one."""
+    seconds = 8 * CALIBRATION_CROP
+    steps = math.ceil(FRAMES_PER_ROW * model.codebook_size / model.frame_rate / seconds)
+    batches = BatchConfig(batch_seconds=seconds, crop_seconds=CALIBRATION_CROP)
+    data = Segments(clips, batches, model, None, seed=seed, steps=steps)
+    return torch.stack([data[i].audio for i in range(len(data))])
 
 
 def _read(path: Path, first: int, samples: int, sample_rate: int) -> Float[Tensor, " s"]:

@@ -40,7 +40,7 @@ class TranslateOptions:
     before: Path
     """Tokenizer whose codes the model speaks."""
     after: Path
-    """Tokenizer whose codes it is to speak; as many codebooks of as many codes."""
+    """Tokenizer whose codes it is to speak; as many codebooks or more, of as many codes."""
     data: Path
     """Manifest of speech, see training.manifest."""
     seconds: float = 14_400.0
@@ -61,7 +61,7 @@ def translate(options: TranslateOptions) -> CatTTS:
     shape = (model.config.num_codebooks, model.config.codebook_size)
     for path, tokenizer in ((options.before, before), (options.after, after)):
         found = (tokenizer.config.num_codebooks, tokenizer.config.codebook_size)
-        if found != shape:
+        if found[0] < shape[0] or found[1] != shape[1]:
             raise ValueError(
                 f"{path} has {found[0]} codebooks of {found[1]} codes, "
                 f"the model speaks {shape[0]} of {shape[1]}"
@@ -73,7 +73,7 @@ def translate(options: TranslateOptions) -> CatTTS:
         )
     pairs = []
     for audio in _speech(read_manifest(options.data), options, before.config.sample_rate):
-        codes = [tokenizer.encode(audio[None])[0] for tokenizer in (before, after)]
+        codes = [tokenizer.encode(audio[None], shape[0])[0] for tokenizer in (before, after)]
         frames = min(map(len, codes))
         pairs.append([part[:frames] for part in codes])
     old, new = (torch.cat(part) for part in zip(*pairs, strict=True))

@@ -53,19 +53,18 @@ class Samples:
 
     def __init__(self, run: Path, tokenizer: AudioTokenizer, samples: Sequence[Sample]) -> None:
         self.run, self.tokenizer, self.samples = run, tokenizer, samples
-        deepest = tokenizer.config.num_codebooks
-        self.depths = sorted({max(1, deepest // 4), deepest})
 
     def write(
         self, step: int, model: CatTTS, text: TextTokenizer, writer: "SummaryWriter | None" = None
     ) -> None:
         """Say each sample at two depths, with a seed of its own, into RUN/samples and TensorBoard."""
+        deepest = model.config.num_codebooks
         for i, sample in enumerate(self.samples):
             self._sound(0, f"{i}_prompt", sample.prompt, writer)
             if writer is not None:
                 writer.add_text(f"{i}_text", sample.text, 0)
             pace = speaking_pace(model.config, text.encode(sample.prompt_text), len(sample.prompt))
-            for depth in self.depths:
+            for depth in sorted({max(1, deepest // 4), deepest}):
                 codes = speak(
                     model,
                     text,
