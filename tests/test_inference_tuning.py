@@ -43,7 +43,7 @@ def likelihood(synthesizer: Synthesizer, heard: Voice) -> float:
 
 
 @pytest.mark.parametrize("outer", [torch.enable_grad, torch.inference_mode])
-def test_the_prompt_becomes_likelier_and_only_layers_change(
+def test_the_prompt_becomes_likelier_and_only_matrices_of_layers_change(
     synthesizer: Synthesizer, heard: Voice, outer: type
 ) -> None:
     before = weights(synthesizer)
@@ -52,7 +52,7 @@ def test_the_prompt_becomes_likelier_and_only_layers_change(
     assert likelihood(made, heard) > likelihood(synthesizer, heard) + 0.05
     assert all(torch.equal(before[name], weight) for name, weight in weights(synthesizer).items())
     changed = {name for name, weight in weights(made).items() if not torch.equal(before[name], weight)}
-    assert changed == {name for name in before if ".layers." in name}
+    assert changed == {name for name, one in before.items() if ".layers." in name and one.ndim == 2}
     assert made.tokenizer is synthesizer.tokenizer and made.sampling == synthesizer.sampling
     assert not any(weight.requires_grad for weight in made.tts.parameters())
 
@@ -92,9 +92,9 @@ def test_the_command_tunes(bundle: Path, prompt_file: Path, tmp_path: Path) -> N
         "--model",
         str(bundle),
     ]
-    for steps in ("0", "8"):
+    for steps in ("0", "100"):
         main([*said, "--device", "cpu", "--tune", steps, "-o", str(tmp_path / f"{steps}.wav")])
-    plain, own = (load_audio(tmp_path / f"{steps}.wav", 24_000) for steps in ("0", "8"))
+    plain, own = (load_audio(tmp_path / f"{steps}.wav", 24_000) for steps in ("0", "100"))
     assert plain.shape != own.shape or not torch.equal(plain, own)
 
 
