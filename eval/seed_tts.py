@@ -68,7 +68,7 @@ class SpeakingModel:
         }
         if self.drafts > 1:
             self.system |= {"name": f"{self.system['name']}, best of {self.drafts}", "drafts": self.drafts}
-        if options.tune:
+        if options.tune is not None:
             self.system |= {"name": f"{self.system['name']}, tuned", "tuned": options.tune}
         self._speaker = Tuned(synthesizer, options.tune)
 
@@ -199,8 +199,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--tune",
-        type=positive,
-        help="steps of training on each prompt first, as of cat-tts clone (default: 0)",
+        type=int,
+        help="tune to each prompt first, as cat-tts clone does: steps, or 0 for the decoder alone",
     )
     parser.add_argument("--slots", type=positive, help="takes at once, in each process (default: 8)")
     parser.add_argument("--limit", type=positive, help="only the first so many lines")
@@ -216,12 +216,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add_assets_option(parser)
     options = parser.parse_args(argv)
     given = (options.depths, options.seeds, options.slots, options.best_of, options.tune)
-    if options.wavs and any(given):
+    if options.wavs and any(one is not None for one in given):
         parser.error("--depths, --seeds, --slots, --best-of and --tune are for models, not for --wavs")
     if options.asr_model and options.asr != "whisper-large-v3":
         parser.error("--asr-model goes with --asr whisper-large-v3")
     options.seeds, options.slots = options.seeds or 1, options.slots or 8
-    options.best_of, options.tune = options.best_of or 1, options.tune or 0
+    options.best_of = options.best_of or 1
     options.command = command_line("eval.seed_tts", argv)
     return options
 

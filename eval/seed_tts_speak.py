@@ -15,22 +15,24 @@ KEPT_BYTES = 2**31
 
 
 class Tuned:
-    """A synthesizer; for `steps` from 1 on, copies of it that are tuned to the voices of what is asked."""
+    """A synthesizer; where there are `steps`, copies of it that are tuned to the voices of what is asked."""
 
-    def __init__(self, synthesizer: Synthesizer, steps: int) -> None:
-        check_steps(steps)
+    def __init__(self, synthesizer: Synthesizer, steps: int | None) -> None:
+        if steps is not None:
+            check_steps(steps)
         self.synthesizer, self.steps = synthesizer, steps
         self._kept: Recent[Synthesizer] = Recent(KEPT_BYTES, _bytes)
 
     def speak(self, requests: Sequence[Request], slots: int, drafts: int) -> list[Take]:
         """`speak`; a tuned model answers its own voice only, one request after another."""
-        if not self.steps:
+        if self.steps is None:
             return speak(self.synthesizer, requests, slots, drafts)
         return [take for one in requests for take in speak(self._of(one), [one], drafts, drafts)]
 
     def _of(self, request: Request) -> Synthesizer:
         key = request.voice.key, request.voice.text
-        return self._kept.of(key, lambda: tuned(self.synthesizer, request.voice, self.steps))
+        steps = self.steps or 0
+        return self._kept.of(key, lambda: tuned(self.synthesizer, request.voice, steps))
 
 
 def _bytes(synthesizer: Synthesizer) -> int:

@@ -88,9 +88,9 @@ class Clone:
     """A text that usually takes longer is read in pieces of up to this length, all from the same prompt."""
     normalise: bool = True
     """Spell out numbers, dates, units and money, in English and Chinese."""
-    tune: int = 0
-    """First train a copy of the model on the recording for so many steps: 5 bring a small one nearer to the
-    voice, and take it some seconds."""
+    tune: int | None = None
+    """First tune a copy of the decoder to the recording, and let a copy of the model make so many steps of
+    training on it: a small one comes nearer to the voice. 0 is the decoder alone, which takes a second."""
     best_of: int = 1
     """Make so many drafts of each piece, and master the best one."""
     retries: int = RETRIES
@@ -117,7 +117,8 @@ def clone(options: Clone) -> None:
         retries=options.retries,
         drafts=options.best_of,
     )
-    check_steps(options.tune)
+    if options.tune is not None:
+        check_steps(options.tune)
     if not is_voice_file(options.prompt):
         check_prompt(options.prompt)
     synthesizer = Synthesizer.from_pretrained(
@@ -125,7 +126,7 @@ def clone(options: Clone) -> None:
     )
     delivery = replace(delivery, sampling=replace(synthesizer.sampling, **given))
     start = time.perf_counter()
-    if options.tune:
+    if options.tune is not None:
         heard = synthesizer.voice(options.prompt, options.prompt_text)
         synthesizer = tuned(synthesizer, heard, options.tune)
     with tqdm(unit=" frames", disable=None, leave=False) as bar:

@@ -189,8 +189,8 @@ class CloneTab:
             voice = self.voice.chosen(language, consent, prompt, words, opened)
         with told():
             planned = self._plan(language, text, voice, int(depth), number)
-            before, steps = session.made, TUNING_STEPS if tuning else 0
-            if steps:
+            before, steps = session.made, TUNING_STEPS if tuning else None
+            if tuning:
                 yield {self.status: f"{self.machine} \u00b7 {said(language, 'tuning')}"}
             for piece in speak(self.services.of(voice, steps), planned, session, steps):
                 update: Updates = {self.status: self._progress(language, planned, piece)}

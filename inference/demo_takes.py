@@ -76,7 +76,7 @@ class TakesCard:
             "first_audio_seconds": round(timing.first_seconds, 3),
             "rtf": round(timing.seconds / take.seconds, 3),
         }
-        if kept.tuned:
+        if kept.tuned is not None:
             about["tuned_steps"] = kept.tuned
         if not kept.plan.alone:
             script = zip(kept.pieces, kept.plan.script.pieces, strict=False)

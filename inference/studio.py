@@ -41,7 +41,7 @@ class Kept:
     take: Take
     """All of them, as they are heard."""
     timing: Timing
-    tuned: int = 0
+    tuned: int | None = None
     """Steps of the model that made it on the voice."""
 
     @property
@@ -81,7 +81,7 @@ class Session:
             self.stream.close()
 
     def keep(
-        self, planned: Plan, pieces: Sequence[Take], whole: Take, timing: Timing, tuned: int = 0
+        self, planned: Plan, pieces: Sequence[Take], whole: Take, timing: Timing, tuned: int | None = None
     ) -> Kept:
         self.made += 1
         kept = Kept(
@@ -107,7 +107,9 @@ class Piece:
     timing: Timing
 
 
-def speak(service: Service, planned: Plan, session: Session, tuned: int = 0) -> Generator[Piece, None, None]:
+def speak(
+    service: Service, planned: Plan, session: Session, tuned: int | None = None
+) -> Generator[Piece, None, None]:
     """The audio as it comes; afterwards it is the last take in the session, unless nothing was spoken.
 
     The session has begun it; `tuned` says which service that is. Leaving the iteration early, or

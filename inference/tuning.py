@@ -1,12 +1,17 @@
 """A model tuned to one voice: some steps of training on what is known of it, its prompt.
 
 A large model takes a voice from its context alone. A small one hears that somebody else speaks, and does not
-say enough of it; it comes nearer when its layers are trained on the prompt for a second or two.
+say enough of it; it comes nearer when its layers are trained on the prompt for a second or two. What codes
+do not say of a timbre, the last projection of a decoder that ends in a vocoder learns to add.
 """
 
 import copy
+from typing import cast
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers.audio_utils import mel_filter_bank
 
 from cat_tts import CatTTS
 from cat_tts.rows import example_rows
@@ -14,35 +19,54 @@ from cat_tts.sequence import positions, shifted_targets, speaking_pace
 from cat_tts.text import TextTokenizer
 from inference.synthesizer import Synthesizer
 from inference.voice import Voice
+from tokenizer import AudioTokenizer
 
 RATE, MOMENTUM = 1e-3, 0.9
 """Of Muon, whose steps change all directions of a matrix as much: Adam's, which come as near to the voice,
 lose words. Steps times rate should be about 0.01; with twice that, other sentences of the speaker become
 less likely."""
 MOST_STEPS = 1000
+TIMBRE_STEPS, TIMBRE_RATE = 10, 2e-3
+"""Of Adam, for the projection: more of them bring no more."""
+WINDOW, MELS, FLOOR = 1024, 160, 1e-5
+"""Of the spectrograms in which timbres are compared."""
 
 
 def tuned(synthesizer: Synthesizer, voice: Voice, steps: int, rate: float = RATE) -> Synthesizer:
-    """A synthesizer of its own model, which has made `steps` on the prompt of `voice`.
+    """A synthesizer of its own model, which has made `steps` on the prompt of `voice`, and own decoder.
 
-    The tokenizer is shared; the TTS model is copied, in float32 while it is trained. What is tuned are the
-    matrices in the layers of both Transformers, by codes of the prompt alone: tables, heads and norms stay as
-    they were, and what ends a take is not taught. No steps give the same model.
+    From one step on the TTS model is copied, in float32 while it is trained. What is tuned are the matrices
+    in the layers of both Transformers, by codes of the prompt alone: tables, heads and norms stay as they
+    were, and what ends a take is not taught.
+
+    Of a decoder that ends in a vocoder the last projection is tuned in any case, so that codes of the prompt
+    sound like the recording; what a take says stays as it was. It takes a voice that was made of a recording;
+    a `.catvoice` file holds none. The rest of the tokenizer is shared.
 
     Raises:
-        ValueError: steps that cannot be, a voice without its text, or one of another model.
+        ValueError: steps that cannot be, or for which there is nothing to tune or no text; a voice of another
+            model.
     """
     check_steps(steps)
     voice = synthesizer.voice(voice)
-    if not voice.text.strip():
+    if steps and not voice.text.strip():
         raise ValueError("a model is tuned to a voice by what its prompt says: give the prompt's text")
+    model, tokenizer = synthesizer.tts, synthesizer.tokenizer
+    if not steps and (voice.audio is None or tokenizer.vocoder is None):
+        raise ValueError(
+            "0 steps tune the decoder alone, to a recording (a .catvoice file is none) and where it ends in "
+            "a vocoder: give 1 step or more, for the model"
+        )
     with torch.inference_mode(False), torch.enable_grad():
-        model = copy.deepcopy(synthesizer.tts).float()
-        _train(model, synthesizer.text, voice, steps, rate)
+        if steps:
+            model = copy.deepcopy(model).float()
+            _train(model, synthesizer.text, voice, steps, rate)
+        if voice.audio is not None:
+            tokenizer = _in_its_timbre(tokenizer, voice.codes, voice.audio)
     return Synthesizer(
         model.to(synthesizer.dtype),
         synthesizer.text,
-        synthesizer.tokenizer,
+        tokenizer,
         synthesizer.sampling,
         synthesizer.voices.load_encoder,
         weights=synthesizer.weights,
@@ -52,7 +76,9 @@ def tuned(synthesizer: Synthesizer, voice: Voice, steps: int, rate: float = RATE
 def check_steps(steps: int) -> None:
     """Raise ValueError for a number that is none of steps."""
     if not 0 <= steps <= MOST_STEPS:
-        raise ValueError(f"{steps} steps to tune the model to a voice: give 0 for none, up to {MOST_STEPS}")
+        raise ValueError(
+            f"{steps} steps to tune the model to a voice: give 0 for the decoder alone, up to {MOST_STEPS}"
+        )
 
 
 def _train(model: CatTTS, text: TextTokenizer, voice: Voice, steps: int, rate: float) -> None:
@@ -75,3 +101,44 @@ def _train(model: CatTTS, text: TextTokenizer, voice: Voice, steps: int, rate: f
         model(rows, None, targets, depth, places).codes.backward()
         optimizer.step()
     model.requires_grad_(False)
+
+
+def _in_its_timbre(
+    tokenizer: AudioTokenizer, codes: Int[Tensor, "t k"], audio: Float[Tensor, " s"]
+) -> AudioTokenizer:
+    """A tokenizer whose decoder makes of `codes` what has the spectra of `audio`; the pitch that it draws
+    stays. One without a vocoder is returned as it is."""
+    shared = {id(part): part for part in (tokenizer.encoder, tokenizer.quantizer)}
+    own = copy.deepcopy(tokenizer, shared)
+    if own.vocoder is None:
+        return tokenizer
+    stage = own.decoder[-1]
+    projection, stage.project_out = cast(nn.Linear, stage.project_out), nn.Identity()
+    device = projection.weight.device
+    with torch.no_grad():
+        before = own.controls(own.quantizer.decode(codes.long().clone()[None].to(device)))
+    stage.project_out = projection.requires_grad_(True)
+    spectrogram = _Spectrogram(own.config.sample_rate, device)
+    wanted = spectrogram(audio.clone().to(device))
+    optimizer = torch.optim.Adam(projection.parameters(), TIMBRE_RATE)
+    for _ in range(TIMBRE_STEPS):
+        optimizer.zero_grad()
+        made = own.vocoder(projection(before))[0, : len(audio)]
+        (spectrogram(made) - wanted).abs().mean().backward()
+        optimizer.step()
+    projection.requires_grad_(False)
+    return own
+
+
+class _Spectrogram:
+    """Log10 mel magnitudes, [s] to [t, m]."""
+
+    def __init__(self, sample_rate: int, device: torch.device) -> None:
+        half = sample_rate / 2
+        filters = mel_filter_bank(WINDOW // 2 + 1, MELS, 0.0, half, sample_rate, "slaney", "slaney")
+        self.filters = torch.from_numpy(filters).float().to(device)
+        self.hann = torch.hann_window(WINDOW, device=device)
+
+    def __call__(self, audio: Float[Tensor, " s"]) -> Float[Tensor, "t m"]:
+        spectrum = torch.stft(audio, WINDOW, WINDOW // 4, window=self.hann, return_complex=True)
+        return (spectrum.abs().mT @ self.filters).clamp(min=FLOOR).log10()

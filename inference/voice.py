@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from cat_tts import TTSConfig
@@ -30,6 +30,9 @@ class Voice:
     """All codebooks of the model, on the CPU."""
     text: str = ""
     """The transcript; only the reference mode does without."""
+    audio: Float[Tensor, " s"] | None = field(default=None, repr=False, compare=False)
+    """What was encoded, at the tokenizer's sample rate; None where only codes are known. A decoder is tuned
+    to it, and nothing else asks for it."""
 
     @property
     def key(self) -> str:
@@ -130,7 +133,7 @@ class Voices:
             encoder = self.load_encoder()
             return encoder.encode(self._on_device(audio[None]), self.config.num_codebooks)[0].cpu()
 
-        return Voice(codes=self.prompts.of(content_key(audio), encode), text=text)
+        return Voice(codes=self.prompts.of(content_key(audio), encode), text=text, audio=audio)
 
     def checked(self, voice: Voice) -> Voice:
         """The voice; ValueError for one that another model has made."""

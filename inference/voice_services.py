@@ -17,12 +17,12 @@ class VoiceServices:
         self.service = service
         self._tuned: Recent[Service] = Recent(kept, lambda _: 1, _finish)
 
-    def of(self, voice: Voice, steps: int) -> Service:
-        """The service of the model that has made `steps` on the prompt of `voice`; for 0, that of everybody.
+    def of(self, voice: Voice, steps: int | None) -> Service:
+        """The service of what is tuned to `voice` by `steps`, see `tuned`; for None, that of everybody.
 
         What is new takes a second or some; who asks for the same at once waits for it. ValueError as `tuned`.
         """
-        if not steps:
+        if steps is None:
             return self.service
 
         def make() -> Service:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_tokenizer_vocoder_decoder import tokenizer as with_vocoder
 from torch import Tensor
 
 from cat_tts.rows import example_rows
@@ -15,6 +16,7 @@ from inference.cli import main
 from inference.tuning import tuned
 from inference.voice import Voice
 from tokenizer.audio import load_audio
+from training.losses import MultiScaleMelLoss
 
 WORDS = "What the recording says."
 
@@ -59,21 +61,56 @@ def test_the_prompt_becomes_likelier_and_only_matrices_of_layers_change(
 
 def test_the_same_steps_give_the_same_takes(synthesizer: Synthesizer, heard: Voice) -> None:
     steps = [tuned(synthesizer, heard, 3, rate=3e-3) for _ in range(2)]
-    takes = [made.take("Dogs sleep.", heard, seed=1) for made in (*steps, tuned(synthesizer, heard, 0))]
+    takes = [made.take("Dogs sleep.", heard, seed=1) for made in (*steps, synthesizer)]
     assert torch.equal(takes[0].codes, takes[1].codes)
     assert not torch.equal(takes[0].codes, takes[2].codes)
-    assert torch.equal(takes[2].codes, synthesizer.take("Dogs sleep.", heard, seed=1).codes)
 
 
 @pytest.mark.parametrize("steps", [-1, 1001])
 def test_steps_that_cannot_be_are_refused(
     synthesizer: Synthesizer, heard: Voice, prompt_file: Path, steps: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(ValueError, match=rf"{steps} steps to tune .*: give 0 for none, up to 1000"):
+    with pytest.raises(
+        ValueError, match=rf"{steps} steps to tune .*: give 0 for the decoder alone, up to 1000"
+    ):
         tuned(synthesizer, heard, steps)
     with pytest.raises(SystemExit):
         main(["clone", str(prompt_file), "--prompt-text", WORDS, "--text", "Dogs.", "--tune", str(steps)])
     assert f"{steps} steps to tune" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("outer", [torch.enable_grad, torch.inference_mode])
+def test_the_decoder_comes_nearer_to_the_recording_and_keeps_its_pitch(
+    synthesizer: Synthesizer, prompt_file: Path, outer: type
+) -> None:
+    melodic = Synthesizer(synthesizer.tts, synthesizer.text, with_vocoder(melodic=True))
+    heard = melodic.voice(prompt_file, WORDS)
+    with outer():
+        made = tuned(melodic, heard, 0)
+    assert made.tts is synthesizer.tts
+    assert made.tokenizer.quantizer is melodic.tokenizer.quantizer
+    before, after = (dict(one.tokenizer.named_parameters()) for one in (melodic, made))
+    changed = [name for name, weight in after.items() if not torch.equal(weight, before[name])]
+    assert changed == [name := f"decoder.{len(melodic.tokenizer.decoder) - 1}.project_out.weight"]
+    assert torch.equal(after[name][0], before[name][0])
+
+    distance, audio = MultiScaleMelLoss(24_000, (1024,)), load_audio(prompt_file)[None]
+    rebuilt = [one.tokenizer.decode(heard.codes[None])[:, : audio.shape[1]] for one in (melodic, made)]
+    assert distance(rebuilt[1], audio) < 0.985 * distance(rebuilt[0], audio)
+    plain, own = (one.take("Dogs sleep.", heard, seed=1) for one in (melodic, made))
+    assert torch.equal(plain.codes, own.codes) and (plain.audio != own.audio).any()
+
+
+def test_where_there_is_nothing_to_tune_the_decoder_by_it_is_shared(
+    synthesizer: Synthesizer, heard: Voice
+) -> None:
+    assert tuned(synthesizer, heard, 1).tokenizer is synthesizer.tokenizer, "it ends in no vocoder"
+    melodic = Synthesizer(synthesizer.tts, synthesizer.text, with_vocoder())
+    saved = Voice(codes=heard.codes, text=heard.text)
+    assert tuned(melodic, saved, 1).tokenizer is melodic.tokenizer
+    for one, voice in ((synthesizer, heard), (melodic, saved)):
+        with pytest.raises(ValueError, match="0 steps tune the decoder alone, to a recording"):
+            tuned(one, voice, 0)
 
 
 def test_a_prompt_without_words_is_refused(synthesizer: Synthesizer, heard: Voice) -> None:
@@ -92,9 +129,9 @@ def test_the_command_tunes(bundle: Path, prompt_file: Path, tmp_path: Path) -> N
         "--model",
         str(bundle),
     ]
-    for steps in ("0", "100"):
-        main([*said, "--device", "cpu", "--tune", steps, "-o", str(tmp_path / f"{steps}.wav")])
-    plain, own = (load_audio(tmp_path / f"{steps}.wav", 24_000) for steps in ("0", "100"))
+    main([*said, "--device", "cpu", "-o", str(tmp_path / "plain.wav")])
+    main([*said, "--device", "cpu", "--tune", "100", "-o", str(tmp_path / "own.wav")])
+    plain, own = (load_audio(tmp_path / name, 24_000) for name in ("plain.wav", "own.wav"))
     assert plain.shape != own.shape or not torch.equal(plain, own)
 
 

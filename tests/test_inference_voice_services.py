@@ -32,7 +32,7 @@ def voices(service: Service, prompt_file: Path) -> list[Voice]:
 
 def test_a_voice_is_tuned_to_once(service: Service, voices: list[Voice]) -> None:
     services = VoiceServices(service)
-    assert services.of(voices[0], 0) is service
+    assert services.of(voices[0], None) is service
     own = [services.of(voice, 2) for voice in voices]
     assert len({*own, service}) == 4
     assert [services.of(voice, 2) for voice in voices] == own and services.of(voices[0], 3) not in own

@@ -10,6 +10,7 @@ import torch
 from cat_tts.sequence import positions, speaking_pace, training_rows, untold_rows
 from inference import Synthesizer
 from inference.loading import DEFAULT_MODEL
+from inference.tuning import tuned
 from tokenizer import load_audio
 from training.losses import MultiScaleMelLoss
 
@@ -80,3 +81,14 @@ def test_reconstruction_follows_the_prompt() -> None:
     near = [float(distance(tokenizer.decode(codes[..., :k])[:, : audio.shape[1]], audio)) for k in (1, 4, 32)]
     assert near[0] > near[1] > near[2] * 0.99
     assert near[2] < 2.0
+
+
+def test_its_decoder_learns_a_timbre() -> None:
+    """The prompt rebuilt of its codes comes nearer to the recording, by the seven-scale mel distance."""
+    heard, audio = synthesizer().voice(PROMPT, WORDS), load_audio(PROMPT)[None]
+    rebuilt = [
+        one.tokenizer.decode(heard.codes[None]) for one in (synthesizer(), tuned(synthesizer(), heard, 0))
+    ]
+    distance, samples = MultiScaleMelLoss(24_000), min(audio.shape[1], rebuilt[0].shape[1])
+    plain, own = (float(distance(one[:, :samples], audio[:, :samples])) for one in rebuilt)
+    assert own < 0.95 * plain
