@@ -69,7 +69,8 @@ class SpeakingModel:
         if self.drafts > 1:
             self.system |= {"name": f"{self.system['name']}, best of {self.drafts}", "drafts": self.drafts}
         if options.tune is not None:
-            self.system |= {"name": f"{self.system['name']}, tuned", "tuned": options.tune}
+            how = f"{options.tune} steps" if options.tune else "decoder"
+            self.system |= {"name": f"{self.system['name']}, tuned ({how})", "tuned": options.tune}
         self._speaker = Tuned(synthesizer, options.tune)
 
     def speak(self, out: Path, state: PartialState) -> None:

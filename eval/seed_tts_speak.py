@@ -1,6 +1,9 @@
 """Many requests answered together, each by one take or by the best of several drafts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+from torch.nn import Parameter
 
 from inference import Synthesizer, Take
 from inference.drafts import best_of_each
@@ -10,7 +13,7 @@ from inference.together import together
 from inference.tuning import check_steps, tuned
 from inference.voice import Recent
 
-KEPT_BYTES = 2**31
+KEPT_BYTES = 2**32
 """Of weights that are tuned to voices and kept for their next takes."""
 
 
@@ -21,7 +24,7 @@ class Tuned:
         if steps is not None:
             check_steps(steps)
         self.synthesizer, self.steps = synthesizer, steps
-        self._kept: Recent[Synthesizer] = Recent(KEPT_BYTES, _bytes)
+        self._kept: Recent[Synthesizer] = Recent(KEPT_BYTES, self._bytes)
 
     def speak(self, requests: Sequence[Request], slots: int, drafts: int) -> list[Take]:
         """`speak`; a tuned model answers its own voice only, one request after another."""
@@ -34,9 +37,14 @@ class Tuned:
         steps = self.steps or 0
         return self._kept.of(key, lambda: tuned(self.synthesizer, request.voice, steps))
 
+    def _bytes(self, one: Synthesizer) -> int:
+        """Of the weights that it does not share."""
+        shared = {id(weight) for weight in _weights(self.synthesizer)}
+        return sum(weight.nbytes for weight in _weights(one) if id(weight) not in shared)
 
-def _bytes(synthesizer: Synthesizer) -> int:
-    return sum(weight.nbytes for weight in synthesizer.tts.parameters())
+
+def _weights(synthesizer: Synthesizer) -> Iterator[Parameter]:
+    return chain(synthesizer.tts.parameters(), synthesizer.tokenizer.parameters())
 
 
 def speak(synthesizer: Synthesizer, requests: Sequence[Request], slots: int, drafts: int) -> list[Take]:

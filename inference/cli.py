@@ -24,7 +24,7 @@ from inference.prompt import check_prompt
 from inference.reading import RETRIES, Delivery, Progress, Reading, read
 from inference.request import Mode, check_texts
 from inference.synthesizer import Synthesizer
-from inference.tuning import check_steps, tuned
+from inference.tuning import check_steps, takes_timbre, tuned
 from inference.voice_file import is_voice_file, known_text
 from tokenizer.audio import AI_GENERATED, check_output, save_audio
 
@@ -88,9 +88,10 @@ class Clone:
     """A text that usually takes longer is read in pieces of up to this length, all from the same prompt."""
     normalise: bool = True
     """Spell out numbers, dates, units and money, in English and Chinese."""
-    tune: int | None = None
-    """First tune a copy of the decoder to the recording, and let a copy of the model make so many steps of
-    training on it: a small one comes nearer to the voice. 0 is the decoder alone, which takes a second."""
+    tune: int | None = 0
+    """Let a copy of the model make so many steps of training on the recording first: a small one comes nearer
+    to the voice. A decoder that ends in a vocoder is tuned to its timbre in any case, which takes a second;
+    None takes both as they are."""
     best_of: int = 1
     """Make so many drafts of each piece, and master the best one."""
     retries: int = RETRIES
@@ -126,8 +127,8 @@ def clone(options: Clone) -> None:
     )
     delivery = replace(delivery, sampling=replace(synthesizer.sampling, **given))
     start = time.perf_counter()
-    if options.tune is not None:
-        heard = synthesizer.voice(options.prompt, options.prompt_text)
+    heard = synthesizer.voice(options.prompt, options.prompt_text)
+    if options.tune or (options.tune == 0 and takes_timbre(synthesizer, heard)):
         synthesizer = tuned(synthesizer, heard, options.tune)
     with tqdm(unit=" frames", disable=None, leave=False) as bar:
 

@@ -20,6 +20,7 @@ from cat_tts.text import TextTokenizer
 from inference.synthesizer import Synthesizer
 from inference.voice import Voice
 from tokenizer import AudioTokenizer
+from tokenizer.vocoder import Vocoder
 
 RATE, MOMENTUM = 1e-3, 0.9
 """Of Muon, whose steps change all directions of a matrix as much: Adam's, which come as near to the voice,
@@ -52,7 +53,8 @@ def tuned(synthesizer: Synthesizer, voice: Voice, steps: int, rate: float = RATE
     if steps and not voice.text.strip():
         raise ValueError("a model is tuned to a voice by what its prompt says: give the prompt's text")
     model, tokenizer = synthesizer.tts, synthesizer.tokenizer
-    if not steps and (voice.audio is None or tokenizer.vocoder is None):
+    timbre = takes_timbre(synthesizer, voice)
+    if not steps and not timbre:
         raise ValueError(
             "0 steps tune the decoder alone, to a recording (a .catvoice file is none) and where it ends in "
             "a vocoder: give 1 step or more, for the model"
@@ -61,7 +63,7 @@ def tuned(synthesizer: Synthesizer, voice: Voice, steps: int, rate: float = RATE
         if steps:
             model = copy.deepcopy(model).float()
             _train(model, synthesizer.text, voice, steps, rate)
-        if voice.audio is not None:
+        if timbre and voice.audio is not None:
             tokenizer = _in_its_timbre(tokenizer, voice.codes, voice.audio)
     return Synthesizer(
         model.to(synthesizer.dtype),
@@ -71,6 +73,11 @@ def tuned(synthesizer: Synthesizer, voice: Voice, steps: int, rate: float = RATE
         synthesizer.voices.load_encoder,
         weights=synthesizer.weights,
     )
+
+
+def takes_timbre(synthesizer: Synthesizer, voice: Voice) -> bool:
+    """Whether there is a recording that the decoder can be tuned to."""
+    return voice.audio is not None and synthesizer.tokenizer.vocoder is not None
 
 
 def check_steps(steps: int) -> None:
@@ -107,11 +114,10 @@ def _in_its_timbre(
     tokenizer: AudioTokenizer, codes: Int[Tensor, "t k"], audio: Float[Tensor, " s"]
 ) -> AudioTokenizer:
     """A tokenizer whose decoder makes of `codes` what has the spectra of `audio`; the pitch that it draws
-    stays. One without a vocoder is returned as it is."""
-    shared = {id(part): part for part in (tokenizer.encoder, tokenizer.quantizer)}
-    own = copy.deepcopy(tokenizer, shared)
-    if own.vocoder is None:
-        return tokenizer
+    stays."""
+    *earlier, last = tokenizer.decoder
+    shared = tokenizer.encoder, tokenizer.quantizer, *earlier, last.project_in, last.layers
+    own = copy.deepcopy(tokenizer, {id(part): part for part in shared})
     stage = own.decoder[-1]
     projection, stage.project_out = cast(nn.Linear, stage.project_out), nn.Identity()
     device = projection.weight.device
@@ -123,7 +129,7 @@ def _in_its_timbre(
     optimizer = torch.optim.Adam(projection.parameters(), TIMBRE_RATE)
     for _ in range(TIMBRE_STEPS):
         optimizer.zero_grad()
-        made = own.vocoder(projection(before))[0, : len(audio)]
+        made = cast(Vocoder, own.vocoder)(projection(before))[0, : len(audio)]
         (spectrogram(made) - wanted).abs().mean().backward()
         optimizer.step()
     projection.requires_grad_(False)
