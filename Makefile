@@ -27,7 +27,7 @@ help: ## List these commands.
 
 demo: $(CORE) ## Clone the voice of the bundled prompt into demo.wav.
 	$(RUN)/cat-tts clone $(DEFAULT_VOICE)/prompt.flac --prompt-text "$$(cat $(DEFAULT_VOICE)/prompt.txt)" \
-		--text "$(DEMO_TEXT)" --tune 5 -o $(DEMO_OUTPUT)
+		--text "$(DEMO_TEXT)" -o $(DEMO_OUTPUT)
 	@echo "The cloned voice is in $(CURDIR)/$(DEMO_OUTPUT). The page in the browser: make app"
 
 app: $(PAGE) ## Open the page in the browser; it prints its address.

