@@ -28,7 +28,7 @@ lose words. Steps times rate should be about 0.01; with twice that, other senten
 less likely."""
 MOST_STEPS = 1000
 TIMBRE_STEPS, TIMBRE_RATE = 10, 2e-3
-"""Of Adam, for the projection: more of them bring no more."""
+"""Of Adam, for the projection; 25 of them bring little more."""
 WINDOW, MELS, FLOOR = 1024, 160, 1e-5
 """Of the spectrograms in which timbres are compared."""
 
