@@ -17,12 +17,13 @@ from transformers import Cache
 from cat_tts import qwen3
 from cat_tts.asr_config import ASRConfig
 from cat_tts.attention import cache_argument
+from cat_tts.phonemes import sounds
 from cat_tts.sequence import IGNORED
 from cat_tts.text import TextTokenizer, load_text_tokenizer
 from tokenizer import checkpoint
 
-BYTES_PER_FRAME, BLANK = 2, 256
-"""Steps of the second head: English has more letters a second than frames. Its last class is the blank."""
+STEPS_PER_FRAME = 2
+"""Of the second head: English has more letters, and phonemes, a second than frames."""
 
 
 class ASRLoss(NamedTuple):
@@ -31,7 +32,7 @@ class ASRLoss(NamedTuple):
     text: Float[Tensor, ""]
     """Mean over the tokens of all texts and their ends."""
     ctc: Float[Tensor, ""]
-    """Of the second head, mean over the bytes of all texts; 0 where there is none."""
+    """Of the second head, mean over what all texts are spelt with; 0 where there is none."""
 
 
 class CatASR(nn.Module):
@@ -51,7 +52,8 @@ class CatASR(nn.Module):
         self.head = None if config.tied else nn.Linear(dim, config.text_vocab_size, bias=False)
         self.ctc = None
         if config.ctc_layer is not None:
-            self.ctc = nn.Sequential(nn.RMSNorm(dim, 1e-6), nn.Linear(dim, BYTES_PER_FRAME * (BLANK + 1)))
+            classes = STEPS_PER_FRAME * (config.spelling_size + 1)
+            self.ctc = nn.Sequential(nn.RMSNorm(dim, 1e-6), nn.Linear(dim, classes))
         for module in (self.text_embedding, *self.code_embeddings, self.head, *(self.ctc or ())):
             if isinstance(module, nn.Embedding | nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
@@ -110,7 +112,8 @@ class CatASR(nn.Module):
         """Training loss of a batch: codes and texts padded on the right, texts with `IGNORED`.
 
         `given` is what the model reads of the text where that is not what it has to write (noise makes it
-        listen), `spelt` the bytes that the second head has to find, if any. The loss is on the text alone.
+        listen), `spelt` what the second head has to find (`spell`), if
+        anything. The loss is on the text alone.
         """
         audio = self.embed(codes, frames, depth)
         width, lengths = audio.shape[1] + text.shape[1], (text != IGNORED).sum(1)
@@ -121,7 +124,7 @@ class CatASR(nn.Module):
             at = place.clamp(0, text.shape[1] - 1)
             words = words.gather(1, at[..., None].expand(-1, -1, words.shape[2]))
             x = torch.where(((place >= 0) & (place < lengths[:, None]))[..., None], words, x)
-        states, inner = self.states(x, self._training_mask(frames, width))
+        states, inner = self.states(x, self.audio_mask(frames, width))
 
         ends = F.pad(text, (0, 1), value=IGNORED).scatter(1, lengths[:, None], self.config.tokens.text_end)
         item, step = (ends != IGNORED).nonzero(as_tuple=True)
@@ -132,9 +135,16 @@ class CatASR(nn.Module):
         return ASRLoss(loss, self._ctc_loss(inner[:, 1 : 1 + codes.shape[1]], frames, spelt))
 
     def ctc_logits(self, inner: Float[Tensor, "b t d"]) -> Float[Tensor, "b s w"]:
-        """Of the second head: `BYTES_PER_FRAME` steps a frame, each a byte or the blank."""
+        """Of the second head: `STEPS_PER_FRAME` steps a frame, each a byte or phoneme or, last, the blank."""
         assert self.ctc is not None
-        return self.ctc(inner).unflatten(-1, (BYTES_PER_FRAME, BLANK + 1)).flatten(1, 2)
+        return self.ctc(inner).unflatten(-1, (STEPS_PER_FRAME, -1)).flatten(1, 2)
+
+    def spell(self, text: str) -> list[int]:
+        """What the second head has to find where `text` is said: ids of phonemes, or bytes in lower case."""
+        if not self.config.phonemes:
+            return list(text.lower().encode())
+        ids = {phoneme: i for i, phoneme in enumerate(self.config.phonemes)}
+        return [ids[one] for one in sounds(text) if one in ids]
 
     def _ctc_loss(
         self,
@@ -142,22 +152,22 @@ class CatASR(nn.Module):
         frames: Int[Tensor, " b"],
         spelt: Int[Tensor, "b m"],
     ) -> Float[Tensor, ""]:
-        """Texts of more bytes than steps cost nothing: no path writes them."""
+        """Texts that are longer than their steps cost nothing: no path writes them."""
         lengths = (spelt != IGNORED).sum(1)
         with torch.autocast(inner.device.type, enabled=False):
             scores = self.ctc_logits(inner.float()).log_softmax(-1).transpose(0, 1)
             total = F.ctc_loss(
                 scores,
                 spelt.clamp(min=0),
-                BYTES_PER_FRAME * frames,
+                STEPS_PER_FRAME * frames,
                 lengths,
-                blank=BLANK,
+                blank=self.config.spelling_size,
                 reduction="sum",
                 zero_infinity=True,
             )
         return total / lengths.sum().clamp(min=1)
 
-    def _training_mask(self, frames: Int[Tensor, " b"], width: int) -> Bool[Tensor, "b 1 t t"] | None:
+    def audio_mask(self, frames: Int[Tensor, " b"], width: int) -> Bool[Tensor, "b 1 t t"] | None:
         """None where plain causal attention is meant: what pads on the right is then not seen."""
         if not self.config.bidirectional:
             return None
@@ -180,7 +190,7 @@ class CatASR(nn.Module):
             asr = cls(config)
         checkpoint.load_weights(asr, checkpoint.read_weights(folder), folder)
         qwen3.compute_rotary(asr.llm)
-        return asr.eval(), load_text_tokenizer(folder)
+        return asr.float().eval(), load_text_tokenizer(folder)
 
 
 def pad_texts(texts: Sequence[Sequence[int]]) -> Int[Tensor, "b n"]:

@@ -45,8 +45,10 @@ class ASRConfig:
     bidirectional: bool = False
     """Frames see the frames behind them too, text remains causal. Ours, not the paper's."""
     ctc_layer: int | None = None
-    """After this many layers, a second head spells the text (UTF-8, by CTC) from the frames alone. Ours, not
-    the paper's: trained with it, a small model listens; see docs/cat-asr.md."""
+    """After this many layers, a second head spells the text (by CTC) from the frames alone. Ours, not the
+    paper's: trained with it, a small model listens; see docs/cat-asr.md."""
+    phonemes: tuple[str, ...] = ()
+    """What the second head spells with; UTF-8 bytes where there are none."""
 
     def __post_init__(self) -> None:
         tokens = self.tokens
@@ -55,6 +57,13 @@ class ASRConfig:
             raise ValueError(f"token {last} is no id of a vocabulary of {self.text_vocab_size}")
         if self.ctc_layer is not None and not 1 <= self.ctc_layer <= self.llm.num_layers:
             raise ValueError(f"ctc_layer={self.ctc_layer}: choose 1 to {self.llm.num_layers}, or None")
+        if self.phonemes and self.ctc_layer is None:
+            raise ValueError("phonemes are what a second head spells with: give its ctc_layer")
+
+    @property
+    def spelling_size(self) -> int:
+        """Classes of the second head but the blank, which is the last."""
+        return len(self.phonemes) or 256
 
 
 def paper() -> ASRConfig:
@@ -69,16 +78,16 @@ def paper() -> ASRConfig:
 
 
 def mini() -> ASRConfig:
-    """For the codes of the `mini` tokenizer; 4.5M weights, of which 2.4M are the tables of codes."""
+    """For the codes of the `mini` tokenizer; 8.1M weights, of which 3.1M are the tables of codes."""
     return ASRConfig(
-        llm=TransformerConfig(dim=192, num_layers=5, num_heads=6, num_kv_heads=2, head_dim=32, ffn_dim=512),
+        llm=TransformerConfig(dim=256, num_layers=6, num_heads=8, num_kv_heads=4, head_dim=32, ffn_dim=768),
         text_vocab_size=512,
         num_codebooks=12,
         tokens=ASRTokens(audio_start=1, audio_end=2, text_end=0),
         rope_theta=10_000.0,
         max_positions=4096,
         bidirectional=True,
-        ctc_layer=3,
+        ctc_layer=5,
     )
 
 

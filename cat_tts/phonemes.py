@@ -85,6 +85,11 @@ def phonemes(text: str) -> list[str]:
     return [one for sentence in Hibari.split_sentences(text) for one in _of_sentence(sentence)]
 
 
+def sounds(text: str) -> list[str]:
+    """Phonemes without stress and without punctuation: what is heard of them."""
+    return [one[-1] for one in phonemes(text) if one[-1].isalpha()]
+
+
 @lru_cache(maxsize=1 << 17)
 def _of_sentence(sentence: str) -> tuple[str, ...]:
     return tuple(SYMBOL.findall(dictionary()(sentence)))

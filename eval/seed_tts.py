@@ -56,7 +56,7 @@ class SpeakingModel:
         depths = tuple(dict.fromkeys(options.depths or (most,)))
         if not all(1 <= depth <= most for depth in depths):
             raise ValueError(f"--depths {','.join(map(str, depths))}: this model has depths 1 to {most}")
-        self.slots, self.drafts = options.slots, options.best_of
+        self.slots, self.drafts, self.retries = options.slots, options.best_of, options.retries
         self.groups = seed_tts_takes.plan(lines, depths, options.seeds, options.slots)
         self.bitrates = {depth: synthesizer.tokenizer.config.bitrate(depth) for depth in depths}
         self.system = {
@@ -68,6 +68,8 @@ class SpeakingModel:
         }
         if self.drafts > 1:
             self.system |= {"name": f"{self.system['name']}, best of {self.drafts}", "drafts": self.drafts}
+        if self.retries:
+            self.system |= {"name": f"{self.system['name']}, retried", "retries": self.retries}
         if options.tune is not None:
             how = f"{options.tune} steps" if options.tune else "decoder"
             self.system |= {"name": f"{self.system['name']}, tuned ({how})", "tuned": options.tune}
@@ -78,7 +80,8 @@ class SpeakingModel:
         share = self.groups[state.process_index :: state.num_processes]
         for group in tqdm(share, unit="group", disable=not state.is_main_process):
             if not seed_tts_takes.is_made(group, out):
-                seed_tts_takes.make(self._speaker, group, out, self.slots, self.drafts)
+                how = self.slots, self.drafts, self.retries
+                seed_tts_takes.make(self._speaker, group, out, *how)
 
     def spoken(self, out: Path) -> list[Spoken]:
         """All takes, when every process has made its share."""
@@ -199,6 +202,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--best-of", type=positive, help="take the best of so many drafts, as cat-tts clone does (default: 1)"
     )
     parser.add_argument(
+        "--retries",
+        type=positive,
+        help="make takes that did not end or are not understood again, so often at most (default: 0)",
+    )
+    parser.add_argument(
         "--tune",
         type=int,
         help="tune to each prompt first, as cat-tts clone does: steps, or 0 for the decoder alone",
@@ -216,13 +224,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--sim-checkpoint", type=Path, help="wavlm_large_finetune.pth (default: CAM++)")
     add_assets_option(parser)
     options = parser.parse_args(argv)
-    given = (options.depths, options.seeds, options.slots, options.best_of, options.tune)
+    given = (options.depths, options.seeds, options.slots, options.best_of, options.retries, options.tune)
     if options.wavs and any(one is not None for one in given):
-        parser.error("--depths, --seeds, --slots, --best-of and --tune are for models, not for --wavs")
+        parser.error("--depths, --seeds, --slots, --best-of, --retries and --tune are not for --wavs")
     if options.asr_model and options.asr != "whisper-large-v3":
         parser.error("--asr-model goes with --asr whisper-large-v3")
     options.seeds, options.slots = options.seeds or 1, options.slots or 8
-    options.best_of = options.best_of or 1
+    options.best_of, options.retries = options.best_of or 1, options.retries or 0
     options.command = command_line("eval.seed_tts", argv)
     return options
 

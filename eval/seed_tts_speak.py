@@ -1,12 +1,14 @@
-"""Many requests answered together, each by one take or by the best of several drafts."""
+"""Many requests answered together, each by one take, the best of several drafts, or several attempts."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import chain
 
 from torch.nn import Parameter
 
 from inference import Synthesizer, Take
-from inference.drafts import best_of_each
+from inference.drafts import best_of_each, derived_seed, satisfies, score
 from inference.engine import Engine
 from inference.request import Request
 from inference.together import together
@@ -26,11 +28,11 @@ class Tuned:
         self.synthesizer, self.steps = synthesizer, steps
         self._kept: Recent[Synthesizer] = Recent(KEPT_BYTES, self._bytes)
 
-    def speak(self, requests: Sequence[Request], slots: int, drafts: int) -> list[Take]:
+    def speak(self, requests: Sequence[Request], slots: int, drafts: int, retries: int = 0) -> list[Take]:
         """`speak`; a tuned model answers its own voice only, one request after another."""
         if self.steps is None:
-            return speak(self.synthesizer, requests, slots, drafts)
-        return [take for one in requests for take in speak(self._of(one), [one], drafts, drafts)]
+            return speak(self.synthesizer, requests, slots, drafts, retries)
+        return [take for one in requests for take in speak(self._of(one), [one], drafts, drafts, retries)]
 
     def _of(self, request: Request) -> Synthesizer:
         key = request.voice.key, request.voice.text
@@ -47,8 +49,10 @@ def _weights(synthesizer: Synthesizer) -> Iterator[Parameter]:
     return chain(synthesizer.tts.parameters(), synthesizer.tokenizer.parameters())
 
 
-def speak(synthesizer: Synthesizer, requests: Sequence[Request], slots: int, drafts: int) -> list[Take]:
-    """What `cat-tts clone` gives, with `--best-of` from two drafts on."""
+def speak(
+    synthesizer: Synthesizer, requests: Sequence[Request], slots: int, drafts: int, retries: int = 0
+) -> list[Take]:
+    """What `cat-tts clone` gives, with `--best-of` from two drafts on, and with so many `--retries`."""
     engine = Engine(
         synthesizer.tts,
         synthesizer.tokenizer,
@@ -56,6 +60,20 @@ def speak(synthesizer: Synthesizer, requests: Sequence[Request], slots: int, dra
         waiting=drafts * len(requests),
         weights=synthesizer.weights,
     )
+    made: list[list[Take]] = [[] for _ in requests]
+    wanting = list(range(len(requests)))
+    for attempt in range(1 + retries):
+        asked = [replace(requests[i], seed=derived_seed(requests[i].seed, attempt)) for i in wanting]
+        for i, take in zip(wanting, _attempt(synthesizer, engine, asked, drafts, retries > 0), strict=True):
+            made[i].append(take)
+        wanting = [i for i in wanting if retries and not satisfies(synthesizer, made[i][-1])]
+    best = partial(score, synthesizer)
+    return [max(takes, key=best) if i in wanting else takes[-1] for i, takes in enumerate(made)]
+
+
+def _attempt(
+    synthesizer: Synthesizer, engine: Engine, requests: Sequence[Request], drafts: int, guarded: bool
+) -> list[Take]:
     if drafts == 1:
-        return together(synthesizer, engine, requests)
+        return together(synthesizer, engine, requests, guarded=guarded)
     return [choice.take for choice in best_of_each(synthesizer, engine, requests, drafts)]

@@ -69,7 +69,7 @@ def is_made(group: Group, out: Path) -> bool:
     return _record(group, out).exists() and all(take.error or take.wav.exists() for take in made(group, out))
 
 
-def make(speaker: Tuned, group: Group, out: Path, slots: int, drafts: int) -> None:
+def make(speaker: Tuned, group: Group, out: Path, slots: int, drafts: int, retries: int) -> None:
     """Synthesise a group; its record is written last.
 
     A take that the model refuses has its reason in the record. Anything else that goes wrong ends the run.
@@ -77,7 +77,7 @@ def make(speaker: Tuned, group: Group, out: Path, slots: int, drafts: int) -> No
     start, synthesizer = time.perf_counter(), speaker.synthesizer
     requests = [_request(synthesizer, group, line) for line in group.lines]
     asked = [request for request in requests if not isinstance(request, ValueError)]
-    spoken = iter(speaker.speak(asked, slots, drafts))
+    spoken = iter(speaker.speak(asked, slots, drafts, retries))
     seconds = time.perf_counter() - start
     takes = []
     for line, request in zip(group.lines, requests, strict=True):

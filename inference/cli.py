@@ -95,7 +95,8 @@ class Clone:
     best_of: int = 1
     """Make so many drafts of each piece, and master the best one."""
     retries: int = RETRIES
-    """Further attempts at a piece that repeats itself, falls silent or does not come to an end."""
+    """Further attempts at a piece that repeats itself, falls silent, does not come to an end, or that a model
+    which listens to itself does not understand."""
     work: Path | None = None
     """Folder to keep finished pieces in: after an interruption, the same command goes on where it was."""
     sampling: tyro.conf.OmitArgPrefixes[Sampling] = field(default_factory=Sampling)

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
+from cat_tts.asr import CatASR
 from cat_tts.evidence import text_evidence
+from cat_tts.hearing import heard
 from inference.engine import Engine
 from inference.guard import runaway_guard
 from inference.request import Request, usual_frames
@@ -22,6 +24,8 @@ DRAFT_DEPTH = 4
 """Enough to tell words and voice, at a fraction of the work."""
 MIN_PACE, MAX_PACE = 0.5, 3.0
 """How much slower than usual a prompt may be spoken; beyond, its transcript does not fit it."""
+HEARD, UNHEARD, UNDERSTOOD = 1.0, -9.0, -0.6
+"""Of `heard_of`: its weight in a score, the least that counts, and what is good enough."""
 LOWEST_VOICE, HIGHEST_VOICE = 60.0, 400.0
 """Hertz."""
 
@@ -113,14 +117,33 @@ def derived_seed(seed: int, *path: int) -> int:
 
 
 def score(synthesizer: Synthesizer, take: Take) -> float:
-    """Its plausibility, and where the model can tell, the evidence that it says its text, in nats a frame.
+    """Its plausibility, and how plainly it says its text, as far as the model can tell.
 
-    A model can tell that is guided (`SamplingOptions.guidance`), as it has learnt speech without its text.
+    A model that brings a CAT-ASR listens (`heard_of`). One that is guided (`SamplingOptions.guidance`) has
+    learnt speech without its text, and gives the evidence of the text, in nats a frame.
     """
     plausible, request = plausibility(take), take.request
-    if request is None or request.sampling.guidance == 1 or not len(take.codes):
+    if request is None or not len(take.codes):
+        return plausible
+    if synthesizer.listener is not None:
+        return plausible + HEARD * max(heard_of(synthesizer.listener, take), UNHEARD)
+    if request.sampling.guidance == 1:
         return plausible
     return plausible + text_evidence(synthesizer.tts, synthesizer.job(request).continuation, take.codes)
+
+
+def heard_of(listener: CatASR, take: Take) -> float:
+    """`cat_tts.hearing.heard` of a take and the text that it was to say; 0 where the text has no sound that
+    the listener knows."""
+    if take.request is None or not listener.spell(take.request.text):
+        return 0.0
+    return heard(listener, [take.codes[:, : listener.config.num_codebooks]], take.request.text)[0]
+
+
+def satisfies(synthesizer: Synthesizer, take: Take) -> bool:
+    """Whether a take need not be made again: it ended by itself, and if somebody listens, is understood."""
+    listener = synthesizer.listener
+    return take.stop_reason == "end" and (listener is None or heard_of(listener, take) >= UNDERSTOOD)
 
 
 def plausibility(take: Take) -> float:

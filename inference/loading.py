@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from cat_tts import CatTTS, SamplingOptions
+from cat_tts.asr import CatASR
 from cat_tts.sampling import SAMPLING_FILE
 from cat_tts.text import TextTokenizer
 from inference.hardware import usable_device
@@ -32,6 +33,8 @@ class Loaded:
     sampling: SamplingOptions
     load_encoder: Callable[[], AudioTokenizer] | None
     """Brings the tokenizer's encoder where `tokenizer` came without."""
+    listener: CatASR | None
+    """Tells of a take how plainly it says its text, where the model brings one."""
 
 
 def load(
@@ -39,8 +42,8 @@ def load(
 ) -> Loaded:
     """Read the models.
 
-    `model` (by default the embedded one) holds `tts/`, `tokenizer/` and perhaps `sampling.json`, as
-    training.bundle writes them, or is a TTS model alone: one of this project's layout, or the published
+    `model` (by default the embedded one) holds `tts/`, `tokenizer/` and perhaps `asr/` and `sampling.json`,
+    as training.bundle writes them, or is a TTS model alone: one of this project's layout, or the published
     MOSS-TTS-Local-Transformer. Then `tokenizer` names the audio tokenizer; by default it is the published
     one. `device` is cuda where there is one; there the TTS runs in bfloat16. With `low_memory` the encoder is
     loaded for each prompt that is new, and dropped.
@@ -65,4 +68,5 @@ def load(
         tokenizer=codec("decoder" if low_memory else "both"),
         sampling=sampling,
         load_encoder=(lambda: codec("encoder")) if low_memory else None,
+        listener=CatASR.from_pretrained(folder / "asr")[0].to(device) if (folder / "asr").is_dir() else None,
     )

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cat_tts import SamplingOptions
-from inference.drafts import DRAFT_DEPTH, best_of, derived_seed, score, watched
+from inference.drafts import DRAFT_DEPTH, best_of, derived_seed, satisfies, score, watched
 from inference.edges import edged
 from inference.longtext import PIECE_SECONDS, Piece
 from inference.plan import plan
@@ -38,7 +38,7 @@ class Delivery:
     max_seconds: float | None = None
     """Length limit of every piece, in place of what is drawn from its text."""
     retries: int = RETRIES
-    """Further attempts at a piece that ran away or into its length limit."""
+    """Further attempts at a piece that ran away, or into its length limit, or that cannot be understood."""
     drafts: int = 1
     """From 2 on, every attempt is the best of so many drafts."""
     draft_depth: int = DRAFT_DEPTH
@@ -126,8 +126,9 @@ def passages(
 ) -> Generator[Passage, None, None]:
     """The pieces of a text one by one, to be played in a row.
 
-    `inference.plan` says what is asked of the model. An attempt that does not come to an end by itself is
-    made again with another seed; when all fail, the best is heard. What is made is kept in the
+    `inference.plan` says what is asked of the model. An attempt that does not come to an end by itself, or
+    that a model with a CAT-ASR does not understand, is made again with another seed; when all fail, the best
+    is heard. What is made is kept in the
     folder `work`, and found there when the same is asked for again: an interrupted reading goes on.
 
     All that can be refused is refused with the first piece, and ValueError says so in one line.
@@ -174,13 +175,13 @@ def passages(
 def _make(
     synthesizer: Synthesizer, request: Request, delivery: Delivery, report: Callable[[int, int], None]
 ) -> Made:
-    """Attempts until one ends by itself; else the best of them."""
+    """Attempts until one is good enough; else the best of them."""
     takes: list[Take] = []
     for attempt in range(1 + delivery.retries):
         again = replace(request, seed=derived_seed(request.seed, attempt))
         takes.append(_attempt(synthesizer, again, delivery, lambda frames, n=attempt: report(n, frames)))
         asked = delivery.max_seconds is not None and takes[-1].stop_reason == "limit"
-        if takes[-1].stop_reason == "end" or asked:
+        if asked or satisfies(synthesizer, takes[-1]):
             best = takes[-1]
             break
     else:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 
 from cat_tts import CatTTS, SamplingOptions
+from cat_tts.asr import CatASR
 from cat_tts.products import Weights, check_weights
 from cat_tts.text import TextTokenizer
 from inference.engine import Engine
@@ -44,18 +45,18 @@ class Synthesizer:
         load_encoder: Callable[[], AudioTokenizer] | None = None,
         *,
         weights: Weights = "float",
+        listener: CatASR | None = None,
     ) -> None:
-        if tts.config.num_codebooks > tokenizer.config.num_codebooks or (
-            tts.config.codebook_size != tokenizer.config.codebook_size
-        ):
+        spoken, coded = tts.config, tokenizer.config
+        if spoken.num_codebooks > coded.num_codebooks or spoken.codebook_size != coded.codebook_size:
             raise ValueError(
-                f"the TTS speaks {tts.config.num_codebooks} codebooks of {tts.config.codebook_size} codes, "
-                f"the tokenizer {tokenizer.config.num_codebooks} of {tokenizer.config.codebook_size}: "
-                "they do not fit"
+                f"the TTS speaks {spoken.num_codebooks} codebooks of {spoken.codebook_size} codes, "
+                f"the tokenizer {coded.num_codebooks} of {coded.codebook_size}: they do not fit"
             )
         self.tts, self.text, self.tokenizer = tts, text, tokenizer
         self.sampling = sampling or SamplingOptions()
         self.weights: Weights = weights
+        self.listener = listener
         self._engine: Engine | None = None
         preparation = PLAIN if tts.config.chat is None else PUBLISHED
         self.voices = Voices(tokenizer, tts.config, preparation, load_encoder)
@@ -76,9 +77,8 @@ class Synthesizer:
         """
         check_weights(weights, torch.device(usable_device(device)))
         loaded = load(model, tokenizer, device, low_memory)
-        return cls(
-            loaded.tts, loaded.text, loaded.tokenizer, loaded.sampling, loaded.load_encoder, weights=weights
-        )
+        parts = loaded.tts, loaded.text, loaded.tokenizer, loaded.sampling, loaded.load_encoder
+        return cls(*parts, weights=weights, listener=loaded.listener)
 
     @property
     def sample_rate(self) -> int:

@@ -72,6 +72,7 @@ def tuned(synthesizer: Synthesizer, voice: Voice, steps: int, rate: float = RATE
         synthesizer.sampling,
         synthesizer.voices.load_encoder,
         weights=synthesizer.weights,
+        listener=synthesizer.listener,
     )
 
 

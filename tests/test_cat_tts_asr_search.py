@@ -41,7 +41,7 @@ def log_probability(asr: CatASR, codes: Tensor, ids: list[int], ended: bool) -> 
 def _end(asr: CatASR, codes: Tensor, ids: list[int]) -> float:
     x = asr.embed(codes[None], torch.tensor([len(codes)]), torch.tensor([6]))
     x = torch.cat([x, asr.text_embedding(torch.tensor([ids]))], 1)
-    mask = asr._training_mask(torch.tensor([len(codes)]), x.shape[1])
+    mask = asr.audio_mask(torch.tensor([len(codes)]), x.shape[1])
     states, _ = asr.states(x, mask)
     return float(asr.logits(states[0, -1:]).log_softmax(-1)[0, asr.config.tokens.text_end])
 
@@ -67,7 +67,7 @@ def test_greedy_takes_the_likeliest_token_that_training_sees(config: ASRConfig) 
     while len(ids) < len(found.ids):
         x = asr.embed(codes[None], frames, torch.tensor([6]))
         x = torch.cat([x, asr.text_embedding(torch.tensor([ids], dtype=torch.long))], 1)
-        states, _ = asr.states(x, asr._training_mask(frames, x.shape[1]))
+        states, _ = asr.states(x, asr.audio_mask(frames, x.shape[1]))
         ids.append(int(asr.logits(states[0, -1:]).argmax()))
     assert found.ids == ids
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cat_tts.phonemes import STRESS, PhonemeText, collect_phonemes, phonemes
+from cat_tts.phonemes import STRESS, PhonemeText, collect_phonemes, phonemes, sounds
 from cat_tts.text import SPECIAL_IDS, UNKNOWN_ID, load_text_tokenizer
 
 SENTENCES = ["The quick brown fox jumps over a lazy dog.", "Yes, she sells sea shells!"]
@@ -17,6 +17,10 @@ def test_phonemes_by_hand() -> None:
     """A stress belongs to its vowel, words are not kept apart, punctuation is kept."""
     assert phonemes("Hello there.") == ["h", "ə", "l", f"{STRESS[0]}O", "ð", f"{STRESS[0]}ɛ", "ɹ", "."]
     assert phonemes("Yes! No?") == ["j", f"{STRESS[0]}ɛ", "s", "!", "n", f"{STRESS[0]}O", "?"]
+
+
+def test_sounds_have_no_stress_and_no_punctuation() -> None:
+    assert sounds("Hello there.") == ["h", "ə", "l", "O", "ð", "ɛ", "ɹ"]
 
 
 def test_spelling_does_not_matter_but_sound_does() -> None:

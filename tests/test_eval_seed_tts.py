@@ -188,7 +188,7 @@ def test_lists_without_prompts_have_errors_alone(tmp_path: Path, bundle: Path, v
     ("arguments", "message"),
     [
         (["--wavs", "none"], "--wavs none: there is no such folder"),
-        (["--wavs", ".", "--seeds", "2"], "are for models, not for --wavs"),
+        (["--wavs", ".", "--seeds", "2"], "--retries and --tune are not for --wavs"),
         (["--asr-model", "x"], "--asr-model goes with --asr whisper-large-v3"),
         (["--language", "en", "--asr", "paraformer"], "paraformer hears Chinese"),
         (["--seeds", "0"], "'0' is not a whole number above 0"),

@@ -8,10 +8,23 @@ import numpy as np
 import pytest
 import torch
 
-from cat_tts import SamplingOptions
+from cat_tts import SamplingOptions, asr_config
+from cat_tts.asr import CatASR
 from cat_tts.evidence import text_evidence
+from cat_tts.hearing import heard
 from inference import Synthesizer, Take
-from inference.drafts import best_of, derived_seed, expected_frames, plausibility, score, voiced
+from inference.drafts import (
+    HEARD,
+    UNHEARD,
+    best_of,
+    derived_seed,
+    expected_frames,
+    heard_of,
+    plausibility,
+    satisfies,
+    score,
+    voiced,
+)
 
 WORDS, TEXT = "What the recording says.", "Dogs sleep."
 
@@ -114,15 +127,55 @@ def test_a_guided_model_also_hears_whether_it_says_its_text(
     guided = replace(synthesizer.sampling, guidance=2.0)
     take = synthesizer.take(TEXT, prompt_file, WORDS, depth=2, sampling=guided)
     assert take.request is not None
-    heard = text_evidence(synthesizer.tts, synthesizer.job(take.request).continuation, take.codes)
-    assert heard != 0 and score(synthesizer, take) == plausibility(take) + heard
+    evidence = text_evidence(synthesizer.tts, synthesizer.job(take.request).continuation, take.codes)
+    assert evidence != 0 and score(synthesizer, take) == plausibility(take) + evidence
     other = replace(take, request=replace(take.request, text="Cats bark."))
-    assert score(synthesizer, other) - plausibility(other) != heard
+    assert score(synthesizer, other) - plausibility(other) != evidence
     unguided = replace(take, request=replace(take.request, sampling=SamplingOptions()))
     assert score(synthesizer, unguided) == plausibility(unguided) == plausibility(take)
     best = best_of(synthesizer, take.request, 2, draft_depth=2)
     takes = [replace(take.request, seed=derived_seed(take.request.seed, n)) for n in range(2)]
     assert best.scores == tuple(score(synthesizer, synthesizer.start(one).collect()) for one in takes)
+
+
+@pytest.fixture(scope="module")
+def listening(synthesizer: Synthesizer) -> Synthesizer:
+    torch.manual_seed(0)
+    parts = synthesizer.tts, synthesizer.text, synthesizer.tokenizer
+    return Synthesizer(*parts, listener=CatASR(asr_config.tiny()).eval())
+
+
+@pytest.fixture(scope="module")
+def long_take(take: Take) -> Take:
+    """With more frames than its text has letters."""
+    codes = torch.randint(32, (20, 2), generator=torch.Generator().manual_seed(0))
+    return replace(take, codes=codes, audio=np.resize(take.audio, 20 * 1920))
+
+
+def test_a_model_that_brings_a_listener_is_heard(listening: Synthesizer, long_take: Take) -> None:
+    take = long_take
+    assert listening.listener is not None and take.request is not None
+    (plainly,) = heard(listening.listener, [take.codes], TEXT)
+    assert heard_of(listening.listener, take) == plainly != 0
+    assert score(listening, take) == plausibility(take) + HEARD * plainly
+    soundless = replace(take, request=replace(take.request, text=""))
+    assert heard_of(listening.listener, soundless) == 0
+    crowded = replace(take, request=replace(take.request, text=TEXT * 9))
+    assert heard_of(listening.listener, crowded) == -math.inf
+    assert score(listening, crowded) == plausibility(crowded) + HEARD * UNHEARD
+
+
+def test_what_need_not_be_made_again(
+    synthesizer: Synthesizer, listening: Synthesizer, long_take: Take, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = long_take
+    ended, cut = replace(take, stop_reason="end"), replace(take, stop_reason="limit")
+    assert satisfies(synthesizer, ended) and not satisfies(synthesizer, cut)
+    assert listening.listener is not None
+    plainly = heard_of(listening.listener, take)
+    for bar, enough in ((plainly - 0.01, True), (plainly + 0.01, False)):
+        monkeypatch.setattr("inference.drafts.UNDERSTOOD", bar)
+        assert satisfies(listening, ended) == enough and not satisfies(listening, cut)
 
 
 def test_voiced(voice: np.ndarray) -> None:

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from cat_tts import asr_config
+from cat_tts.asr import CatASR
+from eval.seed_tts_speak import speak
 from inference import Synthesizer
-from inference.drafts import derived_seed, plausibility
+from inference.drafts import derived_seed, plausibility, score
 from inference.edges import FADE_SECONDS
 from inference.reading import Delivery, Progress, passages, read
 from tokenizer import AudioTokenizer
@@ -108,6 +111,30 @@ def test_when_all_attempts_fail_the_best_is_heard(hesitant: Synthesizer, prompt_
     (passage,) = reading.passages
     assert (passage.stop_reason, passage.attempts, reading.retries) == ("limit", 3, 2)
     assert passage.seed == max(takes, key=plausibility).seed
+
+
+@pytest.mark.parametrize(("bar", "attempts"), [(-1e9, 1), (1.0, 3)])
+def test_what_is_not_understood_is_said_again(
+    synthesizer: Synthesizer, prompt_file: Path, monkeypatch: pytest.MonkeyPatch, bar: float, attempts: int
+) -> None:
+    """By a model that listens to itself; of attempts that all fail, the best is heard."""
+    torch.manual_seed(0)
+    listening = Synthesizer(
+        synthesizer.tts, synthesizer.text, synthesizer.tokenizer, listener=CatASR(asr_config.tiny()).eval()
+    )
+    monkeypatch.setattr("inference.drafts.UNDERSTOOD", bar)
+    (passage,) = read(listening, "Dogs sleep.", prompt_file, WORDS, Delivery(seed=1)).passages
+    takes = [
+        listening.take("Dogs sleep.", prompt_file, WORDS, seed=derived_seed(1, n)) for n in range(attempts)
+    ]
+    assert takes[0].stop_reason == "end"
+    assert (passage.attempts, passage.seed) == (
+        attempts,
+        max(takes, key=lambda take: score(listening, take)).seed,
+    )
+    request = listening.request("Dogs sleep.", prompt_file, WORDS, seed=1)
+    (same,) = speak(listening, [request], slots=1, drafts=1, retries=2)
+    assert same.seed == passage.seed and np.array_equal(same.audio, passage.audio)
 
 
 def test_a_limit_that_was_asked_for_is_no_failure(hesitant: Synthesizer, prompt_file: Path) -> None:

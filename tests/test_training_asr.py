@@ -81,6 +81,14 @@ def test_the_tokenizers_vectors_are_where_the_tables_begin(codes: Path, codec: P
     assert read.code_embeddings[0].weight.std() > 10 * plain.code_embeddings[0].weight.std()
 
 
+def test_the_mini_recipe_trains_a_second_head_on_phonemes(codes: Path, tmp_path: Path) -> None:
+    recipe = {"phonemes": True, "muon": True, "precision": "bf16", "frame_noise": 0.15}
+    model = train(options(tmp_path, codes, steps=2, **recipe))
+    loaded, _ = CatASR.from_pretrained(tmp_path / "model")
+    assert "n" in loaded.config.phonemes and loaded.config == model.config
+    assert all(weight.dtype == torch.float32 for weight in loaded.parameters())
+
+
 def test_a_run_begins_with_a_qwen3(codes: Path, tmp_path: Path) -> None:
     llm = write_qwen3(tmp_path, tied=True)
     model = train(options(tmp_path / "run", codes, init=str(tmp_path), steps=1, warmup=10**6, ema=0.0))

@@ -1,11 +1,13 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from cat_tts import CatTTS, SamplingOptions
+from cat_tts import CatTTS, SamplingOptions, asr_config
 from cat_tts import config as tts_presets
+from cat_tts.asr import CatASR
 from cat_tts.text import SentencePieceText
 from inference import Synthesizer
 from tokenizer import AudioTokenizer
@@ -45,4 +47,32 @@ def test_models_that_do_not_fit_are_refused(bundle: Path, tmp_path: Path) -> Non
         ValueError, match=r"speaks \(12, 1024\) codebooks and codes, the tokenizer has \(6, 32\)"
     ):
         write(Bundle(out=tmp_path / "out", tokenizer=tmp_path / "tokenizer", tts=tmp_path / "tts"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_listener_comes_with_the_model(bundle: Path, tmp_path: Path) -> None:
+    text = SentencePieceText(bundle / "tts" / "text.model")
+    CatASR(asr_config.tiny()).save_pretrained(tmp_path / "asr", text)
+    write(Bundle(out=tmp_path, tokenizer=bundle / "tokenizer", tts=bundle / "tts", asr=tmp_path / "asr"))
+    listener = Synthesizer.from_pretrained(tmp_path, device="cpu").listener
+    assert listener is not None and listener.config == asr_config.tiny()
+    assert {weight.dtype for weight in listener.parameters()} == {torch.float32}
+    assert Synthesizer.from_pretrained(bundle, device="cpu").listener is None
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"codebook_size": 64}, r"the ASR reads \(6, 64\) codebooks and codes, with a second head: give one"),
+        ({"ctc_layer": None}, r"no second head: give one with a second head, of the \(6, 32\) that the TTS"),
+    ],
+)
+def test_a_listener_that_does_not_fit_is_refused(
+    bundle: Path, tmp_path: Path, change: dict, complaint: str
+) -> None:
+    asr = CatASR(replace(asr_config.tiny(), **change))
+    asr.save_pretrained(tmp_path / "asr", SentencePieceText(bundle / "tts" / "text.model"))
+    out, asked = tmp_path / "out", tmp_path / "asr"
+    with pytest.raises(ValueError, match=complaint):
+        write(Bundle(out=out, tokenizer=bundle / "tokenizer", tts=bundle / "tts", asr=asked))
     assert not (tmp_path / "out").exists()

@@ -7,7 +7,7 @@ import torch
 from cat_tts.sequence import IGNORED
 from cat_tts.text import SentencePieceText
 from training.codes import read_codes
-from training.transcribed import Transcribed, noisy
+from training.transcribed import STRETCH, Transcribed, misheard, noisy
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 
@@ -16,21 +16,21 @@ def utterances(*frames: int, texts: list[list[int]] | None = None) -> Transcribe
     """Utterance of n frames: all codes are n, the text is n."""
     codes = [np.full((n, 3), n, dtype=np.int16) for n in frames]
     texts = texts or [[n] for n in frames]
-    return Transcribed(codes, texts, [bytes(text) for text in texts])
+    return Transcribed(codes, texts, texts)
 
 
 def test_rows_of_shards_are_read(codes: Path, bundle: Path) -> None:
     text, rows = SentencePieceText(bundle / "tts" / "text.model"), read_codes(codes)
-    data = Transcribed.read(rows, text, max_frames=15)
+    data = Transcribed.read(rows, text, 15, spell=lambda said: list(said.encode()))
     every = [rows[i] for i in range(len(rows))]
     wanted = sorted((row for row in every if row["frames"] <= 15), key=lambda row: row["frames"])
     assert 0 < len(data) == len(wanted) < len(rows)
     for i, row in enumerate(wanted):
         assert np.array_equal(data.codes[i], row["codes"])
         assert data.texts[i] == text.encode(row["text"])
-        assert data.spelt[i] == row["text"].lower().encode()
+        assert data.spelt[i] == list(row["text"].encode())
     with pytest.raises(ValueError, match="no utterance has at most 2 frames"):
-        Transcribed.read(rows, text, max_frames=2)
+        Transcribed.read(rows, text, 2, spell=text.encode)
 
 
 def test_a_batch_by_hand() -> None:
@@ -85,3 +85,14 @@ def test_noise_exchanges_its_part_and_never_the_padding() -> None:
     assert (found[:, 40:] == IGNORED).all()
     assert int(found.max()) < 1000
     assert torch.equal(noisy(text, 0.0, 1000, torch.Generator().manual_seed(0)), text)
+
+
+def test_frames_are_misheard_in_stretches_and_as_other_frames() -> None:
+    codes = torch.arange(400).view(4, 100, 1).expand(-1, -1, 3)
+    found = misheard(codes, 0.2, torch.Generator().manual_seed(0))
+    wrong = (found != codes).any(2)
+    assert float(wrong.float().mean()) == pytest.approx(0.2, abs=0.05)
+    assert (found == found[..., :1]).all() and found.max() < 400  # whole frames, of this batch
+    runs = "".join(map(str, wrong[0].int().tolist())).split("0")
+    assert any(len(run) == STRETCH for run in runs)
+    assert torch.equal(misheard(codes, 0.0, torch.Generator().manual_seed(0)), codes)

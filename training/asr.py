@@ -10,12 +10,11 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 import jiwer
 import torch
 import tyro
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
@@ -25,12 +24,16 @@ from cat_tts.asr import CatASR
 from cat_tts.asr_qwen3 import from_qwen3, is_cat_asr
 from cat_tts.asr_search import transcribe
 from cat_tts.dropout import sample_depths
+from cat_tts.phonemes import sounds
 from cat_tts.tables import read_tables
 from cat_tts.text import SENTENCEPIECE_FILE, SentencePieceText, TextTokenizer, train_sentencepiece
 from tokenizer import AudioTokenizer
 from training.codes import Codes, read_codes, read_info
+from training.processes import descend, lower_precision, start, total_over_processes
 from training.run import StopRequest, key, log_metrics, resume_state, save_state, trapezoid
-from training.transcribed import Transcribed, noisy
+from training.transcribed import Transcribed, misheard, noisy
+from training.tts_optimizers import optimizers
+from training.tts_recipes import OptimizerConfig
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +59,8 @@ class ASRTraining:
     """The AudioTokenizer that made the codes: its vectors become the first tables of codes."""
     text_pieces: int = 512
     """Size of the text vocabulary, 256 bytes among it."""
+    phonemes: bool = False
+    """The second head spells with phonemes of English, not with bytes: they are nearer to what is heard."""
     causal: bool = False
     """Frames see none behind them, as in the paper."""
     steps: int = 5000
@@ -65,6 +70,9 @@ class ASRTraining:
     short_first: int = 500
     """Steps over which the longest utterance grows from 2 s to `max_frames`."""
     learning_rate: float = 2e-3
+    muon: bool = False
+    """For the matrices of the layers, as in the TTS training."""
+    precision: Literal["no", "bf16"] = "no"
     weight_decay: float = 0.1
     warmup: int = 100
     decay: float = 0.4
@@ -75,6 +83,8 @@ class ASRTraining:
     """Weight of the second head's loss, in a shape that has one."""
     text_noise: float = 0.3
     """Part of the text tokens that the model reads wrongly, so that it has to listen."""
+    frame_noise: float = 0.0
+    """Part of the frames that it hears wrongly, in stretches: what is heard twice is not learnt by heart."""
     depth_dropout: float = 0.5
     """Part of the samples that are read at a random depth; the others at the full one."""
     validation: int = 64
@@ -85,7 +95,7 @@ class ASRTraining:
 
 def train(options: ASRTraining) -> CatASR:
     """Run or resume the training; return the averaged model."""
-    accelerator = Accelerator()
+    accelerator = start(unused=True)
     set_seed(options.seed)
     if options.preset not in PRESETS:
         raise ValueError(f"preset {options.preset!r}: choose one of {', '.join(PRESETS)}")
@@ -96,17 +106,18 @@ def train(options: ASRTraining) -> CatASR:
         )
     options.run.mkdir(parents=True, exist_ok=True)
     model, text = _model(options, codes)
-    data = Transcribed.read(codes, text, options.max_frames)
+    data = Transcribed.read(codes, text, options.max_frames, model.spell)
     # The same utterances whatever the seed: a run may begin with the model of another.
     training, validation = data.split(options.validation, seed=0)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema)).to(accelerator.device)
     result = cast(CatASR, averaged.module)
-    groups = [
-        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": options.weight_decay},
-        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, options.learning_rate, betas=(0.9, 0.98))
-    model, optimizer = accelerator.prepare(model, optimizer)
+    rates = OptimizerConfig(
+        learning_rate=options.learning_rate, weight_decay=options.weight_decay, muon=options.muon
+    )
+    changing = optimizers(model, rates)
+    if options.precision == "bf16":
+        lower_precision(model, accelerator.device)
+    model, *changing = accelerator.prepare(model, *changing)
     accelerator.register_for_checkpointing(averaged)
     first = resume_state(accelerator, options.run)
 
@@ -122,6 +133,7 @@ def train(options: ASRTraining) -> CatASR:
             longest = _longest(options, step)
             batch = training.batch(draw, options.rows_per_batch, longest)
             given = noisy(batch.text, options.text_noise, text.vocab_size, draw)
+            batch = replace(batch, codes=misheard(batch.codes, options.frame_noise, draw))
             depth = sample_depths(len(batch.codes), info.num_codebooks, options.depth_dropout, draw)
             batch, device = batch.to(accelerator.device), accelerator.device
             loss = model(
@@ -131,25 +143,22 @@ def train(options: ASRTraining) -> CatASR:
             if not total.isfinite():
                 raise FloatingPointError(f"step {step}: the loss is {total.item()}; lower the learning rate")
             factor = trapezoid(step, steps=options.steps, warmup=options.warmup, decay=options.decay)
-            for group in optimizer.param_groups:
-                group["lr"] = options.learning_rate * factor
             accelerator.backward(total)
-            norm = accelerator.clip_grad_norm_(model.parameters(), options.clip)
-            optimizer.step()
-            optimizer.zero_grad()
+            norm = descend(changing, options.learning_rate * factor, options.clip)
             averaged.update_parameters(accelerator.unwrap_model(model))
 
             progress.set_postfix(text=f"{loss.text.item():.3f}", ctc=f"{loss.ctc.item():.3f}")
             done = step + 1
+            stopping = total_over_processes(accelerator, int(stop.asked)) > 0
             if done % 25 == 0 and accelerator.is_main_process:
                 losses = {"train/loss/text": loss.text.item(), "train/loss/ctc": loss.ctc.item()}
-                log_metrics(options.run, {"step": done, **losses, "train/grad_norm": float(norm or 0.0)})
-            if done % options.save_every == 0 or done == options.steps or stop:
+                log_metrics(options.run, {"step": done, **losses, "train/grad_norm": float(norm)})
+            if done % options.save_every == 0 or done == options.steps or stopping:
                 if accelerator.is_main_process:
                     result.eval().save_pretrained(options.run / "model", text)
                     log_metrics(options.run, {"step": done, **validate(result, text, validation)})
                 save_state(accelerator, options.run, done)
-            if stop:
+            if stopping:
                 logger.warning("asked to stop: saved at step %d", done)
                 break
     return result.eval()
@@ -220,11 +229,16 @@ def _model(options: ASRTraining, codes: Codes) -> tuple[CatASR, TextTokenizer]:
                 num_codebooks=info.num_codebooks,
                 codebook_size=info.codebook_size,
                 text_vocab_size=text.vocab_size,
+                phonemes=_sounds(codes) if options.phonemes else (),
             )
         )
     if options.tokenizer is not None:
         read_tables(model.code_embeddings, AudioTokenizer.from_pretrained(options.tokenizer).quantizer)
     return model, text
+
+
+def _sounds(codes: Codes) -> tuple[str, ...]:
+    return tuple(sorted({one for text in codes["text"] for one in sounds(text)}))
 
 
 def _text_tokenizer(run: Path, codes: Codes, vocab_size: int) -> SentencePieceText:

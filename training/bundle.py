@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from cat_tts import CatTTS, SamplingOptions
+from cat_tts.asr import CatASR
 from cat_tts.sampling import SAMPLING_FILE
 from tokenizer import AudioTokenizer
 from tokenizer.checkpoint import write_config
@@ -25,17 +26,30 @@ class Bundle:
     """Folder of an AudioTokenizer, such as RUN/model of training.train_tokenizer."""
     tts: Path
     """Folder of a CatTTS, such as RUN/model of training.train_tts."""
+    asr: Path | None = None
+    """Folder of a CatASR, such as RUN/model of training.asr, which then tells good takes from bad ones."""
     sampling: tyro.conf.OmitArgPrefixes[SamplingOptions] = field(default_factory=SamplingOptions)
 
 
 def bundle(options: Bundle) -> None:
-    """Write OUT/tokenizer, OUT/tts and OUT/sampling.json; ValueError when the models do not fit."""
+    """Write OUT/tokenizer, OUT/tts, OUT/sampling.json and perhaps OUT/asr; ValueError where they do not
+    fit."""
     tokenizer = AudioTokenizer.from_pretrained(options.tokenizer)
     tts, text = CatTTS.from_pretrained(options.tts)
     spoken = (tts.config.num_codebooks, tts.config.codebook_size)
     coded = (tokenizer.config.num_codebooks, tokenizer.config.codebook_size)
     if spoken[0] > coded[0] or spoken[1] != coded[1]:
         raise ValueError(f"the TTS speaks {spoken} codebooks and codes, the tokenizer has {coded}")
+    if options.asr is not None:
+        asr, words = CatASR.from_pretrained(options.asr)
+        read = (asr.config.num_codebooks, asr.config.codebook_size)
+        if read != spoken or asr.ctc is None:
+            head = "no" if asr.ctc is None else "with a"
+            raise ValueError(
+                f"the ASR reads {read} codebooks and codes, {head} second head: "
+                f"give one with a second head, of the {spoken} that the TTS speaks"
+            )
+        asr.half().save_pretrained(options.out / "asr", words)
     tokenizer.half().save_pretrained(options.out / "tokenizer")
     tts.half().save_pretrained(options.out / "tts", text)
     write_config(options.out / SAMPLING_FILE, options.sampling)

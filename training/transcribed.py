@@ -1,6 +1,6 @@
 """Encoded utterances with their transcripts, in memory: batches for the training of CAT-ASR."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,8 @@ from training.codes import Codes
 
 NEIGHBOURS = 4
 """A batch is drawn from so many times its size of utterances of like length."""
+STRETCH = 4
+"""Frames in a row that are heard wrongly: 0.3 s, about a word."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class SpokenBatch:
     frames: Int[Tensor, " b"]
     text: Int[Tensor, "b n"]
     spelt: Int[Tensor, "b m"]
-    """The texts in lower case, as UTF-8 bytes."""
+    """What the second head has to find."""
 
     def to(self, device: torch.device) -> "SpokenBatch":
         return SpokenBatch(
@@ -36,7 +38,7 @@ class SpokenBatch:
 class Transcribed:
     """Utterances sorted by their length. Codes lie in one array: an hour of 12 codebooks takes 1 MB."""
 
-    def __init__(self, codes: list[np.ndarray], texts: list[list[int]], spelt: list[bytes]) -> None:
+    def __init__(self, codes: list[np.ndarray], texts: list[list[int]], spelt: list[list[int]]) -> None:
         order = np.argsort([len(one) for one in codes], kind="stable").tolist()
         self.codes = [codes[i] for i in order]
         self.texts = [texts[i] for i in order]
@@ -45,16 +47,18 @@ class Transcribed:
         self.rows = self.frames + np.array([len(text) for text in self.texts]) + 2
 
     @classmethod
-    def read(cls, codes: Codes, tokenizer: TextTokenizer, max_frames: int) -> "Transcribed":
-        """Those of at most `max_frames`."""
+    def read(
+        cls, codes: Codes, tokenizer: TextTokenizer, max_frames: int, spell: Callable[[str], list[int]]
+    ) -> "Transcribed":
+        """Those of at most `max_frames`; `spell` is the model's."""
         found: list[np.ndarray] = []
         texts: list[list[int]] = []
-        spelt: list[bytes] = []
+        spelt: list[list[int]] = []
         for row in codes:
             if row["frames"] <= max_frames:
                 found.append(np.array(row["codes"], dtype=np.int16))
                 texts.append(tokenizer.encode(row["text"]))
-                spelt.append(row["text"].lower().encode())
+                spelt.append(spell(row["text"]))
         if not found:
             raise ValueError(f"no utterance has at most {max_frames} frames: nothing to train on")
         return cls(found, texts, spelt)
@@ -65,8 +69,8 @@ class Transcribed:
     def split(self, kept_out: int, seed: int) -> "tuple[Transcribed, Transcribed]":
         """The rest, and `kept_out` utterances at random; texts of these are nowhere in the rest."""
         chosen = np.random.default_rng(seed).permutation(len(self))[:kept_out].tolist()
-        secret = {self.spelt[i] for i in chosen}
-        rest = [i for i in range(len(self)) if self.spelt[i] not in secret]
+        secret = {tuple(self.spelt[i]) for i in chosen}
+        rest = [i for i in range(len(self)) if tuple(self.spelt[i]) not in secret]
         if not rest:
             raise ValueError(f"all {len(self)} utterances say what the {kept_out} kept out say")
         return self._only(rest), self._only(chosen)
@@ -111,3 +115,14 @@ def noisy(
     other = torch.randint(vocab_size, text.shape, generator=draw)
     chosen = torch.rand(text.shape, generator=draw) < part
     return torch.where(chosen & (text != IGNORED), other, text)
+
+
+def misheard(codes: Int[Tensor, "b t k"], part: float, draw: torch.Generator) -> Int[Tensor, "b t k"]:
+    """The codes, about a `part` of their frames exchanged, in stretches, for any frames of the batch."""
+    items, frames = codes.shape[:2]
+    begins = torch.rand(items, frames, generator=draw) < part / STRETCH
+    wrong = torch.zeros_like(begins)
+    for later in range(STRETCH):
+        wrong[:, later:] |= begins[:, : max(0, frames - later)]
+    other = codes.flatten(0, 1)[torch.randint(items * frames, (items, frames), generator=draw)]
+    return torch.where(wrong[..., None], other, codes)
