@@ -1,0 +1,134 @@
+"""Takes that are understood become likelier than those that are not."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cat_tts import CatTTS, asr_config
+from cat_tts.asr import CatASR
+from cat_tts.hearing import heard
+from cat_tts.text import SentencePieceText
+from training.codes import read_codes
+from training.prefer import Pair, Preference, frame_scores, main, prefer, ranked, sequences
+from training.takes import Contest, Takes, contests, make
+
+pytestmark = pytest.mark.usefixtures("datasets_cache")
+
+
+@pytest.fixture(scope="module")
+def asr(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With an opinion, if with no ear."""
+    torch.manual_seed(0)
+    folder, model = tmp_path_factory.mktemp("asr"), CatASR(asr_config.tiny())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.1)
+    model.save_pretrained(folder, SentencePieceText(bundle / "tts" / "text.model"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def takes(bundle: Path, codes: Path, datasets_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("takes")
+    make(Takes(out=out, model=bundle, codes=codes, contests=30, takes=4))
+    return out
+
+
+def options(run: Path, bundle: Path, codes: Path, takes: Path, asr: Path) -> Preference:
+    return Preference(
+        run=run,
+        takes=takes,
+        codes=codes,
+        tts=bundle / "tts",
+        asr=asr,
+        steps=40,
+        pairs_per_step=4,
+        learning_rate=2e-4,
+        margin=0.0,
+        validation=5,
+    )
+
+
+def test_the_best_is_paired_with_the_worst(asr: Path) -> None:
+    listener, _ = CatASR.from_pretrained(asr)
+    draw = np.random.default_rng(0)
+    codes = [draw.integers(32, size=(n, 3)).astype(np.int16) for n in (30, 31, 32, 33, 34)]
+    text = "this is what somebody may say in a while"
+    contest = Contest(0, text, 3, codes, [True, True, True, True, False])
+    scores = heard(listener, [torch.from_numpy(one) for one in codes], text)
+    scores[4] = -9.0  # it did not end
+    order = sorted(range(5), key=lambda i: -scores[i])
+    assert order[-1] == 4 and min(scores[:4]) > -9.0
+    assert [pair.takes for pair in ranked(listener, contest, 0.0)] == [
+        (order[0], order[4]),
+        (order[1], order[3]),
+    ]
+    margin = scores[order[1]] - scores[order[3]]
+    assert [pair.takes for pair in ranked(listener, contest, margin + 1e-4)] == [(order[0], order[4])]
+    assert ranked(listener, contest._replace(text=""), 0.0) == []
+
+
+def test_a_score_is_of_the_takes_own_frames(bundle: Path, codes: Path) -> None:
+    """By hand, from the logits of one sequence: the first codes and decision of each frame, and its end."""
+    tts, text = CatTTS.from_pretrained(bundle / "tts")
+    rows, draw = read_codes(codes), np.random.default_rng(0)
+    spoken = [draw.integers(32, size=(n, 4)).astype(np.int16) for n in (5, 9)]
+    pair = Pair(Contest(3, "The old fox.", 4, spoken, [True, False]), (0, 1))
+    batch = sequences(tts, text, rows, [pair])
+    scores, entropy = frame_scores(tts, batch, codebooks=2)
+    for i, frames in enumerate((5, 9)):
+        alone = [part[i : i + 1] for part in batch]
+        wanted = alone[1][0, :, 0] >= 0
+        assert int(wanted.sum()) == frames + (i == 0)
+        states = tts.states(tts.embed(alone[0], 4), positions=alone[2])[0, wanted]
+        asked = alone[1][0, wanted]
+        decisions, logits = tts.frame_logits(states, asked)
+        total = torch.zeros(())
+        for frame, target in enumerate(asked):
+            ends = target[0] == tts.config.tokens.audio_end
+            total = total + decisions[frame].log_softmax(-1)[int(ends)]
+            if not ends:
+                total = total + sum(logits[frame, k].log_softmax(-1)[target[1 + k]] for k in range(2))
+        torch.testing.assert_close(scores[i], total / len(asked))
+        if i == 0:
+            own = F.cross_entropy(logits[:5, :4].flatten(0, 1), asked[:5, 1:5].flatten())
+            torch.testing.assert_close(entropy, own)
+
+
+def test_what_is_preferred_becomes_likelier(
+    bundle: Path, codes: Path, takes: Path, asr: Path, tmp_path: Path
+) -> None:
+    arguments = options(tmp_path, bundle, codes, takes, asr)
+    model = prefer(arguments)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "train/preference" in line]
+    assert steps[0]["train/preference"] == pytest.approx(np.log(2), rel=1e-3)
+    assert np.mean([line["train/preference"] for line in steps[-8:]]) < 0.5
+    assert lines[-1].keys() == {
+        "step",
+        *(f"validation/{name}" for name in ("preference", "entropy", "right")),
+    }
+    loaded, _ = CatTTS.from_pretrained(tmp_path / "model")
+    first, _ = CatTTS.from_pretrained(bundle / "tts")
+    for name, weight in loaded.state_dict().items():
+        assert torch.equal(weight, model.state_dict()[name])
+    assert not torch.equal(loaded.text_embedding.weight, first.text_embedding.weight)
+
+
+def test_a_listener_that_is_never_sure(
+    bundle: Path, codes: Path, takes: Path, asr: Path, tmp_path: Path
+) -> None:
+    arguments = replace(options(tmp_path / "run", bundle, codes, takes, asr), margin=100.0)
+    with pytest.raises(ValueError, match="0 pairs to learn from and 0 kept out: make more takes"):
+        prefer(arguments)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="holds no takes"):
+        parts = {"--takes": tmp_path, "--codes": codes, "--tts": bundle / "tts", "--asr": asr}
+        main([str(tmp_path), *(str(one) for option in parts.items() for one in option)])
+    assert len(list(contests(takes))) == 30
