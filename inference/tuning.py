@@ -22,10 +22,10 @@ from inference.voice import Voice
 from tokenizer import AudioTokenizer
 from tokenizer.vocoder import Vocoder
 
-RATE, MOMENTUM = 1e-3, 0.9
-"""Of Muon, whose steps change all directions of a matrix as much: Adam's, which come as near to the voice,
-lose words. Steps times rate should be about 0.01; with twice that, other sentences of the speaker become
-less likely."""
+REACH, MOMENTUM = 0.01, 0.9
+"""Steps times learning rate of Muon, whose steps change all directions of a matrix as much: Adam's, which
+come as near to the voice, lose words. With twice that reach, other sentences of the speaker become less
+likely; five steps come as near as ten."""
 MOST_STEPS = 1000
 TIMBRE_STEPS, TIMBRE_RATE = 10, 2e-3
 """Of Adam, for the projection; 25 of them bring little more."""
@@ -33,12 +33,13 @@ WINDOW, MELS, FLOOR = 1024, 160, 1e-5
 """Of the spectrograms in which timbres are compared."""
 
 
-def tuned(synthesizer: Synthesizer, voice: Voice, steps: int, rate: float = RATE) -> Synthesizer:
+def tuned(synthesizer: Synthesizer, voice: Voice, steps: int, reach: float = REACH) -> Synthesizer:
     """A synthesizer of its own model, which has made `steps` on the prompt of `voice`, and own decoder.
 
-    From one step on the TTS model is copied, in float32 while it is trained. What is tuned are the matrices
-    in the layers of both Transformers, by codes of the prompt alone: tables, heads and norms stay as they
-    were, and what ends a take is not taught.
+    The more steps, the finer they are: together they reach as far. From one step on the TTS model is
+    copied, in float32 while it is trained. What is tuned are the matrices in the layers of both Transformers,
+    by codes of the prompt alone: tables, heads and norms stay as they were, and what ends a take is not
+    taught.
 
     Of a decoder that ends in a vocoder the last projection is tuned in any case, so that codes of the prompt
     sound like the recording; what a take says stays as it was. It takes a voice that was made of a recording;
@@ -62,7 +63,7 @@ def tuned(synthesizer: Synthesizer, voice: Voice, steps: int, rate: float = RATE
     with torch.inference_mode(False), torch.enable_grad():
         if steps:
             model = copy.deepcopy(model).float()
-            _train(model, synthesizer.text, voice, steps, rate)
+            _train(model, synthesizer.text, voice, steps, reach / steps)
         if timbre and voice.audio is not None:
             tokenizer = _in_its_timbre(tokenizer, voice.codes, voice.audio)
     return Synthesizer(
