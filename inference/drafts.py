@@ -25,7 +25,8 @@ DRAFT_DEPTH = 4
 MIN_PACE, MAX_PACE = 0.5, 3.0
 """How much slower than usual a prompt may be spoken; beyond, its transcript does not fit it."""
 HEARD, UNHEARD, UNDERSTOOD = 1.0, -9.0, -0.6
-"""Of `heard_of`: its weight in a score, the least that counts, and what is good enough."""
+"""Of `heard_of`: its weight in a score, the least that counts, and what is good enough: with the embedded
+model, two takes of three."""
 LOWEST_VOICE, HIGHEST_VOICE = 60.0, 400.0
 """Hertz."""
 

@@ -75,9 +75,10 @@ class WorkFolder:
 
 
 def model_key(synthesizer: Synthesizer) -> str:
-    """Names both models by their configurations and weights, whose type is that of the computation."""
+    """Names all models by their configurations and weights, whose type is that of the computation."""
     digest = hashlib.sha256()
-    for model in (synthesizer.tts, synthesizer.tokenizer):
+    listening = [] if synthesizer.listener is None else [synthesizer.listener]
+    for model in (synthesizer.tts, synthesizer.tokenizer, *listening):
         digest.update(repr(model.config).encode())
         for name, weight in model.state_dict().items():
             digest.update(f"{name} {weight.dtype} {tuple(weight.shape)} ".encode())
