@@ -155,11 +155,12 @@ def draw(results: list[dict], out: Path) -> None:
 
     bars = [(result, row) for result in results for row in result["rows"]]
     labels = [
-        result["system"]["name"] + ("" if row["depth"] is None else f"\ndepth {row['depth']}")
+        result["system"]["name"].replace(", ", ",\n").replace(" (", "\n(").replace("-", "-\n")
+        + ("" if row["depth"] is None else f"\ndepth {row['depth']}")
         for result, row in bars
     ]
     rate = "CER" if results[0]["language"] == "zh" else "WER"
-    figure, axes = pyplot.subplots(1, 2, figsize=(8.4, 3.2), layout="constrained")
+    figure, axes = pyplot.subplots(1, 2, figsize=(max(8.4, 1.5 * len(bars)), 3.6), layout="constrained")
     for axis, name, title, scale in (
         (axes[0], "wer", f"{rate} in %, macro mean", 100),
         (axes[1], "similarity", "similarity to the prompt", 1),
@@ -172,7 +173,7 @@ def draw(results: list[dict], out: Path) -> None:
             axis.bar(place, scale * middle, 0.6, yerr=error, capsize=4, color=f"C{place}")
             text = f"{scale * middle:.1f}" if scale == 100 else f"{middle:.2f}"
             axis.annotate(text, (place + 0.04, scale * middle), fontsize=8, va="bottom")
-        axis.set_xticks(range(len(shown)), [label for label, _ in shown], fontsize=8)
+        axis.set_xticks(range(len(shown)), [label for label, _ in shown], fontsize=7)
         axis.set_title(title, fontsize=9)
         axis.tick_params(axis="y", labelsize=8)
         axis.grid(axis="y", alpha=0.3)
