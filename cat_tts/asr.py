@@ -112,8 +112,8 @@ class CatASR(nn.Module):
         """Training loss of a batch: codes and texts padded on the right, texts with `IGNORED`.
 
         `given` is what the model reads of the text where that is not what it has to write (noise makes it
-        listen), `spelt` what the second head has to find (`spell`), if
-        anything. The loss is on the text alone.
+        listen), `spelt` what the second head has to find, if anything (`spell`). The loss is on the text
+        alone.
         """
         audio = self.embed(codes, frames, depth)
         width, lengths = audio.shape[1] + text.shape[1], (text != IGNORED).sum(1)

@@ -10,6 +10,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from cat_tts.asr import STEPS_PER_FRAME, CatASR
 
+UNHEARD = -9.0
+"""What is heard less than this need not be told apart: nothing of the text is there."""
+
 
 @torch.inference_mode()
 def heard(model: CatASR, codes: Sequence[Int[Tensor, "_ k"]], text: str) -> list[float]:

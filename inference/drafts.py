@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from cat_tts.asr import CatASR
 from cat_tts.evidence import text_evidence
-from cat_tts.hearing import heard
+from cat_tts.hearing import UNHEARD, heard
 from inference.engine import Engine
 from inference.guard import runaway_guard
 from inference.request import Request, usual_frames
@@ -24,9 +24,8 @@ DRAFT_DEPTH = 4
 """Enough to tell words and voice, at a fraction of the work."""
 MIN_PACE, MAX_PACE = 0.5, 3.0
 """How much slower than usual a prompt may be spoken; beyond, its transcript does not fit it."""
-HEARD, UNHEARD, UNDERSTOOD = 1.0, -9.0, -0.6
-"""Of `heard_of`: its weight in a score, the least that counts, and what is good enough: with the embedded
-model, two takes of three."""
+HEARD, UNDERSTOOD = 1.0, -0.6
+"""Of `heard_of`: its weight in a score, and what is good enough: two takes of three of the embedded model."""
 LOWEST_VOICE, HIGHEST_VOICE = 60.0, 400.0
 """Hertz."""
 

@@ -11,11 +11,10 @@ import torch
 from cat_tts import SamplingOptions, asr_config
 from cat_tts.asr import CatASR
 from cat_tts.evidence import text_evidence
-from cat_tts.hearing import heard
+from cat_tts.hearing import UNHEARD, heard
 from inference import Synthesizer, Take
 from inference.drafts import (
     HEARD,
-    UNHEARD,
     best_of,
     derived_seed,
     expected_frames,

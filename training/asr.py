@@ -105,7 +105,8 @@ def train(options: ASRTraining) -> CatASR:
             f"validation={options.validation} of {len(codes)} utterances: keep some, train on some"
         )
     options.run.mkdir(parents=True, exist_ok=True)
-    model, text = _model(options, codes)
+    with accelerator.main_process_first():  # the others read the text tokenizer that it makes
+        model, text = _model(options, codes)
     data = Transcribed.read(codes, text, options.max_frames, model.spell)
     # The same utterances whatever the seed: a run may begin with the model of another.
     training, validation = data.split(options.validation, seed=0)

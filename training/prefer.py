@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from cat_tts import CatTTS
 from cat_tts.asr import CatASR
-from cat_tts.hearing import heard
+from cat_tts.hearing import UNHEARD, heard
 from cat_tts.rows import example_rows
 from cat_tts.sequence import IGNORED, join_texts, positions, shifted_targets, speaking_pace
 from cat_tts.text import TextTokenizer
@@ -38,8 +38,6 @@ from training.takes import Contest, contests
 
 logger = logging.getLogger(__name__)
 
-UNHEARD = -9.0
-"""What a take counts that did not end by itself, or is heard less than that."""
 WARMUP, DECAY, CLIP = 10, 0.3, 1.0
 """Of the learning rate, and the largest norm of a gradient."""
 
@@ -114,6 +112,7 @@ def prefer(options: Preference) -> CatTTS:
     training, kept_out = learner.remembered(training), learner.remembered(kept_out)
     optimizer = torch.optim.AdamW(model.parameters(), options.learning_rate, weight_decay=0.0)
     options.run.mkdir(parents=True, exist_ok=True)
+    (options.run / "metrics.jsonl").unlink(missing_ok=True)
     with StopRequest() as stop:
         for step in tqdm(range(options.steps)):
             draw = np.random.default_rng(key(options.seed, step))
@@ -183,7 +182,8 @@ class Learner:
 
 
 def ranked(listener: CatASR, contest: Contest, margin: float) -> list[Pair]:
-    """The best take and the worst, the second and the last but one, and so on, where they differ enough."""
+    """The best take and the worst, the second and the last but one, and so on, where they differ enough. A
+    take that did not end by itself is `UNHEARD`."""
     takes = [torch.from_numpy(take.copy()) for take in contest.takes]
     usable = len(takes) > 1 and listener.spell(contest.text)
     if not usable:
