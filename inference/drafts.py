@@ -24,8 +24,8 @@ DRAFT_DEPTH = 4
 """Enough to tell words and voice, at a fraction of the work."""
 MIN_PACE, MAX_PACE = 0.5, 3.0
 """How much slower than usual a prompt may be spoken; beyond, its transcript does not fit it."""
-HEARD, UNDERSTOOD = 1.0, -0.6
-"""Of `heard_of`: its weight in a score, and what is good enough: two takes of three of the embedded model."""
+UNDERSTOOD = -0.6
+"""Of `heard_of`, what is good enough: two takes of three of the embedded model."""
 LOWEST_VOICE, HIGHEST_VOICE = 60.0, 400.0
 """Hertz."""
 
@@ -126,7 +126,7 @@ def score(synthesizer: Synthesizer, take: Take) -> float:
     if request is None or not len(take.codes):
         return plausible
     if synthesizer.listener is not None:
-        return plausible + HEARD * max(heard_of(synthesizer.listener, take), UNHEARD)
+        return plausible + max(heard_of(synthesizer.listener, take), UNHEARD)
     if request.sampling.guidance == 1:
         return plausible
     return plausible + text_evidence(synthesizer.tts, synthesizer.job(request).continuation, take.codes)

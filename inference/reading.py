@@ -128,8 +128,8 @@ def passages(
 
     `inference.plan` says what is asked of the model. An attempt that does not come to an end by itself, or
     that a model with a CAT-ASR does not understand, is made again with another seed; when all fail, the best
-    is heard. What is made is kept in the
-    folder `work`, and found there when the same is asked for again: an interrupted reading goes on.
+    is heard. What is made is kept in the folder `work`, and found there when the same is asked for again: an
+    interrupted reading goes on.
 
     All that can be refused is refused with the first piece, and ValueError says so in one line.
     """

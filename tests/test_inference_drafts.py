@@ -14,7 +14,6 @@ from cat_tts.evidence import text_evidence
 from cat_tts.hearing import UNHEARD, heard
 from inference import Synthesizer, Take
 from inference.drafts import (
-    HEARD,
     best_of,
     derived_seed,
     expected_frames,
@@ -156,12 +155,12 @@ def test_a_model_that_brings_a_listener_is_heard(listening: Synthesizer, long_ta
     assert listening.listener is not None and take.request is not None
     (plainly,) = heard(listening.listener, [take.codes], TEXT)
     assert heard_of(listening.listener, take) == plainly != 0
-    assert score(listening, take) == plausibility(take) + HEARD * plainly
+    assert score(listening, take) == plausibility(take) + plainly
     soundless = replace(take, request=replace(take.request, text=""))
     assert heard_of(listening.listener, soundless) == 0
     crowded = replace(take, request=replace(take.request, text=TEXT * 9))
     assert heard_of(listening.listener, crowded) == -math.inf
-    assert score(listening, crowded) == plausibility(crowded) + HEARD * UNHEARD
+    assert score(listening, crowded) == plausibility(crowded) + UNHEARD
 
 
 def test_what_need_not_be_made_again(

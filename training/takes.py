@@ -55,8 +55,6 @@ class Takes:
     contests: int = 480
     takes: int = 6
     """Of each contest."""
-    sources: tuple[str, ...] = ()
-    """Of the prompts; all of the corpus by default."""
     max_frames: int = 110
     """Of a prompt, and of the utterance that a text is taken from."""
     shallow: float = 0.5
@@ -99,7 +97,7 @@ def make(options: Takes) -> None:
         sampling = read_config(SamplingOptions, options.model / SAMPLING_FILE)
     if options.temperature is not None:
         sampling = replace(sampling, temperature=options.temperature)
-    corpus = Corpus(read_codes(options.codes), options.max_frames, options.sources)
+    corpus = Corpus(read_codes(options.codes), options.max_frames)
     options.out.mkdir(parents=True, exist_ok=True)
     decoder = FrameDecoder(tts, SLOTS)
     files = -(-options.contests // CONTESTS_PER_FILE)
@@ -120,24 +118,20 @@ def make(options: Takes) -> None:
 class Corpus:
     """Utterances that can be prompts, and texts."""
 
-    def __init__(self, codes: Codes, max_frames: int, sources: tuple[str, ...]) -> None:
+    def __init__(self, codes: Codes, max_frames: int) -> None:
         self.codes = codes
         usable = (np.array(codes["frames"][:]) <= max_frames) & (np.array(codes["text"][:]) != "")
-        prompts = usable & np.isin(codes["source"][:], sources) if sources else usable
-        if not prompts.any():
-            raise ValueError(
-                f"no utterance with a text, of at most {max_frames} frames and of the sources "
-                f"{', '.join(sources) or 'that there are'}: give others, or more max-frames"
-            )
-        self.texts, self.prompts = np.flatnonzero(usable), np.flatnonzero(prompts)
-        _, self.speaker = np.unique(np.array(codes["speaker"][:])[self.prompts], return_inverse=True)
+        if not usable.any():
+            raise ValueError(f"no utterance has a text and at most {max_frames} frames: give more max-frames")
+        self.usable = np.flatnonzero(usable)
+        _, self.speaker = np.unique(np.array(codes["speaker"][:])[self.usable], return_inverse=True)
 
     def draw(self, options: Takes, full: int, contest: int) -> Contest:
         """Nothing of it is spoken yet."""
         draw = np.random.default_rng((options.seed, contest))
         speaker = draw.integers(self.speaker.max() + 1)
-        prompt = int(draw.choice(self.prompts[self.speaker == speaker]))
-        said = self.codes[int(draw.choice(self.texts))]["text"]
+        prompt = int(draw.choice(self.usable[self.speaker == speaker]))
+        said = self.codes[int(draw.choice(self.usable))]["text"]
         generator = torch.Generator().manual_seed(key(options.seed, contest))
         depth = int(sample_depths(1, full, options.shallow, generator, lowest=options.lowest))
         return Contest(prompt, said, depth, [], [])
@@ -153,20 +147,15 @@ def _speak(
     drawn: list[Contest],
 ) -> list[Contest]:
     """The same contests with their takes, of which as many are made at a time as there are slots."""
-    waiting = [
-        (contest, take, seed)
-        for contest, one in enumerate(drawn)
-        for take, seed in enumerate(range(options.takes))
-    ]
+    waiting = [(contest, take) for contest in range(len(drawn)) for take in range(options.takes)][::-1]
     made: dict[tuple[int, int], list[Tensor]] = {}
     ended: dict[tuple[int, int], bool] = {}
     inside: dict[int, tuple[int, int]] = {}
     openings = [opening(tts, text, corpus.codes, one, sampling) for one in drawn]
-    waiting.reverse()
     while waiting or inside:
         while waiting and decoder.free:
-            contest, take, seed = waiting.pop()
-            own = replace(openings[contest], seed=key(options.seed, drawn[contest].prompt, seed) >> 1)
+            contest, take = waiting.pop()
+            own = replace(openings[contest], seed=key(options.seed, drawn[contest].prompt, take) >> 1)
             inside[decoder.join(own)] = contest, take
         for slot, row in decoder.step().items():
             place = inside[slot]
