@@ -132,6 +132,15 @@ def test_scores_depend_on_distance_alone() -> None:
     assert (score(9, 1) - score(9, 2)).abs() > 1e-2, "distance makes no difference"
 
 
+def test_rotation_is_the_same_with_gradients() -> None:
+    x, table = torch.randn(2, 5, 3, 8), turns(7, 5, frequencies(8, 10_000.0, CPU))[:, None]
+    leaf = x.clone().requires_grad_()
+    turned = rotate(leaf, table)
+    assert torch.equal(turned, rotate(x, table))
+    turned.sum().backward()
+    torch.testing.assert_close(leaf.grad, rotate(torch.ones_like(x), table.conj()))
+
+
 def test_rotation_of_half_precision_is_computed_in_float32() -> None:
     x, table = torch.randn(1, 1, 5, 8).bfloat16(), turns(995, 5, frequencies(8, 10_000.0, CPU))
     turned = rotate(x, table)

@@ -37,10 +37,10 @@ class Chunk:
         self, layer: int, qkv: Float[Tensor, "three b h t d"]
     ) -> tuple[Float[Tensor, "b h t d"], Float[Tensor, "b h m d"], Float[Tensor, "b h m d"]]:
         """One layer's queries, and keys and values behind the past that the queries may look back at."""
-        q, k, v = qkv.unbind()
         if not self.write:
+            q, k, v = qkv.unbind()
             return q, k, v
-        kv = qkv[1:].detach()
+        q, kv = qkv[0], qkv[1:].detach()
         if self.past:
             kv = torch.cat([self.past[layer], kv], -2)
             self.write[layer].copy_(kv[..., kv.shape[-2] - self.write[layer].shape[-2] :, :])

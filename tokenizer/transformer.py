@@ -61,6 +61,17 @@ class Layer(nn.Module):
     def forward(self, x: Float[Tensor, "n d"], chunk: Chunk, index: int) -> Float[Tensor, "n d"]:
         return run_layer(self.weights(), x, chunk, index)
 
+    def lay_out(self) -> None:
+        """Let the matrices that do not narrow lie with inputs as rows; values and names stay.
+
+        A streamed frame takes as long as its weights take to be read, and on a CPU the layout with the longer
+        rows is read faster.
+        """
+        for linear in (self.qkv, self.attention_out, self.ffn_in):
+            weight = linear.weight
+            if weight.is_cpu and weight.is_contiguous():
+                weight.data = weight.data.t().contiguous().t()
+
     def weights(self) -> LayerWeights:
         """Views of the parameters, not copies."""
         return LayerWeights(
@@ -100,6 +111,8 @@ class Stage(nn.Module):
 
     def cache(self, batch: int) -> StageCache:
         """An empty past, for a stream of `batch` signals."""
+        for layer in self.layers:
+            layer.lay_out()
         heads, weights = self.config.num_heads, [layer.weights() for layer in self.layers]
         shape = (len(self.layers), 2, batch, heads, capacity(self.window), self.config.dim // heads)
         block = weights[0].qkv.new_zeros(shape)
