@@ -25,6 +25,7 @@ def batch(frames: list[int], failures: list[str] | None = None) -> Batch:
         depth=torch.ones(items, dtype=torch.int64),
         tasks=torch.zeros(items, dtype=torch.int64),
         texts=[[]] * items,
+        given=[[]] * items,
         failures=failures or [],
     )
 

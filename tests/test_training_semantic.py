@@ -8,7 +8,9 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCau
 
 from cat_tts.text import HuggingFaceText
 from tokenizer.checkpoint import CheckpointError
-from training.semantic import TASKS, SemanticConfig, SemanticHead, mini, paper, tiny
+from training.manifest import TASKS
+from training.semantic import SemanticHead
+from training.semantic_config import SemanticConfig, mini, paper, tiny
 
 TEXT = Path(__file__).parent / "golden" / "prompt"
 TEXTS = [b"hello", b"", b"a", "größe".encode()]
@@ -240,7 +242,7 @@ def test_another_llm_is_refused(tmp_path: Path) -> None:
 def test_presets() -> None:
     with torch.device("meta"):
         sizes = [sum(p.numel() for p in SemanticHead(c).llm.parameters()) for c in (paper(), mini())]
-    assert sizes == [494_032_768, 2_804_864]  # the first is Qwen2.5-0.5B's
+    assert sizes == [494_032_768, 4_790_784]  # the first is Qwen2.5-0.5B's
 
 
 def test_bad_input_is_refused() -> None:

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from training.semantic import BYTES_END, SemanticLoss
+from training.semantic import SemanticLoss
+from training.semantic_config import BYTES_END
 
 BYTES_PER_FRAME = 3
 """Steps of a frame, each a byte or the blank: 37 a second at 12.5 frames; speech has about 15."""

@@ -83,6 +83,7 @@ class Joint(nn.Module):
         tasks: Int[Tensor, " b"],
         texts: Sequence[Sequence[int]],
         frozen: bool = False,
+        given: Sequence[Sequence[int]] | None = None,
     ) -> Rebuilt:
         """Rebuild the audio from the first `depth` codebooks and read the texts out of the same latents.
 
@@ -96,18 +97,17 @@ class Joint(nn.Module):
             rebuilt, octaves = self.synthesize(quantized.latents, audio)
         elif self.pitch is not None:
             octaves = pitch_loss(self.pitch(quantized.latents), self.track(audio))
-        semantic = None
-        if self.head is not None:
-            semantic = self.head(quantized.latents, frames, tasks, texts).total
+        read = None if self.head is None else self.head(quantized.latents, frames, tasks, texts, given)
+        heard = quantized.latents if read is None or read.heard is None else read.heard
         return Rebuilt(
             rebuilt,
             quantized.codes,
             quantized.low,
             quantized.commitment_loss,
             quantized.codebook_loss,
-            semantic,
+            None if read is None else read.total,
             None if self.spectral is None else self.spectral(quantized.latents, audio),
-            None if self.ctc is None else self.ctc(quantized.latents, frames, texts).total,
+            None if self.ctc is None else self.ctc(heard, frames, texts).total,
             octaves,
         )
 

@@ -139,20 +139,24 @@ def validate(joint: Joint, mel: MultiScaleMelLoss, clips: Sequence[Clip]) -> dic
         depth = torch.tensor([config.num_codebooks], device=device)
         task = torch.tensor([TASKS.index(clip.task)], device=device)
         latents = tokenizer.quantizer(tokenizer.latents(audio), depth).latents
-        if joint.silent and joint.spectral is not None:
+        if joint.spectral is not None:
             _count(sums, "spectral", joint.spectral(latents, audio), 1)
-            if joint.pitch is not None:
-                _count(sums, "pitch", pitch_loss(joint.pitch(latents), joint.track(audio)), 1)
-        else:
+        if joint.pitch is not None:
+            _count(sums, "pitch", pitch_loss(joint.pitch(latents), joint.track(audio)), 1)
+        if not joint.silent:
             rebuilt, octaves = joint.synthesize(latents, audio)
             _count(sums, "mel", mel(rebuilt, audio), 1)
             if octaves is not None:
                 _count(sums, "pitch", octaves, 1)
         for text, suffix in ((texts[i], ""), (texts[i - 1], "_mismatched")):
+            heard = latents
             if text and joint.head is not None:
-                _count(sums, f"semantic{suffix}", *joint.head(latents, frames, task, [text]))
+                read = joint.head(latents, frames, task, [text])
+                heard = latents if read.heard is None else read.heard
+                _count(sums, f"semantic{suffix}", read.total, read.tokens)
             if text and joint.ctc is not None:
-                _count(sums, f"ctc{suffix}", *joint.ctc(latents, frames, [text]))
+                spelt = joint.ctc(heard, frames, [text])
+                _count(sums, f"ctc{suffix}", spelt.total, spelt.tokens)
     return {f"validation/loss/{name}": total / max(1, count) for name, (total, count) in sums.items()}
 
 

@@ -23,12 +23,13 @@ from training.manifest import Clip, read_manifest
 from training.monitor import VALIDATION_SECONDS, Monitor
 from training.pitch import PitchHead
 from training.processes import ignore_signals, lower_precision, replicate, start
-from training.recipes import FIXED, TokenizerTraining
+from training.recipes import FIXED, OptimizerConfig, TokenizerTraining
 from training.revival import Revival
 from training.run import first_difference, has_state, keep_settings, resume_state
 from training.segments import Segments, calibration
 from training.semantic import SemanticHead
 from training.spectral import SpectralHead
+from training.tts_optimizers import matrices, muon, require_whole
 
 BETAS = (0.8, 0.99)
 
@@ -44,7 +45,7 @@ class Parts:
     joint: nn.Module
     bare: Joint
     """The same without data-parallel wrapper."""
-    optimizer: Optimizer
+    optimizers: list[Optimizer]
     average: Average
     """Of the weights: what the training is for."""
     discriminators: nn.Module
@@ -74,15 +75,18 @@ def build(options: TokenizerTraining) -> Parts:
             "and --weights.ctc 0"
         )
     accelerator = start(unused=options.trainable == "partial")
+    require_whole(accelerator, options.optimizer)
     set_seed(options.seed)
     model = _tokenizer(options)
     config = model.config
     judge = Discriminators(options.shape.discriminators)
     spectral = SpectralHead(config) if options.weights.spectral > 0 else None
-    ctc = CTCHead(config.code_dim) if options.weights.ctc > 0 else None
-    silent, pitched = options.trainable == "encoder", options.weights.pitch > 0
+    silent, pitched = options.trainable in ("encoder", "heads"), options.weights.pitch > 0
     pitch = PitchHead(config) if silent and pitched else None
-    bare = Joint(model, _semantic_head(options), spectral, ctc, pitch, silent=silent, pitched=pitched)
+    head = _semantic_head(options)
+    width = config.code_dim if head is None or head.config.ctc_layer is None else head.config.dim
+    ctc = CTCHead(width) if options.weights.ctc > 0 else None
+    bare = Joint(model, head, spectral, ctc, pitch, silent=silent, pitched=pitched)
     data = Segments(
         clips,
         options.batches,
@@ -97,12 +101,15 @@ def build(options: TokenizerTraining) -> Parts:
         calculate(model, spectral, calibration(clips, config, options.seed), options.seed)
     monitor = Monitor(options.run, config)
     settings = TypeAdapter(TokenizerTraining).dump_python(options, mode="json")
+    settings["muon"] = options.optimizer.muon or None  # as in runs begun before there was a choice
+    settings["batches"]["text_noise"] = options.batches.text_noise or None
     with accelerator.main_process_first():
         keep_settings(options.run, settings, FIXED)
 
-    if options.trainable in ("decoder", "encoder"):
+    if options.trainable in ("decoder", "encoder", "heads"):
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name.startswith("decoder.") == (options.trainable == "decoder"))
+            part = "decoder" if name.startswith("decoder.") else "encoder"
+            parameter.requires_grad_(part == options.trainable)
     if options.filter_bank:
         for stage in model.encoder[:HELD]:
             stage.requires_grad_(False)
@@ -115,13 +122,7 @@ def build(options: TokenizerTraining) -> Parts:
     if options.hardware.compile:
         compile_layers(model)
     rates = options.optimizer
-    trained = [parameter for parameter in bare.parameters() if parameter.requires_grad]
-    joint, optimizer = accelerator.prepare(
-        bare,
-        torch.optim.AdamW(
-            trained, rates.learning_rate, betas=BETAS, weight_decay=rates.weight_decay, fused=True
-        ),
-    )
+    joint, *changing = accelerator.prepare(bare, *_optimizers(bare, rates))
     average = Average(shell, dict(bare.named_parameters()), options.optimizer.ema)
     accelerator.register_for_checkpointing(average, monitor)
     discriminators, discriminator_optimizer = replicate(
@@ -143,7 +144,7 @@ def build(options: TokenizerTraining) -> Parts:
         accelerator=accelerator,
         joint=joint,
         bare=bare,
-        optimizer=optimizer,
+        optimizers=changing,
         average=average,
         discriminators=discriminators,
         discriminator_optimizer=discriminator_optimizer,
@@ -181,6 +182,16 @@ def _tokenizer(options: TokenizerTraining) -> AudioTokenizer:
             f"{options.init} is of another shape than the preset: {difference}; choose its preset"
         )
     return model.train()
+
+
+def _optimizers(joint: Joint, rates: OptimizerConfig) -> list[Optimizer]:
+    """AdamW for all that is trained, but for what is Muon's."""
+    turned = {id(weight) for weight in (matrices(joint) if rates.muon else ())}
+    rest = [weight for weight in joint.parameters() if weight.requires_grad and id(weight) not in turned]
+    built: list[Optimizer] = [
+        torch.optim.AdamW(rest, rates.learning_rate, betas=BETAS, weight_decay=rates.weight_decay, fused=True)
+    ]
+    return [*built, muon(joint, rates)] if turned else built
 
 
 def _semantic_head(options: TokenizerTraining) -> SemanticHead | None:

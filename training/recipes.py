@@ -9,11 +9,12 @@ from pydantic import ConfigDict
 
 from tokenizer import TokenizerConfig
 from tokenizer import config as tokenizers
-from training import discriminators, semantic
+from training import discriminators
+from training import semantic_config as semantic
 from training.discriminators import DiscriminatorConfig
 from training.losses import WINDOWS, LossWeights
 from training.segments import BatchConfig
-from training.semantic import SemanticConfig
+from training.semantic_config import SemanticConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,9 @@ class Shape:
 class OptimizerConfig:
     """AdamW with betas 0.8 and 0.99; defaults are the paper's where it gives them."""
 
+    muon: bool = False
+    """Change the matrices of Transformer layers by Muon, at the same learning rate: a small semantic head
+    then listens within minutes. Not with sharded weights."""
     learning_rate: float = 1e-4
     discriminator_learning_rate: float = 1e-4
     weight_decay: float = 0.01
@@ -95,9 +99,10 @@ class TokenizerTraining:
     steps: int
     adversarial_from: int | None
     """The step at which the discriminators join; None: never."""
-    trainable: Literal["full", "partial", "decoder", "encoder"] = "full"
+    trainable: Literal["full", "partial", "decoder", "encoder", "heads"] = "full"
     """partial keeps encoder and quantizer, and so what codes mean, from `adversarial_from` on (Figure 4);
-    decoder keeps them from the first step on; encoder leaves the decoder out, which costs more than half."""
+    decoder keeps them from the first step on; encoder leaves the decoder out, which costs more than half;
+    heads keeps the whole tokenizer, and asks what can be read from its codes."""
     filter_bank: bool = False
     """Hold the first two encoder stages, which are a filter bank (training.filter_bank). Without `init` they
     are calculated first, and so is the rest of the encoder (training.components)."""
@@ -121,6 +126,13 @@ class TokenizerTraining:
             raise ValueError(f"steps={self.steps}, save_every={self.save_every}: give numbers from 1 on")
         if self.trainable == "partial" and self.adversarial_from is None:
             raise ValueError("trainable=partial freezes from adversarial_from on: give that step, or decoder")
+        if self.trainable == "heads" and (
+            self.adversarial_from is not None or not self.weights.semantic + self.weights.ctc
+        ):
+            raise ValueError(
+                "trainable=heads makes no audio, and reads: give adversarial_from=None, "
+                "and weights.semantic or weights.ctc"
+            )
         if self.trainable == "encoder" and (self.adversarial_from is not None or not self.weights.spectral):
             raise ValueError(
                 "trainable=encoder makes no audio: give adversarial_from=None, "
@@ -128,7 +140,7 @@ class TokenizerTraining:
             )
 
 
-FIXED = ("seed", "shape", "batches", "mel_windows")
+FIXED = ("seed", "shape", "batches", "mel_windows", "muon")
 """What a run keeps to its end: a resume with other values would not continue it."""
 
 

@@ -41,6 +41,8 @@ class BatchConfig:
     depths: tuple[int, ...] = ()
     """Depths that are drawn, all as often; none means each from 1 to the deepest. Those at which a model is
     going to be heard, most of all, learn faster: 1 3 6 12 12 32."""
+    text_noise: float = 0.0
+    """Part of the text tokens that the semantic head reads wrongly, so that it has to listen."""
     multiple: int = 1
     """The items of a step are a multiple of this and of the number of processes. Runs on 1 and on 4
     processes hear the same when both are given 4."""
@@ -48,6 +50,8 @@ class BatchConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.utterances <= 1:
             raise ValueError(f"utterances={self.utterances}: give a part of the steps, 0 to 1")
+        if not 0 <= self.text_noise < 1:
+            raise ValueError(f"text_noise={self.text_noise}: give a part of the text, 0 to below 1")
         if self.multiple < 1 or self.gain < 0 or min(self.batch_seconds, self.crop_seconds) <= 0:
             raise ValueError(
                 f"batch_seconds={self.batch_seconds}, crop_seconds={self.crop_seconds}, gain={self.gain}, "
@@ -65,6 +69,8 @@ class Batch(NamedTuple):
     tasks: Int[Tensor, " b"]
     texts: list[list[int]]
     """Token ids; empty where there is no text, or none that fits the audio."""
+    given: list[list[int]]
+    """The same as the semantic head reads them: some are others."""
     failures: list[str]
     """What was wrong with each file that was drawn and could not be read."""
 
@@ -75,7 +81,7 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> "Batch":
         audio, frames, depth, tasks = (part.to(device, non_blocking=True) for part in self[:4])
-        return Batch(audio, frames, depth, tasks, self.texts, self.failures)
+        return Batch(audio, frames, depth, tasks, self.texts, self.given, self.failures)
 
 
 class Segments(Dataset):
@@ -142,9 +148,17 @@ class Segments(Dataset):
         mine = range(self.rank, len(chosen), self.world)
         failures: list[str] = []
         rows = [self._item(step, i, frames, pool, chosen[i], failures) for i in mine]
-        audio, lengths, depths, tasks, texts = zip(*rows, strict=True)
+        audio, lengths, depths, tasks, texts, given = zip(*rows, strict=True)
         frames, depth, task = (torch.tensor(column) for column in (lengths, depths, tasks))
-        return Batch(torch.stack(audio), frames, depth, task, list(texts), failures)
+        return Batch(torch.stack(audio), frames, depth, task, list(texts), list(given), failures)
+
+    def _misread(self, text: list[int], draw: np.random.Generator) -> list[int]:
+        """A part of the tokens exchanged for others of the same text."""
+        if not text or not self.config.text_noise:
+            return text
+        wrong = draw.random(len(text)) < self.config.text_noise
+        others = draw.choice(text, len(text))
+        return np.where(wrong, others, text).tolist()
 
     def _frames(self, seconds: float) -> int:
         return max(1, -(-round(seconds * self.model.sample_rate) // self.model.frame_size))
@@ -179,8 +193,8 @@ class Segments(Dataset):
         pool: np.ndarray | None,
         chosen: int | None,
         failures: list[str],
-    ) -> tuple[Tensor, int, int, int, list[int]]:
-        """Audio, frames, depth, task and text of one item; a broken file gives way to another."""
+    ) -> tuple[Tensor, int, int, int, list[int], list[int]]:
+        """Audio, frames, depth, task, text, and text as it is read; a broken file gives way to another."""
         draw = np.random.default_rng((self.seed, step, index + 1))  # a trailing 0 would be the step's own key
         depth = int(draw.choice(self.depths))
         gain = 10 ** (draw.uniform(-self.config.gain, self.config.gain) / 20)
@@ -205,7 +219,7 @@ class Segments(Dataset):
             audio *= min(gain, 1 / max(float(audio.abs().amax()), 1e-3))
             text = self.encode(clip.text) if self.encode and clip.text and room == 0 else []
             used = max(1, -(-len(heard) // self.model.frame_size))
-            return audio, used, depth, TASKS.index(clip.task), text
+            return audio, used, depth, TASKS.index(clip.task), text, self._misread(text, draw)
         raise ValueError(f"{ATTEMPTS} files in a row cannot be read: {'; '.join(failures[-3:])}")
 
 

@@ -1,14 +1,12 @@
 """Audio to text: a decoder-only LLM reads the quantizer's output and writes text (paper 3.2, A.1)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from pydantic import ConfigDict
 from torch import Tensor, nn
 from transformers import AutoConfig, DynamicCache, Qwen2Config, Qwen2Model
 
@@ -16,9 +14,7 @@ from cat_tts.attention import cache_argument
 from cat_tts.text import HuggingFaceText, TextTokenizer
 from tokenizer import checkpoint
 from training.manifest import TASKS
-
-BYTES_END = 256
-"""Ends a text of bytes."""
+from training.semantic_config import BYTES_END, SemanticConfig
 
 
 class SemanticLoss(NamedTuple):
@@ -27,89 +23,8 @@ class SemanticLoss(NamedTuple):
     total: Float[Tensor, ""]
     """Cross-entropy summed over the tokens of all texts and their ends."""
     tokens: Int[Tensor, ""]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SemanticConfig:
-    """A Qwen2 with tied embeddings, behind a projection of the quantizer's output."""
-
-    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
-
-    latent_dim: int
-    """Width of the quantizer's output."""
-    dim: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    ffn_dim: int
-    vocab_size: int
-    end: int
-    """Id of the token that ends every text."""
-    text: Literal["bytes", "huggingface"]
-    """Tokens are UTF-8 bytes, or those of a `tokenizer.json` that lies in the checkpoint."""
-    rope_theta: float = 1_000_000.0
-    tasks: tuple[str, ...] = TASKS
-
-    def __post_init__(self) -> None:
-        if self.tasks != TASKS:
-            raise ValueError(
-                f"tasks {', '.join(self.tasks)} but this version knows {', '.join(TASKS)}, in this order: "
-                "load the checkpoint with the version that wrote it"
-            )
-        if self.dim % self.num_heads or self.num_heads % self.num_kv_heads:
-            raise ValueError(
-                f"dim={self.dim}, num_heads={self.num_heads}, num_kv_heads={self.num_kv_heads}: "
-                "each must be a multiple of the next"
-            )
-        if not 0 <= self.end < self.vocab_size:
-            raise ValueError(f"end={self.end} is no id of a vocabulary of {self.vocab_size}")
-
-
-def paper() -> SemanticConfig:
-    """Qwen2.5-0.5B, behind the published tokenizer."""
-    return SemanticConfig(
-        latent_dim=768,
-        dim=896,
-        num_layers=24,
-        num_heads=14,
-        num_kv_heads=2,
-        ffn_dim=4864,
-        vocab_size=151_936,
-        end=151_643,
-        text="huggingface",
-    )
-
-
-def mini() -> SemanticConfig:
-    """2.9M parameters, behind the mini tokenizer."""
-    return SemanticConfig(
-        latent_dim=256,
-        dim=192,
-        num_layers=4,
-        num_heads=6,
-        num_kv_heads=2,
-        ffn_dim=1024,
-        vocab_size=BYTES_END + 1,
-        end=BYTES_END,
-        text="bytes",
-        rope_theta=10_000.0,
-    )
-
-
-def tiny() -> SemanticConfig:
-    """A few thousand weights, for tests; fits the tiny tokenizer."""
-    return SemanticConfig(
-        latent_dim=24,
-        dim=32,
-        num_layers=2,
-        num_heads=4,
-        num_kv_heads=2,
-        ffn_dim=64,
-        vocab_size=BYTES_END + 1,
-        end=BYTES_END,
-        text="bytes",
-        rope_theta=10_000.0,
-    )
+    heard: Float[Tensor, "b t e"] | None = None
+    """States of the frames after `ctc_layer` layers, zeros for items without text; None without one."""
 
 
 class ByteText:
@@ -168,9 +83,11 @@ class SemanticHead(nn.Module):
         frames: Int[Tensor, " b"],
         tasks: Int[Tensor, " b"],
         texts: Sequence[Sequence[int]],
+        given: Sequence[Sequence[int]] | None = None,
     ) -> SemanticLoss:
         """Loss of a batch; item i has `frames[i]` frames, task `TASKS[tasks[i]]`, no text if empty.
 
+        `given` is what the model reads of the texts where that is not what it has to write.
         Items without text are left out. Where all are, one of them is computed and counts nothing: every
         parameter then has a gradient of zeros, as the other processes of a distributed run expect.
         """
@@ -178,11 +95,13 @@ class SemanticHead(nn.Module):
             raise ValueError(f"{len(texts)} texts for {len(latents)} items: give an empty one where none is")
         kept = [i for i, text in enumerate(texts) if text]
         chosen = torch.tensor(kept or [0], device=latents.device)
-        total = self._cross_entropy(
-            latents[chosen], frames[chosen], tasks[chosen], [texts[i] for i in kept or [0]]
-        )
-        tokens = sum(len(texts[i]) + 1 for i in kept)
-        return SemanticLoss(total if kept else 0 * total, torch.tensor(tokens, device=latents.device))
+        wanted, read = ([of[i] for i in kept or [0]] for of in (texts, given or texts))
+        total, inner = self._cross_entropy(latents[chosen], frames[chosen], tasks[chosen], wanted, read)
+        tokens = torch.tensor(sum(len(texts[i]) + 1 for i in kept), device=latents.device)
+        if inner is None:
+            return SemanticLoss(total if kept else 0 * total, tokens)
+        heard = inner.new_zeros(len(latents), *inner.shape[1:]).index_copy(0, chosen, inner)
+        return SemanticLoss(total if kept else 0 * total, tokens, heard)
 
     def _cross_entropy(
         self,
@@ -190,21 +109,25 @@ class SemanticHead(nn.Module):
         frames: Int[Tensor, " b"],
         tasks: Int[Tensor, " b"],
         texts: Sequence[Sequence[int]],
-    ) -> Float[Tensor, ""]:
+        given: Sequence[Sequence[int]],
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "b t e"] | None]:
         device, lengths = latents.device, [len(text) for text in texts]
-        ids = torch.tensor([[*text, *[0] * (max(lengths) - len(text))] for text in texts], device=device)
+        ids = torch.tensor([[*text, *[0] * (max(lengths) - len(text))] for text in given], device=device)
         prefix = F.pad(self.prefix(latents, tasks), (0, 0, 0, ids.shape[1]))
         place = torch.arange(prefix.shape[1], device=device) - 1 - frames[:, None]  # in the text, from 0
         if ids.shape[1]:
             words = self.llm.embed_tokens(ids.gather(1, place.clamp(0, ids.shape[1] - 1)))
             prefix = torch.where((place >= 0)[..., None], words, prefix)
-        states = self.llm(inputs_embeds=prefix, use_cache=False).last_hidden_state
+        layer = self.config.ctc_layer
+        out = self.llm(inputs_embeds=prefix, use_cache=False, output_hidden_states=layer is not None)
+        states = out.last_hidden_state
 
         item = torch.tensor([i for i, length in enumerate(lengths) for _ in range(length + 1)], device=device)
         step = torch.tensor([j for length in lengths for j in range(length + 1)], device=device)
         target = torch.tensor([token for text in texts for token in (*text, self.config.end)], device=device)
         logits = self.logits(states[item, frames[item] + step])
-        return F.cross_entropy(logits.float(), target, reduction="sum")
+        loss = F.cross_entropy(logits.float(), target, reduction="sum")
+        return loss, None if layer is None else out.hidden_states[layer][:, 1 : 1 + latents.shape[1]]
 
     def prefix(self, latents: Float[Tensor, "b t d"], tasks: Int[Tensor, " b"]) -> Float[Tensor, "b t e"]:
         """The task's tag, then one embedding a frame."""

@@ -42,11 +42,12 @@ def train(options: TokenizerTraining) -> AudioTokenizer:
         for step, batch in enumerate(parts.loader, parts.first):
             batch, done = batch.to(accelerator.device), step + 1
             adversarial = step >= start
-            frozen = options.trainable == "decoder" or (options.trainable == "partial" and adversarial)
+            frozen = options.trainable in ("decoder", "heads")
+            frozen |= options.trainable == "partial" and adversarial
             factor = trapezoid(step, steps=options.steps, warmup=rates.warmup, decay=rates.decay)
             values: dict[str, float | Tensor] = {}
 
-            rebuilt = parts.joint(batch.audio, batch.frames, batch.depth, batch.tasks, batch.texts, frozen)
+            rebuilt = parts.joint(*batch[:5], frozen, batch.given)
             losses = {"commitment": rebuilt.commitment, "codebook": rebuilt.codebook}
             if rebuilt.audio is not None:
                 losses["mel"] = parts.mel(rebuilt.audio, batch.audio)
@@ -63,7 +64,7 @@ def train(options: TokenizerTraining) -> AudioTokenizer:
                 loss = discriminator_loss(*halves(verdicts))
                 rise = min(1.0, (done - start) / max(1, rates.warmup))
                 rate = rates.discriminator_learning_rate * min(factor, rise)
-                norm = _update(parts, parts.discriminator_optimizer, loss, rate, rates.clip)
+                norm = _update(parts, [parts.discriminator_optimizer], loss, rate, rates.clip)
                 values |= {"train/loss/discriminator": loss, "train/discriminator_grad_norm": norm}
                 values["train/discriminator_lr"] = rate
                 real, fake = judged(parts.judge, batch.audio, rebuilt.audio)
@@ -72,7 +73,7 @@ def train(options: TokenizerTraining) -> AudioTokenizer:
                 values |= gradient_norms(losses, weights, parts.bare.latents)
             total, rate = weighted_sum(losses, weights), rates.learning_rate * factor
             values["train/lr"] = rate
-            values["train/grad_norm"] = _update(parts, parts.optimizer, total, rate, rates.clip)
+            values["train/grad_norm"] = _update(parts, parts.optimizers, total, rate, rates.clip)
             if parts.revival is not None and factor == 1 and not frozen:
                 parts.revival.update(done, rebuilt.codes, rebuilt.low)
             parts.average.update()
@@ -87,8 +88,8 @@ def train(options: TokenizerTraining) -> AudioTokenizer:
                 raise FloatingPointError(f"step {step}: the loss is {total.item()}; lower the learning rate")
             monitor.add(logged, batch, rebuilt.codes)
             progress.update()
-            heard = "spectral" if rebuilt.audio is None else "mel"
-            progress.set_postfix({heard: f"{logged[f'train/loss/{heard}']:.3f}"}, refresh=False)
+            heard = "mel" if rebuilt.audio is not None else "spectral" if "spectral" in losses else "semantic"
+            progress.set_postfix({heard: f"{logged.get(f'train/loss/{heard}', math.nan):.3f}"}, refresh=False)
             if done % options.monitor.every == 0:
                 monitor.log(accelerator, done)
             stopping = total_over_processes(accelerator, int(stop.asked)) > 0
@@ -111,10 +112,10 @@ def train(options: TokenizerTraining) -> AudioTokenizer:
     return parts.average.module().tokenizer.eval()
 
 
-def _update(parts: Parts, optimizer: Optimizer, loss: Tensor, rate: float, clip: float) -> Tensor:
+def _update(parts: Parts, optimizers: list[Optimizer], loss: Tensor, rate: float, clip: float) -> Tensor:
     """One step down the gradient of `loss`, which is no longer than `clip`; its norm before that."""
     parts.accelerator.backward(loss)
-    return descend([optimizer], rate, clip)
+    return descend(optimizers, rate, clip)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What changes the weights of a TTS model: AdamW, or Muon for the matrices of layers and AdamW for the rest.
+"""What changes a model's weights: AdamW, or Muon for the matrices of layers and AdamW for the rest.
 
 Muon (torch.optim.Muon) makes the step of a matrix equally long in all its directions. `match_rms_adamw`
 brings its steps to the length of AdamW's, so that one learning rate serves both. Tables, heads, adapters and
@@ -12,11 +12,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from training import recipes
 from training.tts_recipes import OptimizerConfig
 
 BETAS = (0.9, 0.95)
-LAYERS = ".layers."
-"""In the names of what Muon changes."""
+LAYERS, CODEBOOKS = ".layers.", "quantizer."
+"""In the names of what Muon changes, and of what it leaves to AdamW although it lies in layers."""
 TABLES = ("embedding", "head")
 """One of them is in the names of what has a row for each code or token."""
 
@@ -24,8 +25,7 @@ TABLES = ("embedding", "head")
 def optimizers(model: nn.Module, rates: OptimizerConfig) -> list[Optimizer]:
     """One or two, which together change all that is trained."""
     named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
-    matrices = [weight for name, weight in named if rates.muon and LAYERS in name and weight.ndim == 2]
-    turned = {id(weight) for weight in matrices}
+    turned = {id(weight) for weight in (matrices(model) if rates.muon else ())}
     rest = [(name, weight) for name, weight in named if id(weight) not in turned]
     slow = [weight for name, weight in rest if rates.tables != 1 and any(part in name for part in TABLES)]
     kept_back = {id(weight) for weight in slow}
@@ -33,12 +33,25 @@ def optimizers(model: nn.Module, rates: OptimizerConfig) -> list[Optimizer]:
     if slow:
         groups.append({"params": slow, "weight_decay": rates.weight_decay, "share": rates.tables})
     built: list[Optimizer] = [torch.optim.AdamW(groups, rates.learning_rate, betas=BETAS, fused=True)]
-    if matrices:
-        muon = torch.optim.Muon(
-            matrices, rates.learning_rate, rates.weight_decay, adjust_lr_fn="match_rms_adamw"
-        )
-        built.append(muon)
+    if turned:
+        built.append(muon(model, rates))
     return built
+
+
+def matrices(model: nn.Module) -> list[Tensor]:
+    """What Muon may change."""
+    return [
+        weight
+        for name, weight in model.named_parameters()
+        if weight.requires_grad and weight.ndim == 2 and LAYERS in name and CODEBOOKS not in name
+    ]
+
+
+def muon(model: nn.Module, rates: OptimizerConfig | recipes.OptimizerConfig) -> Optimizer:
+    """Of the `matrices` of a model."""
+    return torch.optim.Muon(
+        matrices(model), rates.learning_rate, rates.weight_decay, adjust_lr_fn="match_rms_adamw"
+    )
 
 
 def trained_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -46,7 +59,7 @@ def trained_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]
     return _groups([weight for weight in model.parameters() if weight.requires_grad], weight_decay)
 
 
-def require_whole(accelerator: Accelerator, rates: OptimizerConfig) -> None:
+def require_whole(accelerator: Accelerator, rates: OptimizerConfig | recipes.OptimizerConfig) -> None:
     """Raise ValueError where Muon would be given shards of matrices."""
     if rates.muon and accelerator.is_fsdp2:
         raise ValueError(
