@@ -204,7 +204,7 @@ def test_copies_go_their_own_ways() -> None:
 
 
 def test_a_stream_moves_weights_and_changes_none(tmp_path: Path) -> None:
-    """Widening matrices lie with inputs as rows from the first stream on; what is saved stays the same."""
+    """What does not narrow lies with inputs as rows from the first stream on; what is saved stays."""
     model = tokenizer()
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     model.save_pretrained(tmp_path / "before")

@@ -26,7 +26,7 @@ def sounds(imported: dict[str, tuple[Path, Planted]], tmp_path: Path) -> Path:
     """What the archives hold, unpacked by other means than ours."""
     for archive in (imported["tar"][0].parent / "audios").rglob("*.tar.gz"):
         with tarfile.open(archive) as tar:
-            tar.extraction_filter = tarfile.data_filter if hasattr(tarfile, "data_filter") else None  # 3.11.4
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)  # from Python 3.11.4 on
             tar.extractall(tmp_path / "sounds")
     return tmp_path / "sounds"
 

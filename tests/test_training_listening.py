@@ -14,10 +14,10 @@ from torch import nn
 from tokenizer import AudioTokenizer
 from training.ctc import CTCHead
 from training.joint import Joint
+from training.optimizers import matrices
 from training.recipes import TokenizerTraining, tiny
 from training.semantic import SemanticHead
 from training.train_tokenizer import train
-from training.tts_optimizers import matrices
 
 HEARING = replace(tiny().shape.semantic, ctc_layer=1)
 

@@ -29,10 +29,10 @@ from cat_tts.tables import read_tables
 from cat_tts.text import SENTENCEPIECE_FILE, SentencePieceText, TextTokenizer, train_sentencepiece
 from tokenizer import AudioTokenizer
 from training.codes import Codes, read_codes, read_info
+from training.optimizers import optimizers
 from training.processes import descend, lower_precision, start, total_over_processes
 from training.run import StopRequest, key, log_metrics, resume_state, save_state, trapezoid
 from training.transcribed import Transcribed, misheard, noisy
-from training.tts_optimizers import optimizers
 from training.tts_recipes import OptimizerConfig
 
 logger = logging.getLogger(__name__)

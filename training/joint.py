@@ -15,7 +15,7 @@ from tokenizer.vocoder import NOISE
 from training.ctc import CTCHead
 from training.discriminators import Discriminators, Judgement
 from training.pitch import Pitch, PitchHead, pitch_loss, track
-from training.semantic import ByteText, SemanticHead
+from training.semantic import ByteText, SemanticHead, SemanticLoss
 from training.spectral import STEPS, SpectralHead
 
 
@@ -97,19 +97,35 @@ class Joint(nn.Module):
             rebuilt, octaves = self.synthesize(quantized.latents, audio)
         elif self.pitch is not None:
             octaves = pitch_loss(self.pitch(quantized.latents), self.track(audio))
-        read = None if self.head is None else self.head(quantized.latents, frames, tasks, texts, given)
-        heard = quantized.latents if read is None or read.heard is None else read.heard
+        read = self.read(quantized.latents, frames, tasks, texts, given)
         return Rebuilt(
             rebuilt,
             quantized.codes,
             quantized.low,
             quantized.commitment_loss,
             quantized.codebook_loss,
-            None if read is None else read.total,
+            read["semantic"].total if "semantic" in read else None,
             None if self.spectral is None else self.spectral(quantized.latents, audio),
-            None if self.ctc is None else self.ctc(heard, frames, texts).total,
+            read["ctc"].total if "ctc" in read else None,
             octaves,
         )
+
+    def read(
+        self,
+        latents: Float[Tensor, "b t d"],
+        frames: Int[Tensor, " b"],
+        tasks: Int[Tensor, " b"],
+        texts: Sequence[Sequence[int]],
+        given: Sequence[Sequence[int]] | None = None,
+    ) -> dict[str, SemanticLoss]:
+        """Losses of the heads that there are for texts, under the names of their weights."""
+        losses, heard = {}, latents
+        if self.head is not None:
+            losses["semantic"] = self.head(latents, frames, tasks, texts, given)
+            heard = latents if losses["semantic"].heard is None else losses["semantic"].heard
+        if self.ctc is not None:
+            losses["ctc"] = self.ctc(heard, frames, texts)
+        return losses
 
     def synthesize(
         self, latents: Float[Tensor, "b t d"], audio: Float[Tensor, "b s"]

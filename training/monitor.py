@@ -149,14 +149,8 @@ def validate(joint: Joint, mel: MultiScaleMelLoss, clips: Sequence[Clip]) -> dic
             if octaves is not None:
                 _count(sums, "pitch", octaves, 1)
         for text, suffix in ((texts[i], ""), (texts[i - 1], "_mismatched")):
-            heard = latents
-            if text and joint.head is not None:
-                read = joint.head(latents, frames, task, [text])
-                heard = latents if read.heard is None else read.heard
-                _count(sums, f"semantic{suffix}", read.total, read.tokens)
-            if text and joint.ctc is not None:
-                spelt = joint.ctc(heard, frames, [text])
-                _count(sums, f"ctc{suffix}", spelt.total, spelt.tokens)
+            for name, read in joint.read(latents, frames, task, [text]).items() if text else ():
+                _count(sums, f"{name}{suffix}", read.total, read.tokens)
     return {f"validation/loss/{name}": total / max(1, count) for name, (total, count) in sums.items()}
 
 

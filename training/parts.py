@@ -21,6 +21,7 @@ from training.joint import Joint, checkpoint_layers, compile_layers
 from training.losses import MultiScaleMelLoss
 from training.manifest import Clip, read_manifest
 from training.monitor import VALIDATION_SECONDS, Monitor
+from training.optimizers import matrices, muon, require_whole
 from training.pitch import PitchHead
 from training.processes import ignore_signals, lower_precision, replicate, start
 from training.recipes import FIXED, OptimizerConfig, TokenizerTraining
@@ -29,7 +30,6 @@ from training.run import first_difference, has_state, keep_settings, resume_stat
 from training.segments import Segments, calibration
 from training.semantic import SemanticHead
 from training.spectral import SpectralHead
-from training.tts_optimizers import matrices, muon, require_whole
 
 BETAS = (0.8, 0.99)
 
@@ -186,12 +186,13 @@ def _tokenizer(options: TokenizerTraining) -> AudioTokenizer:
 
 def _optimizers(joint: Joint, rates: OptimizerConfig) -> list[Optimizer]:
     """AdamW for all that is trained, but for what is Muon's."""
-    turned = {id(weight) for weight in (matrices(joint) if rates.muon else ())}
-    rest = [weight for weight in joint.parameters() if weight.requires_grad and id(weight) not in turned]
+    turned = matrices(joint) if rates.muon else []
+    held = {id(weight) for weight in turned}
+    rest = [weight for weight in joint.parameters() if weight.requires_grad and id(weight) not in held]
     built: list[Optimizer] = [
         torch.optim.AdamW(rest, rates.learning_rate, betas=BETAS, weight_decay=rates.weight_decay, fused=True)
     ]
-    return [*built, muon(joint, rates)] if turned else built
+    return [*built, muon(turned, rates)] if turned else built
 
 
 def _semantic_head(options: TokenizerTraining) -> SemanticHead | None:

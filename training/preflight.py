@@ -27,9 +27,9 @@ from tokenizer import AudioTokenizer, save_audio
 from tokenizer.checkpoint import write_config
 from training.codes import Codes, read_codes, read_info, require_tokenizer
 from training.examples import Batch, Batches
+from training.optimizers import BETAS
 from training.run import trapezoid
 from training.tts_cost import Cost, measure
-from training.tts_optimizers import BETAS
 from training.tts_parts import adapted, starting_model
 from training.tts_recipes import PRESETS, TTSTraining
 from training.tts_samples import speak

@@ -47,7 +47,9 @@ def train(options: TokenizerTraining) -> AudioTokenizer:
             factor = trapezoid(step, steps=options.steps, warmup=rates.warmup, decay=rates.decay)
             values: dict[str, float | Tensor] = {}
 
-            rebuilt = parts.joint(*batch[:5], frozen, batch.given)
+            rebuilt = parts.joint(
+                batch.audio, batch.frames, batch.depth, batch.tasks, batch.texts, frozen, batch.given
+            )
             losses = {"commitment": rebuilt.commitment, "codebook": rebuilt.codebook}
             if rebuilt.audio is not None:
                 losses["mel"] = parts.mel(rebuilt.audio, batch.audio)
@@ -88,7 +90,7 @@ def train(options: TokenizerTraining) -> AudioTokenizer:
                 raise FloatingPointError(f"step {step}: the loss is {total.item()}; lower the learning rate")
             monitor.add(logged, batch, rebuilt.codes)
             progress.update()
-            heard = "mel" if rebuilt.audio is not None else "spectral" if "spectral" in losses else "semantic"
+            heard = next(name for name in ("mel", "spectral", "semantic", "ctc") if name in losses)
             progress.set_postfix({heard: f"{logged.get(f'train/loss/{heard}', math.nan):.3f}"}, refresh=False)
             if done % options.monitor.every == 0:
                 monitor.log(accelerator, done)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cat_tts import CatTTS
 from training.examples import Batches
-from training.tts_optimizers import trained_groups
+from training.optimizers import trained_groups
 from training.tts_parts import prepare_hardware
 from training.tts_recipes import TTSTraining
 

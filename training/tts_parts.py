@@ -24,10 +24,10 @@ from training.examples import Batch, Batches, DropoutConfig
 from training.initialise import initialise
 from training.lora import adapt, is_adapted, merge, save_adapter
 from training.mixture import epoch_indices, read_mixture
+from training.optimizers import optimizers, require_whole
 from training.processes import ignore_signals, lower_precision, start
 from training.run import keep_settings, resume_state
 from training.tts_monitor import Monitor
-from training.tts_optimizers import optimizers, require_whole
 from training.tts_recipes import FIXED, HardwareConfig, TTSTraining
 from training.tts_samples import Samples, exchanged
 from training.tts_text import keep_text, own_text, retold, text_frames

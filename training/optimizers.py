@@ -25,8 +25,9 @@ TABLES = ("embedding", "head")
 def optimizers(model: nn.Module, rates: OptimizerConfig) -> list[Optimizer]:
     """One or two, which together change all that is trained."""
     named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
-    turned = {id(weight) for weight in (matrices(model) if rates.muon else ())}
-    rest = [(name, weight) for name, weight in named if id(weight) not in turned]
+    turned = matrices(model) if rates.muon else []
+    held = {id(weight) for weight in turned}
+    rest = [(name, weight) for name, weight in named if id(weight) not in held]
     slow = [weight for name, weight in rest if rates.tables != 1 and any(part in name for part in TABLES)]
     kept_back = {id(weight) for weight in slow}
     groups = _groups([weight for _, weight in rest if id(weight) not in kept_back], rates.weight_decay)
@@ -34,7 +35,7 @@ def optimizers(model: nn.Module, rates: OptimizerConfig) -> list[Optimizer]:
         groups.append({"params": slow, "weight_decay": rates.weight_decay, "share": rates.tables})
     built: list[Optimizer] = [torch.optim.AdamW(groups, rates.learning_rate, betas=BETAS, fused=True)]
     if turned:
-        built.append(muon(model, rates))
+        built.append(muon(turned, rates))
     return built
 
 
@@ -47,11 +48,9 @@ def matrices(model: nn.Module) -> list[Tensor]:
     ]
 
 
-def muon(model: nn.Module, rates: OptimizerConfig | recipes.OptimizerConfig) -> Optimizer:
+def muon(weights: list[Tensor], rates: OptimizerConfig | recipes.OptimizerConfig) -> Optimizer:
     """Of the `matrices` of a model."""
-    return torch.optim.Muon(
-        matrices(model), rates.learning_rate, rates.weight_decay, adjust_lr_fn="match_rms_adamw"
-    )
+    return torch.optim.Muon(weights, rates.learning_rate, rates.weight_decay, adjust_lr_fn="match_rms_adamw")
 
 
 def trained_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

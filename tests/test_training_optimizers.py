@@ -13,8 +13,8 @@ from torch import Tensor
 
 from cat_tts import CatTTS
 from cat_tts.config import tiny
+from training.optimizers import optimizers, require_whole
 from training.train_tts import train
-from training.tts_optimizers import optimizers, require_whole
 from training.tts_recipes import OptimizerConfig
 
 
