@@ -62,7 +62,7 @@ class Layer:
 
     def finish(self, x: Float[Tensor, "n d"], attended: Float[Tensor, "n g r h"]) -> Float[Tensor, "n d"]:
         """The rest of the layer, from what the groups of heads have read."""
-        x = self.output.added_to(x, attended.reshape(len(x), -1))
+        x = self.output.added_to(x, attended.reshape(x.shape[0], -1))
         both = self.gate_up(self.ffn_norm(x))
         half = both.shape[1] // 2
         return self.down.added_to(x, F.silu(both[:, :half]).mul_(both[:, half:]))

@@ -1,4 +1,4 @@
-"""Products with a fixed weight for few rows: float, or 8-bit integers on the CPU."""
+"""Products of the fused steps with their weights: float, or 8-bit integers on the CPU."""
 
 from functools import cache
 from importlib.util import find_spec
@@ -9,23 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tokenizer.products import Product, compiled
+
 Weights = Literal["float", "int8"]
-
-
-class Product:
-    """x -> x W, for a weight in nn.Linear's layout [out, in]."""
-
-    def __init__(self, weight: Float[Tensor, "o i"]) -> None:
-        out, inner = weight.shape
-        # Of the two layouts the one with the longer rows is read faster.
-        self.weight = weight.t().contiguous() if out > inner else weight.clone().t()
-
-    def __call__(self, x: Float[Tensor, "n i"], out: Float[Tensor, "n o"] | None = None) -> Tensor:
-        return torch.mm(x, self.weight, out=out)
-
-    def added_to(self, residual: Float[Tensor, "n o"], x: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
-        """residual + x W."""
-        return torch.addmm(residual, x, self.weight)
 
 
 class Int8Product(Product):
@@ -41,13 +27,12 @@ class Int8Product(Product):
 
     def __call__(self, x: Float[Tensor, "n i"], out: Float[Tensor, "n o"] | None = None) -> Tensor:
         if out is None:
-            out = x.new_empty(len(x), len(self._scale))
+            out = x.new_empty(x.shape[0], len(self._scale))
         _kernel()(self._weight, self._scale, x.contiguous().numpy(), out.numpy())
         return out
 
-    def added_to(self, residual: Float[Tensor, "n o"], x: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
-        """residual + x W."""
-        return self(x).add_(residual)
+    def _few(self, x: Tensor) -> bool:
+        return True
 
 
 def rounded(weight: Float[Tensor, "o i"]) -> Float[Tensor, "o i"]:
@@ -65,23 +50,22 @@ def _levels(weight: Float[Tensor, "o i"]) -> tuple[Float[Tensor, "o i"], Float[T
 
 @cache
 def _kernel() -> Any:
+    return compiled(_multiply)
+
+
+def _multiply(weight: np.ndarray, scale: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
     """y[n, o] = scale[o] * sum of weight[o, i] * x[n, i]; the sums of a row do not depend on other rows."""
-    import numba  # pyright: ignore[reportMissingImports]  # an extra
-
-    def multiply(weight: np.ndarray, scale: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
-        for column in range(weight.shape[0]):
-            for row in range(x.shape[0]):
-                total = np.float32(0)
-                for i in range(weight.shape[1]):
-                    total += np.float32(weight[column, i]) * x[row, i]
-                y[row, column] = total * scale[column]
-
-    return numba.njit(multiply, fastmath=True, nogil=True)
+    for column in range(weight.shape[0]):
+        for row in range(x.shape[0]):
+            total = np.float32(0)
+            for i in range(weight.shape[1]):
+                total += np.float32(weight[column, i]) * x[row, i]
+            y[row, column] = total * scale[column]
 
 
 def product(weight: Float[Tensor, "o i"], weights: Weights) -> Product:
-    """The product with a weight, in the arithmetic asked for."""
-    return Int8Product(weight) if weights == "int8" else Product(weight)
+    """The product with a copy of a weight, in the arithmetic asked for."""
+    return Int8Product(weight) if weights == "int8" else Product(weight.clone())
 
 
 def check_weights(weights: Weights, device: torch.device) -> None:
@@ -89,4 +73,4 @@ def check_weights(weights: Weights, device: torch.device) -> None:
     if weights == "int8" and device.type != "cpu":
         raise ValueError(f"weights='int8' on {device.type}: they are for CPUs; take 'float' here")
     if weights == "int8" and find_spec("numba") is None:
-        raise ValueError('weights="int8" needs numba: pip install "cat-tts[int8]", or take \'float\'')
+        raise ValueError("weights=\"int8\" needs numba: pip install numba, or take 'float'")

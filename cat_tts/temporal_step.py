@@ -133,11 +133,11 @@ class TemporalStep:
         return self._graphs[len(x)](row)
 
     def _make(self, row: Row) -> Float[Tensor, "n d"]:
-        x = row.x
+        x, rows = row.x, row.x.shape[0]
         angle = row.positions[:, None, None] * self.frequency
         cosine, sine = angle.cos().to(x.dtype), (angle.sin() * self.sign).to(x.dtype)
         for layer, gain, cache in zip(self.layers, self.qk_gains, self.cache, strict=True):
-            qkv = layer.qkv(layer.norm(x)).view(len(x), -1, layer.head_dim)
+            qkv = layer.qkv(layer.norm(x)).view(rows, -1, layer.head_dim)
             qk = qkv[:, : -layer.kv_heads]
             length = torch.linalg.vector_norm(qk, dim=-1, keepdim=True, dtype=torch.float32)
             qk = (qk / length.hypot_(layer.floor)).to(x.dtype) * gain
@@ -145,10 +145,10 @@ class TemporalStep:
             turned = torch.addcmul(qk * cosine, qk.roll(layer.head_dim // 2, -1), sine)
             kv = torch.cat([turned[:, layer.heads :], qkv[:, -layer.kv_heads :]], 1)
             if isinstance(row.place, int):
-                cache[: len(x), row.place] = kv
+                cache[:rows, row.place] = kv
             else:
                 cache.flatten(0, 1).index_copy_(0, row.place, kv)
-            keys, values = cache[: len(x), : row.seen].transpose(1, 2).chunk(2, 1)
-            q = turned[:, : layer.heads].view(len(x), layer.kv_heads, -1, layer.head_dim)
+            keys, values = cache[:rows, : row.seen].transpose(1, 2).chunk(2, 1)
+            q = turned[:, : layer.heads].view(rows, layer.kv_heads, -1, layer.head_dim)
             x = layer.finish(x, F.scaled_dot_product_attention(q, keys, values, attn_mask=row.mask))
         return self.norm(x) * self.scale

@@ -168,8 +168,12 @@ def test_what_is_wrong_with_one_job_is_its_own(synthesizer: Synthesizer, voices:
     same(good, synthesizer.start(wanted).collect())
 
 
+def breaking(*_: object) -> torch.Tensor:
+    raise RuntimeError("out of memory")
+
+
 def test_what_goes_wrong_for_all_ends_those_that_were_in(
-    synthesizer: Synthesizer, voices: list[Voice]
+    synthesizer: Synthesizer, voices: list[Voice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The audio decoder breaks and is mended: takes under way fail, and the next ones are as ever."""
     wanted = [request(synthesizer, voices, number) for number in (6, 20, 5)]
@@ -177,21 +181,23 @@ def test_what_goes_wrong_for_all_ends_those_that_were_in(
     engine, stage = engine_of(synthesizer, 2), synthesizer.tokenizer.decoder[1]
     first, second, third = (submit(engine, synthesizer, each) for each in wanted)
     engine.step()
-    mended, stage.project_in = stage.project_in, nn.Linear(3, 3)
+    monkeypatch.setattr(stage, "forward", breaking)
     engine.step()
     assert isinstance(first.error, RuntimeError) and first.error is second.error
     assert (len(first.audio), engine.active, engine.queued, third.error) == (1, 0, 1, None)
-    stage.project_in = mended
+    monkeypatch.undo()
     finish(engine)
     same(third, alone)
 
 
-def test_an_engine_that_cannot_start_again_says_so(synthesizer: Synthesizer, voices: list[Voice]) -> None:
+def test_an_engine_that_cannot_start_again_says_so(
+    synthesizer: Synthesizer, voices: list[Voice], monkeypatch: pytest.MonkeyPatch
+) -> None:
     wanted = [request(synthesizer, voices, number) for number in (6, 20)]
     engine = engine_of(synthesizer, 1)
     first, second = (submit(engine, synthesizer, each) for each in wanted)
     engine.step()
-    synthesizer.tokenizer.decoder[1].project_in = nn.Linear(3, 3)
+    monkeypatch.setattr(synthesizer.tokenizer.decoder[1], "forward", breaking)
     synthesizer.tts.depth.code_heads[0].weight = nn.Parameter(torch.zeros(3))
     engine.step()
     assert isinstance(first.error, RuntimeError) and second.error is engine.fault

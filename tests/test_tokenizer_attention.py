@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenizer.attention import attend, frequencies, rotate, sight, turns, window_mask
+from tokenizer.attention import attend, frequencies, rotate, rotate_projected, sight, turns, window_mask
 
 CPU = torch.device("cpu")
 
@@ -132,13 +132,17 @@ def test_scores_depend_on_distance_alone() -> None:
     assert (score(9, 1) - score(9, 2)).abs() > 1e-2, "distance makes no difference"
 
 
-def test_rotation_is_the_same_with_gradients() -> None:
-    x, table = torch.randn(2, 5, 3, 8), turns(7, 5, frequencies(8, 10_000.0, CPU))[:, None]
-    leaf = x.clone().requires_grad_()
-    turned = rotate(leaf, table)
-    assert torch.equal(turned, rotate(x, table))
+def test_projected_values_are_not_rotated_and_gradients_change_nothing() -> None:
+    qkv, table = torch.randn(2, 5, 3, 2, 8), turns(7, 5, frequencies(8, 10_000.0, CPU))[:, None, None]
+    leaf = qkv.clone().requires_grad_()
+    turned = rotate_projected(leaf, table)
+    assert torch.equal(turned[:, :, :2], rotate(qkv[:, :, :2], table))
+    assert torch.equal(turned[:, :, 2], qkv[:, :, 2])
     turned.sum().backward()
-    torch.testing.assert_close(leaf.grad, rotate(torch.ones_like(x), table.conj()))
+    expected = torch.cat([rotate(torch.ones(2, 5, 2, 2, 8), table.conj()), torch.ones(2, 5, 1, 2, 8)], 2)
+    torch.testing.assert_close(leaf.grad, expected)
+    assert rotate_projected(qkv, table) is qkv, "without a gradient it is done in place"
+    torch.testing.assert_close(qkv, turned.detach(), atol=1e-7, rtol=1e-6)
 
 
 def test_rotation_of_half_precision_is_computed_in_float32() -> None:

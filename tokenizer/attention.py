@@ -145,7 +145,15 @@ def turns(first: int, steps: int, frequencies: Float[Tensor, " half"]) -> Comple
 
 def rotate(x: Float[Tensor, "*shape d"], turns: Complex[Tensor, "..."]) -> Float[Tensor, "*shape d"]:
     """Rotary embedding of the interleaved pairs (2i, 2i+1), computed in float32."""
-    if x.dtype == torch.float32 and not x.requires_grad:  # the same by fewer calls, without a gradient
-        return (x.view(torch.complex64) * turns).view(torch.float32)
     pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * turns).view(x.shape).to(x.dtype)
+
+
+def rotate_projected(
+    qkv: Float[Tensor, "b t three h d"], turns: Complex[Tensor, "t one one half"]
+) -> Float[Tensor, "b t three h d"]:
+    """Queries and keys rotated, values as they are; in place where no gradient is wanted."""
+    if qkv.dtype == torch.float32 and not qkv.requires_grad:
+        qkv.view(torch.complex64)[:, :, :2].mul_(turns)
+        return qkv
+    return torch.cat([rotate(qkv[:, :, :2], turns), qkv[:, :, 2:]], 2)

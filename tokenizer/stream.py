@@ -1,7 +1,6 @@
 """What a stream remembers: the keys and values that its layers can still look back at."""
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +20,7 @@ SMALLEST_RESERVE = 16
 class Chunk:
     """The steps of one call to a stage: how they turn, what they see, and where they are remembered."""
 
-    turns: Complex[Tensor, "t three one half"]
-    """Of queries, keys, and values, which do not turn."""
+    turns: Complex[Tensor, "t one one half"]
     seen: Sight
     past: tuple[Float[Tensor, "two b h p d"], ...] = ()
     """By layer; only where past and chunk do not fit into the block together."""
@@ -50,10 +48,9 @@ class Chunk:
         return q, kv[0], kv[1]
 
 
-def alone(x: Float[Tensor, "b t d"], window: int, frequencies: Float[Tensor, " half"]) -> Chunk:
+def alone(x: Float[Tensor, "n d"], steps: int, window: int, frequencies: Float[Tensor, " half"]) -> Chunk:
     """A whole signal at once: no past, and nothing to remember."""
-    steps = x.shape[1]
-    return Chunk(_turns(0, steps, frequencies), sight(steps, steps, window, x))
+    return Chunk(turns(0, steps, frequencies)[:, None, None], sight(steps, steps, window, x))
 
 
 def capacity(window: int) -> int:
@@ -73,8 +70,8 @@ class StageCache:
     block: Float[Tensor, "l two b h c d"]
     window: int
     frequencies: Float[Tensor, " half"]
-    weights: Sequence[Any] = ()
-    """Of the layers, with which the streams began."""
+    parts: Any = None
+    """What the stage computes with: its projection in, its layers' parts, its projection out."""
 
     def __post_init__(self) -> None:
         self.lived = [0] * self.block.shape[2]
@@ -113,7 +110,7 @@ class StageCache:
             self.stop = stop
         else:
             chunk = Chunk(
-                _turns(self.position, steps, self.frequencies),
+                turns(self.position, steps, self.frequencies)[:, None, None],
                 seen,
                 write=block[..., max(0, end - past - steps) : end, :].unbind(),
                 past=block[..., first : self.stop, :].unbind(),
@@ -125,7 +122,7 @@ class StageCache:
     def _begin_block(self, position: int) -> None:
         """The past stands at the beginning of the block, and the step at `position` comes next."""
         self.stop, self._position = self.window - 1, position
-        self._turns = _turns(position, self.reserve, self.frequencies)
+        self._turns = turns(position, self.reserve, self.frequencies)[:, None, None]
 
     def restart(self, row: int) -> None:
         """Let `row` begin anew: what was before stays where it is, but this row no longer sees it.
@@ -151,9 +148,10 @@ class StageCache:
         if not any(self.lived):
             self._begin_block(other.position)
         kept = min(other.lived[0], self.window - 1)
-        turning = _turns(self.position - other.position, 1, self.frequencies)[0, 1:, None]
+        turning = turns(self.position - other.position, 1, self.frequencies)
         past = other.block[:, :, 0, :, other.stop - kept : other.stop]
-        self.block[:, :, row, :, self.stop - kept : self.stop] = rotate(past, turning)
+        own = self.block[:, :, row, :, self.stop - kept : self.stop]
+        own[:, 0], own[:, 1] = rotate(past[:, 0], turning), past[:, 1]
         self.lived[row] = other.lived[0]
 
     def past(self) -> "StageCache":
@@ -182,11 +180,6 @@ class StageCache:
         if self._sight is None or self._sight[:2] != (past, steps):
             self._sight = past, steps, sight(steps, past + steps, self.window, self.block)
         return self._sight[2]
-
-
-def _turns(first: int, steps: int, frequencies: Tensor) -> Complex[Tensor, "t three one half"]:
-    turning = turns(first, steps, frequencies)
-    return torch.stack([turning, turning, torch.ones_like(turning)], 1)[:, :, None]
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """The only building block of CAT: causal pre-norm Transformer layers, and the stages made of them."""
 
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import torch
@@ -7,13 +8,17 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenizer.attention import attend, frequencies, rotate
+from tokenizer.attention import attend, frequencies, rotate_projected
 from tokenizer.config import StageConfig
+from tokenizer.products import Product
 from tokenizer.stream import Chunk, StageCache, alone, capacity
 
+Multiply = Callable[[Tensor], Tensor]
+"""x -> x W, row by row."""
 
-class LayerWeights(NamedTuple):
-    """A layer's weights as plain tensors, matrices with inputs as rows.
+
+class LayerParts(NamedTuple):
+    """What a layer computes with; its products are modules, or those of a stream.
 
     A streamed frame is so little work that looking parameters up in their modules would cost as much.
     """
@@ -21,26 +26,26 @@ class LayerWeights(NamedTuple):
     num_heads: int
     window: int
     attention_norm: tuple[Tensor, Tensor]
-    qkv: Float[Tensor, "d three_d"]
-    attention_out: Float[Tensor, "d d"]
+    qkv: Multiply
+    attention_out: Multiply
     attention_scale: Float[Tensor, " d"]
     ffn_norm: tuple[Tensor, Tensor]
-    ffn_in: Float[Tensor, "d f"]
-    ffn_out: Float[Tensor, "f d"]
+    ffn_in: Multiply
+    ffn_out: Multiply
     ffn_scale: Float[Tensor, " d"]
 
 
-def run_layer(w: LayerWeights, x: Float[Tensor, "n d"], chunk: Chunk, index: int) -> Float[Tensor, "n d"]:
+def run_layer(p: LayerParts, x: Float[Tensor, "n d"], chunk: Chunk, index: int) -> Float[Tensor, "n d"]:
     """Layer `index` of its stage, on all steps of all signals one below the other."""
     width = x.shape[-1:]
-    qkv = torch.layer_norm(x, width, *w.attention_norm) @ w.qkv
-    qkv = rotate(qkv.view(-1, chunk.steps, 3, w.num_heads, width[0] // w.num_heads), chunk.turns)
+    qkv = p.qkv(torch.layer_norm(x, width, *p.attention_norm))
+    qkv = qkv.view(-1, chunk.steps, 3, p.num_heads, width[0] // p.num_heads)
+    qkv = rotate_projected(qkv, chunk.turns)
     q, k, v = chunk.extend(index, qkv.permute(2, 0, 3, 1, 4))
-    heads = attend(q, k, v, w.window, chunk.seen).transpose(1, 2).reshape(x.shape)
-    x = torch.addcmul(x, w.attention_scale, heads @ w.attention_out)
-    return torch.addcmul(
-        x, w.ffn_scale, F.gelu(torch.layer_norm(x, width, *w.ffn_norm) @ w.ffn_in) @ w.ffn_out
-    )
+    heads = attend(q, k, v, p.window, chunk.seen).transpose(1, 2).reshape(x.shape)
+    x = torch.addcmul(x, p.attention_scale, p.attention_out(heads))
+    inner = _gelu(p.ffn_in(torch.layer_norm(x, width, *p.ffn_norm)))
+    return torch.addcmul(x, p.ffn_scale, p.ffn_out(inner))
 
 
 class Layer(nn.Module):
@@ -59,31 +64,20 @@ class Layer(nn.Module):
         self.ffn_scale = nn.Parameter(torch.full((config.dim,), layer_scale))
 
     def forward(self, x: Float[Tensor, "n d"], chunk: Chunk, index: int) -> Float[Tensor, "n d"]:
-        return run_layer(self.weights(), x, chunk, index)
+        return run_layer(self.parts(lambda linear: linear), x, chunk, index)
 
-    def lay_out(self) -> None:
-        """Let the matrices that do not narrow lie with inputs as rows; values and names stay.
-
-        A streamed frame takes as long as its weights take to be read, and on a CPU the layout with the longer
-        rows is read faster.
-        """
-        for linear in (self.qkv, self.attention_out, self.ffn_in):
-            weight = linear.weight
-            if weight.is_cpu and weight.is_contiguous():
-                weight.data = weight.data.t().contiguous().t()
-
-    def weights(self) -> LayerWeights:
-        """Views of the parameters, not copies."""
-        return LayerWeights(
+    def parts(self, product: Callable[[nn.Linear], Multiply]) -> LayerParts:
+        """Parameters, not copies, and what `product` makes of each linear map."""
+        return LayerParts(
             self.num_heads,
             self.window,
             (self.attention_norm.weight, self.attention_norm.bias),
-            self.qkv.weight.t(),
-            self.attention_out.weight.t(),
+            product(self.qkv),
+            product(self.attention_out),
             self.attention_scale,
             (self.ffn_norm.weight, self.ffn_norm.bias),
-            self.ffn_in.weight.t(),
-            self.ffn_out.weight.t(),
+            product(self.ffn_in),
+            product(self.ffn_out),
             self.ffn_scale,
         )
 
@@ -101,22 +95,21 @@ class Stage(nn.Module):
         self.project_out = _projection(config.dim, config.output_dim)
 
     def forward(self, x: Float[Tensor, "b t i"], cache: StageCache | None = None) -> Float[Tensor, "b t o"]:
-        x = self.project_in(x)
-        shape = x.shape
-        chunk = cache.extend(shape[1], shape[0]) if cache else alone(x, self.window, self._frequencies())
-        x = x.flatten(0, 1)
+        batch, steps, _ = x.shape
+        project_in, layers, project_out = cache.parts if cache else (self.project_in, None, self.project_out)
+        x = project_in(x.flatten(0, 1))
+        chunk = cache.extend(steps, batch) if cache else alone(x, steps, self.window, self._frequencies())
         for index, layer in enumerate(self.layers):
-            x = run_layer(cache.weights[index], x, chunk, index) if cache else layer(x, chunk, index)
-        return self.project_out(x.view(shape))
+            x = run_layer(layers[index], x, chunk, index) if layers else layer(x, chunk, index)
+        return project_out(x).view(batch, steps, -1)
 
     def cache(self, batch: int) -> StageCache:
         """An empty past, for a stream of `batch` signals."""
-        for layer in self.layers:
-            layer.lay_out()
-        heads, weights = self.config.num_heads, [layer.weights() for layer in self.layers]
+        heads, weight = self.config.num_heads, self.layers[0].qkv.weight
         shape = (len(self.layers), 2, batch, heads, capacity(self.window), self.config.dim // heads)
-        block = weights[0].qkv.new_zeros(shape)
-        return StageCache(block, self.window, self._frequencies(), weights)
+        parts = _product(self.project_in), [layer.parts(_product) for layer in self.layers]
+        parts = *parts, _product(self.project_out)
+        return StageCache(weight.new_zeros(shape), self.window, self._frequencies(), parts)
 
     def _frequencies(self) -> Tensor:
         head_dim = self.config.dim // self.config.num_heads
@@ -133,6 +126,15 @@ def unfold(x: Float[Tensor, "b u e"], patch: int) -> Float[Tensor, "b t d"]:
     """The exact inverse of `fold`."""
     batch, steps, _ = x.shape
     return x.reshape(batch, steps, -1, patch).transpose(-1, -2).reshape(batch, steps * patch, -1)
+
+
+def _gelu(x: Tensor) -> Tensor:
+    """In place where no gradient is wanted: of a long clip this is the largest tensor of all."""
+    return F.gelu(x) if x.requires_grad else torch.ops.aten.gelu_(x)
+
+
+def _product(module: nn.Module) -> Multiply:
+    return Product(module.weight) if isinstance(module, nn.Linear) else module
 
 
 def _projection(input_dim: int, output_dim: int) -> nn.Module:
