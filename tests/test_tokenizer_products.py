@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from tokenizer.products import FEW, LARGEST, Product
+from tokenizer.products import FEW, LARGEST, SMALLEST, Product
 
 pytest.importorskip("numba")
 
 
 @pytest.mark.parametrize("rows", [1, 3, FEW, FEW + 1])
-@pytest.mark.parametrize("shape", [(12, 5), (5, 12), (384, 100)])
+@pytest.mark.parametrize("shape", [(12, 5), (160, 120), (384, 100)])
 def test_a_product_is_the_linear_layer(shape: tuple[int, int], rows: int) -> None:
     layer, x = torch.nn.Linear(*shape, bias=False), torch.randn(rows, shape[0])
     product, residual = Product(layer.weight), torch.randn(rows, shape[1])
@@ -36,10 +36,10 @@ def test_few_rows_hear_of_no_other_row() -> None:
 
 
 def test_gradients_and_other_precisions_are_torch_products() -> None:
-    weight, x = torch.randn(7, 4, requires_grad=True), torch.randn(2, 4, requires_grad=True)
+    weight, x = torch.randn(170, 100, requires_grad=True), torch.randn(2, 100, requires_grad=True)
     Product(weight)(x).sum().backward()
     torch.testing.assert_close(x.grad, weight.detach().sum(0).expand(2, -1))
-    torch.testing.assert_close(weight.grad, x.detach().sum(0).expand(7, -1))
+    torch.testing.assert_close(weight.grad, x.detach().sum(0).expand(170, -1))
     with torch.no_grad():
         for dtype in (torch.float64, torch.bfloat16):
             own, rows = weight.to(dtype), x.to(dtype)
@@ -48,8 +48,9 @@ def test_gradients_and_other_precisions_are_torch_products() -> None:
         torch.testing.assert_close(Product(columns)(x), x @ columns.T)
 
 
-def test_large_weights_are_left_to_several_cores() -> None:
-    """What is larger than the bound takes the path of torch, and so its very bits."""
-    weight, x = torch.randn(LARGEST // 4 // 512 + 1, 512), torch.randn(2, 512)
-    with torch.no_grad():
-        assert torch.equal(Product(weight)(x), x @ weight.T)
+def test_small_and_large_weights_are_left_to_torch() -> None:
+    """What is outside the bounds takes the path of torch, and so its very bits."""
+    for size in (LARGEST // 4 // 512 + 1, SMALLEST // 4 // 512 - 1):
+        weight, x = torch.randn(size, 512), torch.randn(2, 512)
+        with torch.no_grad():
+            assert torch.equal(Product(weight)(x), x @ weight.T)

@@ -14,8 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-FEW, LARGEST = 8, 2**23
-"""Rows, and bytes of a weight, up to which one core with the loop is as fast as several without."""
+FEW = 8
+"""Rows up to which the loop is faster."""
+SMALLEST, LARGEST = 2**16, 2**23
+"""Bytes of a weight: smaller ones stay in the cache next to the core, and are multiplied before the loop has
+begun; larger ones are for several cores."""
 
 
 class Product:
@@ -24,8 +27,8 @@ class Product:
     def __init__(self, weight: Float[Tensor, "o i"]) -> None:
         self.weight = weight
         self._loop: Any = None
-        fits = weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.nbytes <= LARGEST
-        if fits and weight.is_contiguous():
+        fits = weight.device.type == "cpu" and SMALLEST <= weight.nbytes <= LARGEST
+        if fits and weight.dtype == torch.float32 and weight.is_contiguous():
             self._array, self._loop = weight.detach().numpy(), _few_rows()
 
     def __call__(self, x: Float[Tensor, "n i"], out: Float[Tensor, "n o"] | None = None) -> Tensor:
