@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -79,6 +80,23 @@ def test_spectrum_is_a_fourier_transform_by_hops() -> None:
         torch.testing.assert_close(spectrum[0, 0, frame], expected.real, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(spectrum[0, 1, frame], expected.imag, atol=1e-4, rtol=1e-4)
     assert SpectrumDiscriminator(window, 2).spectrum(noise(1, 161)).shape[2] == 11
+
+
+def test_magnitudes_by_hand() -> None:
+    """A sine of amplitude A at a bin of a Hann window of N samples is A N / 4: 10 ** -0.7 of N for 0.8."""
+    judge = SpectrumDiscriminator(64, 2, magnitudes=True)
+    sine = 0.8 * torch.sin(2 * torch.pi * 8 / 64 * torch.arange(640.0))
+    seen = judge.spectrum(torch.stack([sine, torch.zeros(640)]))
+    assert seen.shape == (2, 1, 40, 33) and torch.equal(seen[1], torch.zeros(1, 40, 33))
+    torch.testing.assert_close(seen[0, 0, 20, 8], torch.tensor((math.log10(0.2) + 5) / 2))
+    torch.testing.assert_close(judge.spectrum(-sine[None])[0], seen[0])  # phases are not seen
+    assert judge.bands[0][0].in_channels == 1 and len(judge(sine[None]).features) == 25
+
+
+@pytest.mark.parametrize("kind", ["periods", "windows"])
+def test_one_kind_of_discriminator_is_enough(kind: str) -> None:
+    config = replace(tiny(), **{kind: ()})
+    assert len(Discriminators(config)(noise(1, 100))) == len(config.periods) + len(config.windows)
 
 
 def test_maps_and_their_shapes() -> None:
@@ -192,7 +210,7 @@ def test_too_little_audio_is_refused() -> None:
 
 
 def test_mini_is_small() -> None:
-    assert parameters(Discriminators(mini())) < 150_000
+    assert parameters(Discriminators(mini())) < 40_000
 
 
 def test_judgement_is_a_tuple() -> None:
