@@ -1,7 +1,7 @@
 """Products with a fixed weight, on a CPU for few rows by a loop that reads the weight once.
 
 One frame is a few rows, and takes as long as its weights take to be read. torch's products are made for many
-rows: with one to eight they read a weight at a quarter to two thirds of the speed of this loop.
+rows: with up to eight they read a weight at a quarter to two thirds of the speed of this loop.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-FEW = 8
+FEW = 12
 """Rows up to which the loop is faster."""
 SMALLEST, LARGEST = 2**16, 2**23
 """Bytes of a weight: smaller ones stay in the cache next to the core, and are multiplied before the loop has

@@ -38,7 +38,9 @@ class Chunk:
         if not self.write:
             q, k, v = qkv.unbind()
             return q, k, v
-        q, kv = qkv[0], qkv[1:].detach()
+        q, kv = qkv[0], qkv[1:]
+        if kv.requires_grad:
+            kv = kv.detach()
         if self.past:
             kv = torch.cat([self.past[layer], kv], -2)
             self.write[layer].copy_(kv[..., kv.shape[-2] - self.write[layer].shape[-2] :, :])
