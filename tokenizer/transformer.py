@@ -107,8 +107,8 @@ class Stage(nn.Module):
         """An empty past, for a stream of `batch` signals."""
         heads, weight = self.config.num_heads, self.layers[0].qkv.weight
         shape = (len(self.layers), 2, batch, heads, capacity(self.window), self.config.dim // heads)
-        parts = _product(self.project_in), [layer.parts(_product) for layer in self.layers]
-        parts = *parts, _product(self.project_out)
+        layers = [layer.parts(_product) for layer in self.layers]
+        parts = _product(self.project_in), layers, _product(self.project_out)
         return StageCache(weight.new_zeros(shape), self.window, self._frequencies(), parts)
 
     def _frequencies(self) -> Tensor:
