@@ -26,10 +26,9 @@ class Int8Product(Product):
         self._weight, self._scale = levels.to(torch.int8).numpy(), scale.numpy()
 
     def __call__(self, x: Float[Tensor, "n i"], out: Float[Tensor, "n o"] | None = None) -> Tensor:
-        if out is None:
-            out = x.new_empty(x.shape[0], len(self._scale))
-        _kernel()(self._weight, self._scale, x.contiguous().numpy(), out.numpy())
-        return out
+        y = np.empty((x.shape[0], len(self._scale)), np.float32) if out is None else out.numpy()
+        _kernel()(self._weight, self._scale, x.contiguous().numpy(), y)
+        return torch.from_numpy(y) if out is None else out
 
     def _few(self, x: Tensor) -> bool:
         return True

@@ -123,7 +123,7 @@ class Lookup:
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Nothing to do is the usual case, and done in a tenth of the time."""
+    """Usually there is nothing to do, and to know that takes less time than to do it."""
     kind = device.type
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 

@@ -34,10 +34,9 @@ class Product:
     def __call__(self, x: Float[Tensor, "n i"], out: Float[Tensor, "n o"] | None = None) -> Tensor:
         if not self._few(x):
             return torch.mm(x, self.weight.t(), out=out)
-        if out is None:
-            out = x.new_empty(x.shape[0], self.weight.shape[0])
-        self._loop(self._array, x.contiguous().numpy(), out.numpy())
-        return out
+        y = np.empty((x.shape[0], self.weight.shape[0]), np.float32) if out is None else out.numpy()
+        self._loop(self._array, x.contiguous().numpy(), y)
+        return torch.from_numpy(y) if out is None else out
 
     def added_to(self, residual: Float[Tensor, "n o"], x: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
         """residual + x W."""

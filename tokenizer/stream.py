@@ -47,7 +47,8 @@ class Chunk:
         else:
             self.write[layer].copy_(kv)
             kv = self.read[layer]
-        return q, kv[0], kv[1]
+        k, v = kv.unbind()
+        return q, k, v
 
 
 def alone(x: Float[Tensor, "n d"], steps: int, window: int, frequencies: Float[Tensor, " half"]) -> Chunk:
