@@ -56,8 +56,10 @@ def test_command(model: AudioTokenizer, tmp_path: Path, capsys: pytest.CaptureFi
     out = tmp_path / "speed.json"
     main(f"--tokenizer {tmp_path / 'model'} --rounds 1 --minutes 0.02 --out {out}".split())
     result = json.loads(out.read_text())
-    assert result["codes_equal"] and result["audio_difference"] < 1e-5 and result["stream_difference"] < 1e-5
-    assert [row["task"] for row in result["rows"]][::3] == ["encode 10 s", "decode a frame"]
+    assert result["codes"] == 1250 * model.config.num_codebooks and result["codes_differing"] == 0
+    assert result["audio_difference"] < 1e-5 and result["stream_difference"] < 1e-5
+    tasks = [row["task"] for row in result["rows"]]
+    assert tasks[::3] == ["encode 10 s", "decode 30 s", "encode a frame", "dequantise a frame"]
     assert all(row["ours_ms"] > 0 for row in result["rows"])
     assert len(result["flatness"]["decode_ms"]) == 4 and len(set(result["flatness"]["cache_mb"])) == 1
     assert "| dequantise a frame |" in capsys.readouterr().out
