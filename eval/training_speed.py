@@ -21,13 +21,12 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tokenizer import AudioTokenizer
+from tokenizer.discriminators import Discriminators, generator_loss
 from training import recipes
-from training.discriminators import Discriminators
 from training.losses import (
     MultiScaleMelLoss,
     discriminator_loss,
     feature_loss,
-    generator_loss,
     weighted_sum,
 )
 from training.manifest import read_manifest

@@ -13,6 +13,7 @@ from cat_tts.text import TextTokenizer
 from inference.hardware import usable_device
 from tokenizer import AudioTokenizer
 from tokenizer.checkpoint import local_folder, read_config
+from tokenizer.discriminators import Discriminators
 from tokenizer.model import Parts
 
 DEFAULT_MODEL = Path(__file__).parent.parent / "cat_tts" / "pretrained" / "mini"
@@ -35,6 +36,8 @@ class Loaded:
     """Brings the tokenizer's encoder where `tokenizer` came without."""
     listener: CatASR | None
     """Tells of a take how plainly it says its text, where the model brings one."""
+    judge: Discriminators | None
+    """Tells real speech from rebuilt, where the model brings one."""
 
 
 def load(
@@ -42,11 +45,11 @@ def load(
 ) -> Loaded:
     """Read the models.
 
-    `model` (by default the embedded one) holds `tts/`, `tokenizer/` and perhaps `asr/` and `sampling.json`,
-    as training.bundle writes them, or is a TTS model alone: one of this project's layout, or the published
-    MOSS-TTS-Local-Transformer. Then `tokenizer` names the audio tokenizer; by default it is the published
-    one. `device` is cuda where there is one; there the TTS runs in bfloat16. With `low_memory` the encoder is
-    loaded for each prompt that is new, and dropped.
+    `model` (by default the embedded one) holds `tts/`, `tokenizer/` and perhaps `asr/`, `judge/` and
+    `sampling.json`, as training.bundle writes them, or is a TTS model alone: one of this project's layout, or
+    the published MOSS-TTS-Local-Transformer. Then `tokenizer` names the audio tokenizer; by default it is the
+    published one. `device` is cuda where there is one; there the TTS runs in bfloat16. With `low_memory` the
+    encoder is loaded for each prompt that is new, and dropped.
     """
     device = usable_device(device)
     folder = local_folder(DEFAULT_MODEL if model is None else model)
@@ -62,11 +65,13 @@ def load(
     def codec(parts: Parts) -> AudioTokenizer:
         return AudioTokenizer.from_pretrained(codec_folder, parts).to(device)
 
+    asr, judge = folder / "asr", folder / "judge"
     return Loaded(
         tts=tts.to(device, torch.bfloat16 if device.startswith("cuda") else torch.float32),
         text=text,
         tokenizer=codec("decoder" if low_memory else "both"),
         sampling=sampling,
         load_encoder=(lambda: codec("encoder")) if low_memory else None,
-        listener=CatASR.from_pretrained(folder / "asr")[0].to(device) if (folder / "asr").is_dir() else None,
+        listener=CatASR.from_pretrained(asr)[0].to(device) if asr.is_dir() else None,
+        judge=Discriminators.from_pretrained(judge).to(device) if judge.is_dir() else None,
     )

@@ -24,6 +24,7 @@ from inference.ticket import Guard, Job
 from inference.voice import Voice, Voices
 from inference.voice_file import is_voice_file, known_text, load_voice
 from tokenizer import AudioTokenizer
+from tokenizer.discriminators import Discriminators
 
 MOST_OPEN = 1000
 """Streams of a synthesizer that may be open and unread."""
@@ -46,6 +47,7 @@ class Synthesizer:
         *,
         weights: Weights = "float",
         listener: CatASR | None = None,
+        judge: Discriminators | None = None,
     ) -> None:
         spoken, coded = tts.config, tokenizer.config
         if spoken.num_codebooks > coded.num_codebooks or spoken.codebook_size != coded.codebook_size:
@@ -56,7 +58,7 @@ class Synthesizer:
         self.tts, self.text, self.tokenizer = tts, text, tokenizer
         self.sampling = sampling or SamplingOptions()
         self.weights: Weights = weights
-        self.listener = listener
+        self.listener, self.judge = listener, judge
         self._engine: Engine | None = None
         preparation = PLAIN if tts.config.chat is None else PUBLISHED
         self.voices = Voices(tokenizer, tts.config, preparation, load_encoder)
@@ -78,7 +80,7 @@ class Synthesizer:
         check_weights(weights, torch.device(usable_device(device)))
         loaded = load(model, tokenizer, device, low_memory)
         parts = loaded.tts, loaded.text, loaded.tokenizer, loaded.sampling, loaded.load_encoder
-        return cls(*parts, weights=weights, listener=loaded.listener)
+        return cls(*parts, weights=weights, listener=loaded.listener, judge=loaded.judge)
 
     @property
     def sample_rate(self) -> int:
@@ -232,8 +234,7 @@ class Synthesizer:
                 f"guidance={sampling.guidance}: published models cannot go without their text; give 1"
             )
         least, most = usual_limits(text)
-        if max_seconds is not None:
-            most = self._frames(max_seconds)
+        most = most if max_seconds is None else self._frames(max_seconds)
         request = Request(
             text=text,
             voice=self.voice(prompt_audio, prompt_text),
@@ -254,8 +255,8 @@ class Synthesizer:
     def job(self, request: Request, guard: Guard | None = None) -> Job:
         """What an engine needs to make a take."""
         context = None if request.mode == "reference" else self.voices.context(request.voice, request.depth)
-        take = continuation(self.tts.config, self.text, request)
-        return Job(continuation=take, context=context, guard=guard)
+        begin = continuation(self.tts.config, self.text, request)
+        return Job(continuation=begin, context=context, guard=guard)
 
     def start(self, request: Request, *, guard: Guard | None = None, chunk_frames: int = 1) -> TakeStream:
         """The stream of a request.
@@ -277,9 +278,8 @@ class Synthesizer:
     def engine(self, slots: int) -> Engine:
         """One that makes so many takes at a time; the last one that was asked for is kept."""
         if self._engine is None or self._engine.slots != slots:
-            self._engine = Engine(
-                self.tts, self.tokenizer, slots=slots, waiting=MOST_OPEN, weights=self.weights
-            )
+            models = self.tts, self.tokenizer
+            self._engine = Engine(*models, slots=slots, waiting=MOST_OPEN, weights=self.weights)
         return self._engine
 
     @cached_property

@@ -9,6 +9,7 @@ import copy
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.audio_utils import mel_filter_bank
@@ -20,6 +21,7 @@ from cat_tts.text import TextTokenizer
 from inference.synthesizer import Synthesizer
 from inference.voice import Voice
 from tokenizer import AudioTokenizer
+from tokenizer.discriminators import Discriminators, generator_loss
 from tokenizer.vocoder import Vocoder
 
 REACH, MOMENTUM = 0.01, 0.9
@@ -29,8 +31,11 @@ likely; five steps come as near as ten."""
 MOST_STEPS = 1000
 TIMBRE_STEPS, TIMBRE_RATE = 10, 2e-3
 """Of Adam, for the projection; 25 of them bring little more."""
-WINDOW, MELS, FLOOR = 1024, 160, 1e-5
-"""Of the spectrograms in which timbres are compared."""
+WINDOW, MELS, MOMENTS, FLOOR = 1024, 64, 4, 1e-10
+"""Of the spectrograms in which timbres are compared: energies of several moments together, as a decoder that
+shall meet the noise of each moment gives noise up, and buzzes."""
+JUDGED, JUDGED_SECONDS = 0.05, 1
+"""Weight of the judge, beside the distance of spectrograms, and how much it hears in a step."""
 
 
 def tuned(synthesizer: Synthesizer, voice: Voice, steps: int, reach: float = REACH) -> Synthesizer:
@@ -42,8 +47,9 @@ def tuned(synthesizer: Synthesizer, voice: Voice, steps: int, reach: float = REA
     taught.
 
     Of a decoder that ends in a vocoder the last projection is tuned in any case, so that codes of the prompt
-    sound like the recording; what a take says stays as it was. It takes a voice that was made of a recording;
-    a `.catvoice` file holds none. The rest of the tokenizer is shared.
+    sound like the recording, and like speech where the model brings a judge; what a take says stays as it
+    was. It takes a voice that was made of a recording; a `.catvoice` file holds none. The rest of the
+    tokenizer is shared.
 
     Raises:
         ValueError: steps that cannot be, or for which there is nothing to tune or no text; a voice of another
@@ -65,7 +71,7 @@ def tuned(synthesizer: Synthesizer, voice: Voice, steps: int, reach: float = REA
             model = copy.deepcopy(model).float()
             _train(model, synthesizer.text, voice, steps, reach / steps)
         if timbre and voice.audio is not None:
-            tokenizer = _in_its_timbre(tokenizer, voice.codes, voice.audio)
+            tokenizer = _in_its_timbre(tokenizer, voice.codes, voice.audio, synthesizer.judge)
     return Synthesizer(
         model.to(synthesizer.dtype),
         synthesizer.text,
@@ -74,6 +80,7 @@ def tuned(synthesizer: Synthesizer, voice: Voice, steps: int, reach: float = REA
         synthesizer.voices.load_encoder,
         weights=synthesizer.weights,
         listener=synthesizer.listener,
+        judge=synthesizer.judge,
     )
 
 
@@ -113,7 +120,10 @@ def _train(model: CatTTS, text: TextTokenizer, voice: Voice, steps: int, rate: f
 
 
 def _in_its_timbre(
-    tokenizer: AudioTokenizer, codes: Int[Tensor, "t k"], audio: Float[Tensor, " s"]
+    tokenizer: AudioTokenizer,
+    codes: Int[Tensor, "t k"],
+    audio: Float[Tensor, " s"],
+    judge: Discriminators | None,
 ) -> AudioTokenizer:
     """A tokenizer whose decoder makes of `codes` what has the spectra of `audio`; the pitch that it draws
     stays."""
@@ -129,17 +139,27 @@ def _in_its_timbre(
     spectrogram = _Spectrogram(own.config.sample_rate, device)
     wanted = spectrogram(audio.clone().to(device))
     optimizer = torch.optim.Adam(projection.parameters(), TIMBRE_RATE)
-    for _ in range(TIMBRE_STEPS):
+    for step in range(TIMBRE_STEPS):
         optimizer.zero_grad()
         made = cast(Vocoder, own.vocoder)(projection(before))[0, : len(audio)]
-        (spectrogram(made) - wanted).abs().mean().backward()
+        loss = (spectrogram(made) - wanted).abs().mean()
+        if judge is not None:
+            loss = loss + JUDGED * generator_loss(judge(_part(made, own.config.sample_rate, step)[None]))
+        loss.backward()
         optimizer.step()
     projection.requires_grad_(False)
     return own
 
 
+def _part(audio: Float[Tensor, " s"], sample_rate: int, step: int) -> Float[Tensor, " p"]:
+    """What is judged of `audio` in this step: one part after the other, and then again."""
+    length = min(JUDGED_SECONDS * sample_rate, len(audio))
+    start = step % -(-len(audio) // length) * length
+    return audio[min(start, len(audio) - length) :][:length]
+
+
 class _Spectrogram:
-    """Log10 mel magnitudes, [s] to [t, m]."""
+    """Half the log10 of mel energies, [s] to [t, m]; every moment is in two means of several."""
 
     def __init__(self, sample_rate: int, device: torch.device) -> None:
         half = sample_rate / 2
@@ -149,4 +169,5 @@ class _Spectrogram:
 
     def __call__(self, audio: Float[Tensor, " s"]) -> Float[Tensor, "t m"]:
         spectrum = torch.stft(audio, WINDOW, WINDOW // 4, window=self.hann, return_complex=True)
-        return (spectrum.abs().mT @ self.filters).clamp(min=FLOOR).log10()
+        energies = self.filters.T @ spectrum.abs().square()
+        return F.avg_pool1d(energies[None], MOMENTS, MOMENTS // 2)[0].mT.clamp(min=FLOOR).log10() / 2

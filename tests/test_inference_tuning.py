@@ -16,7 +16,9 @@ from inference import Synthesizer
 from inference.cli import main
 from inference.tuning import tuned
 from inference.voice import Voice
+from tokenizer import discriminators
 from tokenizer.audio import load_audio
+from tokenizer.discriminators import Discriminators, generator_loss
 from training.losses import MultiScaleMelLoss
 
 WORDS = "What the recording says."
@@ -99,6 +101,23 @@ def test_the_decoder_comes_nearer_to_the_recording_and_keeps_its_pitch(
     assert distance(rebuilt[1], audio) < 0.985 * distance(rebuilt[0], audio)
     plain, own = (one.take("Dogs sleep.", heard, seed=1) for one in (melodic, made))
     assert torch.equal(plain.codes, own.codes) and (plain.audio != own.audio).any()
+
+
+def test_before_a_judge_the_decoder_is_tuned_to_sound_like_speech(
+    synthesizer: Synthesizer, prompt_file: Path
+) -> None:
+    """The judge is random, and knows what it likes; it is left as it was."""
+    judge = Discriminators(discriminators.mini()).requires_grad_(False)
+    before, codec = [weight.clone() for weight in judge.parameters()], with_vocoder()
+    disliked = []
+    for one in (None, judge):
+        alone = Synthesizer(synthesizer.tts, synthesizer.text, codec, judge=one)
+        heard = alone.voice(prompt_file, WORDS)
+        made = tuned(alone, heard, 0)
+        assert made.judge is one
+        disliked.append(generator_loss(judge(made.tokenizer.decode(heard.codes[None]))).item())
+    assert disliked[1] < disliked[0]
+    assert all(torch.equal(*pair) for pair in zip(before, judge.parameters(), strict=True))
 
 
 def test_where_there_is_nothing_to_tune_the_decoder_by_it_is_shared(

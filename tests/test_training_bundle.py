@@ -10,8 +10,9 @@ from cat_tts import config as tts_presets
 from cat_tts.asr import CatASR
 from cat_tts.text import SentencePieceText
 from inference import Synthesizer
-from tokenizer import AudioTokenizer
+from tokenizer import AudioTokenizer, discriminators
 from tokenizer import config as presets
+from tokenizer.discriminators import Discriminators
 from training.bundle import Bundle, main
 from training.bundle import bundle as write
 
@@ -58,6 +59,17 @@ def test_a_listener_comes_with_the_model(bundle: Path, tmp_path: Path) -> None:
     assert listener is not None and listener.config == asr_config.tiny()
     assert {weight.dtype for weight in listener.parameters()} == {torch.float32}
     assert Synthesizer.from_pretrained(bundle, device="cpu").listener is None
+
+
+def test_a_judge_comes_with_the_model(bundle: Path, tmp_path: Path) -> None:
+    own = Discriminators(discriminators.tiny())
+    own.save_pretrained(tmp_path / "own")
+    write(Bundle(out=tmp_path, tokenizer=bundle / "tokenizer", tts=bundle / "tts", judge=tmp_path / "own"))
+    judge = Synthesizer.from_pretrained(tmp_path, device="cpu").judge
+    assert judge is not None and judge.config == own.config and not judge.training
+    for stored, weight in zip(judge.parameters(), own.parameters(), strict=True):
+        assert torch.equal(stored, weight.half().float()) and not stored.requires_grad
+    assert Synthesizer.from_pretrained(bundle, device="cpu").judge is None
 
 
 @pytest.mark.parametrize(

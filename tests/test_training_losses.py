@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from training.discriminators import Judgement
+from tokenizer.discriminators import Judgement, generator_loss
 from training.losses import (
     WINDOWS,
     LossWeights,
     MultiScaleMelLoss,
     discriminator_loss,
     feature_loss,
-    generator_loss,
     weighted_sum,
 )
 

@@ -9,7 +9,7 @@ from interruption import Crash, assert_equal, crashing_at, saved_state, terminat
 
 from tokenizer import AudioTokenizer
 from tokenizer.config import tiny as tiny_tokenizer
-from training.discriminators import DiscriminatorConfig
+from tokenizer.discriminators import DiscriminatorConfig, Discriminators
 from training.losses import MultiScaleMelLoss
 from training.manifest import read_manifest, write_manifest
 from training.recipes import TokenizerTraining, tiny
@@ -109,6 +109,7 @@ def test_a_crashed_run_goes_on_from_its_last_save(corpus: Path, uninterrupted: P
 
 def test_a_finished_run_stays_as_it_is(corpus: Path, tmp_path: Path) -> None:
     first = train(options(tmp_path, corpus, steps=2))
+    assert not (tmp_path / "model" / "judge").exists(), "nobody has been judged yet"
     written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.suffix != ".json"}
     again = train(options(tmp_path, corpus, steps=2))
     assert_equal(again.state_dict(), first.state_dict())
@@ -135,6 +136,12 @@ def test_without_averaging_model_and_state_hold_the_same_weights(corpus: Path, t
     assert not result.training
     state = {name.removeprefix("tokenizer."): w for name, w in saved_state(tmp_path)["weights"].items()}
     assert_equal(dict(sorted(state.items())), dict(sorted(result.state_dict().items())))
+
+
+def test_the_discriminators_are_handed_out(uninterrupted: Path) -> None:
+    judge = Discriminators.from_pretrained(uninterrupted / "model" / "judge")
+    kept = saved_state(uninterrupted)["discriminators"]
+    assert_equal(dict(sorted(judge.state_dict().items())), dict(sorted(kept.items())))
 
 
 def test_metrics_name_the_losses_of_each_stage(uninterrupted: Path) -> None:

@@ -15,6 +15,7 @@ from cat_tts.asr import CatASR
 from cat_tts.sampling import SAMPLING_FILE
 from tokenizer import AudioTokenizer
 from tokenizer.checkpoint import write_config
+from tokenizer.discriminators import Discriminators
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +29,15 @@ class Bundle:
     """Folder of a CatTTS, such as RUN/model of training.train_tts."""
     asr: Path | None = None
     """Folder of a CatASR, such as RUN/model of training.asr, which then tells good takes from bad ones."""
+    judge: Path | None = None
+    """Folder of Discriminators, such as RUN/model/judge of training.train_tokenizer, before which the decoder
+    is then tuned to a voice."""
     sampling: tyro.conf.OmitArgPrefixes[SamplingOptions] = field(default_factory=SamplingOptions)
 
 
 def bundle(options: Bundle) -> None:
-    """Write OUT/tokenizer, OUT/tts, OUT/sampling.json and perhaps OUT/asr; ValueError where they do not
-    fit."""
+    """Write OUT/tokenizer, OUT/tts, OUT/sampling.json and perhaps OUT/asr and OUT/judge; ValueError where
+    they do not fit."""
     tokenizer = AudioTokenizer.from_pretrained(options.tokenizer)
     tts, text = CatTTS.from_pretrained(options.tts)
     spoken = (tts.config.num_codebooks, tts.config.codebook_size)
@@ -50,6 +54,8 @@ def bundle(options: Bundle) -> None:
                 f"give one with a second head, of the {spoken} that the TTS speaks"
             )
         asr.half().save_pretrained(options.out / "asr", words)
+    if options.judge is not None:
+        Discriminators.from_pretrained(options.judge).half().save_pretrained(options.out / "judge")
     tokenizer.half().save_pretrained(options.out / "tokenizer")
     tts.half().save_pretrained(options.out / "tts", text)
     write_config(options.out / SAMPLING_FILE, options.sampling)

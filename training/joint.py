@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tokenizer import AudioTokenizer
+from tokenizer.discriminators import Discriminators, Judgement
 from tokenizer.transformer import Layer
 from tokenizer.vocoder import NOISE
 from training.ctc import CTCHead
-from training.discriminators import Discriminators, Judgement
 from training.pitch import Pitch, PitchHead, pitch_loss, track
 from training.semantic import ByteText, SemanticHead, SemanticLoss
 from training.spectral import STEPS, SpectralHead

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.audio_utils import mel_filter_bank
 
-from training.discriminators import Judgement
+from tokenizer.discriminators import Judgement
 
 WINDOWS = (32, 64, 128, 256, 512, 1024, 2048)
 """The seven scales of paper eq. 4."""
@@ -106,11 +106,6 @@ def discriminator_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> 
     """
     pairs = zip(real, fake, strict=True)
     return _sum([_mean_square(1 - r.logits.float()) + _mean_square(f.logits.float()) for r, f in pairs])
-
-
-def generator_loss(fake: Sequence[Judgement]) -> Float[Tensor, ""]:
-    """What rebuilt audio minimises to be taken for real (LSGAN), summed over sub-discriminators."""
-    return _sum([_mean_square(1 - judgement.logits.float()) for judgement in fake])
 
 
 def feature_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> Float[Tensor, ""]:

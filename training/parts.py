@@ -12,10 +12,10 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from tokenizer import AudioTokenizer
+from tokenizer.discriminators import Discriminators
 from training.average import Average, hollow
 from training.components import calculate
 from training.ctc import CTCHead
-from training.discriminators import Discriminators
 from training.filter_bank import HELD
 from training.joint import Joint, checkpoint_layers, compile_layers
 from training.losses import MultiScaleMelLoss

@@ -7,11 +7,10 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 from pydantic import ConfigDict
 
-from tokenizer import TokenizerConfig
+from tokenizer import TokenizerConfig, discriminators
 from tokenizer import config as tokenizers
-from training import discriminators
+from tokenizer.discriminators import DiscriminatorConfig
 from training import semantic_config as semantic
-from training.discriminators import DiscriminatorConfig
 from training.losses import WINDOWS, LossWeights
 from training.segments import BatchConfig
 from training.semantic_config import SemanticConfig

@@ -18,9 +18,9 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from tokenizer import AudioTokenizer
-from training.discriminators import halves
+from tokenizer.discriminators import generator_loss, halves
 from training.joint import judged
-from training.losses import discriminator_loss, feature_loss, generator_loss, weighted_sum
+from training.losses import discriminator_loss, feature_loss, weighted_sum
 from training.monitor import gradient_norms, validate
 from training.parts import Parts, build
 from training.processes import descend, total_over_processes
@@ -103,6 +103,8 @@ def train(options: TokenizerTraining) -> AudioTokenizer:
                     monitor.sample(done, result.tokenizer, parts.samples, parts.mel)
                 if scheduled or stopping:
                     parts.save_model(result)
+                    if done > start:
+                        parts.judge.save_pretrained(options.run / "model" / "judge")
                 if parts.validation and scheduled:
                     monitor.write(done, validate(result, parts.mel, parts.validation))
             if scheduled or stopping:

@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,20 +8,22 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
-from training.discriminators import (
+from tokenizer.checkpoint import CheckpointError
+from tokenizer.discriminators import (
     DiscriminatorConfig,
     Discriminators,
     Judgement,
     SpectrumDiscriminator,
     band_edges,
     folded,
+    generator_loss,
     halves,
     leveled,
     mini,
     paper,
     tiny,
 )
-from training.losses import discriminator_loss, feature_loss, generator_loss
+from training.losses import discriminator_loss, feature_loss
 
 
 def noise(batch: int = 2, samples: int = 1000, seed: int = 0) -> Tensor:
@@ -207,6 +210,17 @@ def test_too_little_audio_is_refused() -> None:
     assert len(judge(noise(1, 40))) == 3
     with pytest.raises(ValueError, match="39 samples are too few for these discriminators: give 40"):
         judge(noise(1, 39))
+
+
+def test_saved_and_loaded_they_judge_the_same(tmp_path: Path) -> None:
+    judge = Discriminators(tiny())
+    judge.save_pretrained(tmp_path)
+    loaded, audio = Discriminators.from_pretrained(tmp_path), noise()
+    for one, other in zip(loaded(audio), judge(audio), strict=True):
+        assert torch.equal(one.logits, other.logits)
+    (tmp_path / "config.json").write_text('{"windows": [30]}')
+    with pytest.raises(CheckpointError, match="window 30"):
+        Discriminators.from_pretrained(tmp_path)
 
 
 def test_mini_is_small() -> None:

@@ -1,8 +1,13 @@
-"""The two kinds of discriminators that the adversarial stage trains against (paper 3.2, A.1)."""
+"""The two kinds of discriminators that the adversarial stage trains against (paper 3.2, A.1).
+
+They stand beside the tokenizer, not in its training, because a decoder is also tuned to a voice before them.
+"""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import ClassVar, NamedTuple, cast
 
 import torch
@@ -11,6 +16,8 @@ from jaxtyping import Float
 from pydantic import ConfigDict
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
+
+from tokenizer import checkpoint
 
 BANDS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 """Edges of the five bands, as fractions of a spectrum's bins."""
@@ -190,6 +197,24 @@ class Discriminators(nn.Module):
         with torch.autocast(audio.device.type, enabled=False):
             audio = leveled(audio.float())
         return [judge(audio) for judge in (*self.periods, *self.spectra)]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `config.json` and `model.safetensors`."""
+        checkpoint.save(folder, self.config, self.state_dict())
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> "Discriminators":
+        """Load what `save_pretrained` wrote, in float32, to judge with and not to be trained."""
+        folder = checkpoint.local_folder(folder)
+        config = checkpoint.read_config(DiscriminatorConfig, folder / checkpoint.CONFIG)
+        judge = cls(config)
+        checkpoint.load_weights(judge, checkpoint.read_weights(folder), folder)
+        return judge.float().eval().requires_grad_(False)
+
+
+def generator_loss(fake: Sequence[Judgement]) -> Float[Tensor, ""]:
+    """What rebuilt audio minimises to be taken for real (LSGAN), summed over sub-discriminators."""
+    return torch.stack([(1 - judgement.logits.float()).square().mean() for judgement in fake]).sum()
 
 
 def halves(judgements: list[Judgement]) -> tuple[list[Judgement], list[Judgement]]:
