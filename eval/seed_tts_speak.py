@@ -20,7 +20,8 @@ KEPT_BYTES = 2**32
 
 
 class Tuned:
-    """A synthesizer; where there are `steps`, copies of it that are tuned to the voices of what is asked."""
+    """A synthesizer whose decoder is tuned to the voices of what is asked, unless `steps` is None; from one
+    step on, copies of its model are too."""
 
     def __init__(self, synthesizer: Synthesizer, steps: int | None) -> None:
         if steps is not None:
@@ -29,8 +30,11 @@ class Tuned:
         self._kept: Recent[Synthesizer] = Recent(KEPT_BYTES, self._bytes)
 
     def speak(self, requests: Sequence[Request], slots: int, drafts: int, retries: int = 0) -> list[Take]:
-        """`speak`; a tuned model answers its own voice only, one request after another."""
+        """`speak`; a model that is tuned answers its own voice only, one request after another."""
         if self.steps is None:
+            plain = [replace(one.voice, audio=None, timbre=None) for one in requests]
+            requests = [replace(one, voice=voice) for one, voice in zip(requests, plain, strict=True)]
+        if not self.steps:
             return speak(self.synthesizer, requests, slots, drafts, retries)
         return [take for one in requests for take in speak(self._of(one), [one], drafts, drafts, retries)]
 

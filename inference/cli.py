@@ -24,7 +24,7 @@ from inference.prompt import check_prompt
 from inference.reading import RETRIES, Delivery, Progress, Reading, read
 from inference.request import Mode, check_texts
 from inference.synthesizer import Synthesizer
-from inference.tuning import check_steps, takes_timbre, tuned
+from inference.tuning import check_steps, tuned
 from inference.voice_file import is_voice_file, known_text
 from tokenizer.audio import AI_GENERATED, check_output, save_audio
 
@@ -129,7 +129,9 @@ def clone(options: Clone) -> None:
     delivery = replace(delivery, sampling=replace(synthesizer.sampling, **given))
     start = time.perf_counter()
     heard = synthesizer.voice(options.prompt, options.prompt_text)
-    if options.tune or (options.tune == 0 and takes_timbre(synthesizer, heard)):
+    if options.tune is None:
+        heard = replace(heard, audio=None, timbre=None)
+    elif options.tune:
         synthesizer = tuned(synthesizer, heard, options.tune)
     with tqdm(unit=" frames", disable=None, leave=False) as bar:
 
@@ -138,8 +140,7 @@ def clone(options: Clone) -> None:
                 bar.set_description(f"piece {progress.piece + 1} of {progress.pieces}")
             bar.update(min(progress.frames, 1))
 
-        prompt = options.prompt, options.prompt_text
-        reading = read(synthesizer, text, *prompt, delivery, work=options.work, on_progress=show)
+        reading = read(synthesizer, text, heard, delivery=delivery, work=options.work, on_progress=show)
     elapsed = time.perf_counter() - start
     audio = torch.from_numpy(reading.audio)
     save_audio(options.output, audio, reading.sample_rate, comment=AI_GENERATED)

@@ -82,7 +82,7 @@ def _save(options: Save) -> None:
     if synthesizer.tts.config.chat is None and not options.prompt_text.strip():
         raise ValueError("the prompt text is empty: write what the prompt says")
     made = synthesizer.voice(options.prompt, options.prompt_text)
-    saved = saved_voice(synthesizer.tokenizer, made, language=options.language, consent=options.consent)
+    saved = saved_voice(synthesizer.voices, made, language=options.language, consent=options.consent)
     write_voice(options.output, saved)
     print(_described(options.output, saved))
 
@@ -98,5 +98,6 @@ def _described(path: Path, saved: SavedVoice) -> str:
             f"language: {shown(saved.language)}",
             f"transcript: {shown(saved.text)}",
             f"consent: {shown(saved.consent)}",
+            f"timbre: {'known' if saved.timbre else 'not known'}",
         ]
     )

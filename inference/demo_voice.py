@@ -185,7 +185,7 @@ class VoiceCard:
     def save(self, *parts: Any) -> dict[str, Any]:
         """The voice as a file to keep."""
         with told(parts[2] or ""):
-            saved = saved_voice(self.synthesizer.tokenizer, self.chosen(*parts), consent=CONSENT)
+            saved = saved_voice(self.synthesizer.voices, self.chosen(*parts), consent=CONSENT)
             file = new_folder() / f"voice{SUFFIX}"
             file.parent.mkdir(parents=True)
             write_voice(file, saved)

@@ -58,10 +58,10 @@ class Synthesizer:
         self.tts, self.text, self.tokenizer = tts, text, tokenizer
         self.sampling = sampling or SamplingOptions()
         self.weights: Weights = weights
-        self.listener, self.judge = listener, judge
+        self.listener = listener
         self._engine: Engine | None = None
         preparation = PLAIN if tts.config.chat is None else PUBLISHED
-        self.voices = Voices(tokenizer, tts.config, preparation, load_encoder)
+        self.voices = Voices(tokenizer, tts.config, preparation, load_encoder, judge)
 
     @classmethod
     def from_pretrained(

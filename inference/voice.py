@@ -12,7 +12,9 @@ from torch import Tensor
 
 from cat_tts import TTSConfig
 from inference.prompt import Preparation, PromptAudio, load_prompt
+from inference.timbre import timbre_of, timbre_shape
 from tokenizer import AudioTokenizer
+from tokenizer.discriminators import Discriminators
 from tokenizer.stream import StreamCache
 
 Made = TypeVar("Made")
@@ -31,8 +33,10 @@ class Voice:
     text: str = ""
     """The transcript; only the reference mode does without."""
     audio: Float[Tensor, " s"] | None = field(default=None, repr=False, compare=False)
-    """What was encoded, at the tokenizer's sample rate; None where only codes are known. A decoder is tuned
-    to it, and nothing else asks for it."""
+    """What was encoded, at the tokenizer's sample rate; None where only codes are known. A decoder that can
+    be is tuned to it, and nothing else asks for it: without, takes sound as the decoder has them."""
+    timbre: Float[Tensor, "o d"] | None = field(default=None, repr=False, compare=False)
+    """What this voice adds to the decoder's last projection, where that is known without a recording."""
 
     @property
     def key(self) -> str:
@@ -117,12 +121,16 @@ class Voices:
         config: TTSConfig,
         preparation: Preparation,
         load_encoder: Callable[[], AudioTokenizer] | None = None,
+        judge: Discriminators | None = None,
     ) -> None:
-        """Where `tokenizer` has no encoder, `load_encoder` brings one for each prompt that is new."""
+        """Where `tokenizer` has no encoder, `load_encoder` brings one for each prompt that is new. The
+        decoder is tuned to voices before `judge`."""
+        self.judge = judge
         self.load_encoder = load_encoder or (lambda: tokenizer)
         self.tokenizer, self.config, self.preparation = tokenizer, config, preparation
         self.max_seconds = config.max_prompt_frames / tokenizer.config.frame_rate
         self.prompts: Recent[Int[Tensor, "t k"]] = Recent(KEPT_PROMPTS, lambda codes: 1)
+        self.timbres: Recent[Float[Tensor, "o d"]] = Recent(KEPT_PROMPTS, lambda timbre: 1)
         self.contexts: Recent[StreamCache] = Recent(KEPT_CONTEXT_BYTES, lambda cache: cache.nbytes)
 
     def of(self, prompt: PromptAudio, text: str) -> Voice:
@@ -146,17 +154,34 @@ class Voices:
             )
         if not 0 <= int(voice.codes.min()) <= int(voice.codes.max()) < size:
             raise ValueError(f"a voice with codes beyond {size - 1}: make it of its prompt with this model")
+        if voice.timbre is not None and tuple(voice.timbre.shape) != timbre_shape(self.tokenizer):
+            raise ValueError("a voice with the timbre of another decoder: make it of its prompt again")
         return voice
+
+    def timbre(self, voice: Voice) -> Float[Tensor, "o d"] | None:
+        """What the voice adds to the decoder's last projection: a second's work when its recording is new.
+
+        None where it has no recording, or the decoder does not end in a vocoder.
+        """
+        audio = voice.audio
+        if voice.timbre is not None or audio is None or timbre_shape(self.tokenizer) is None:
+            return voice.timbre
+        key = voice.key, content_key(audio)
+        return self.timbres.of(key, lambda: timbre_of(self.tokenizer, voice.codes, audio, self.judge))
 
     def context(self, voice: Voice, depth: int) -> StreamCache:
         """The audio decoder behind the prompt at `depth`, from where new frames go on without a seam."""
+        timbre = self.timbre(voice)
 
         def decode() -> StreamCache:
             cache = self.tokenizer.decoder_cache(1)
+            if timbre is not None:
+                cache.tint(0, self._on_device(timbre))
             self.tokenizer.decode(self._on_device(voice.codes[None, :, :depth]), cache)
             return cache.past()
 
-        return self.contexts.of((voice.key, depth), decode)
+        known = None if timbre is None else content_key(timbre)
+        return self.contexts.of((voice.key, known, depth), decode)
 
     def _on_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(next(self.tokenizer.parameters()).device)

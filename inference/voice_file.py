@@ -1,23 +1,29 @@
 """`.catvoice`: a voice in a file, to be spoken with by every model of the tokenizer that made it.
 
-Numbers are unsigned and little endian. The header has 20 bytes, and the rest follows without gaps:
+Numbers are unsigned and little endian. The header has 20 bytes, or 32, and the rest follows without gaps:
 
     offset  bytes  what
          0      7  the bytes 89 43 41 54 56 0D 0A ("CATV" between bytes that a text transfer would harm)
-         7      1  version: 1
+         7      1  version: 1, or 2 with a timbre
          8      2  bytes of the transcript, at most 8192
         10      2  bytes of the language, at most 35
         12      2  bytes of the consent note, at most 8192
         14      2  level of the voice in hundredths of dBFS (RMS): the one signed number
         16      4  bytes of the codes
-        20         transcript, language, consent note: UTF-8
+        20      2  of version 2 alone: rows of the timbre
+        22      2  and its columns
+        24      8  SHA-256, its first bytes, of the decoder's last projection (row by row, float32)
+  20 or 32         transcript, language, consent note: UTF-8
                    codes: a `.cat` file (`tokenizer.codes_file`)
+                   of version 2: what the voice adds to that projection, row by row, in half precision
                 4  CRC-32 of all bytes before
 
 Texts have no control characters but line breaks and tabs. The language is a BCP 47 tag such as "en" or
 "zh-TW", or empty where none was given.
 """
 
+import hashlib
+import logging
 import math
 import re
 import struct
@@ -27,27 +33,49 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
+import numpy as np
+import torch
+from jaxtyping import Float
+
 from cat_tts import TTSConfig
 from inference.prompt import PromptAudio
-from inference.voice import Voice
+from inference.timbre import timbre_shape
+from inference.voice import Voice, Voices
 from tokenizer import AudioTokenizer
 from tokenizer.coded_audio import CodedAudio, CodesError, check_origin, coded, decode_audio
 from tokenizer.codes_file import pack_codes, unpack_codes
 from tokenizer.files import PathLike, check_target, new_file, read_bytes
 
 SUFFIX = ".catvoice"
-MAGIC, VERSION = b"\x89CATV\r\n", 1
+MAGIC, PLAIN, WITH_TIMBRE = b"\x89CATV\r\n", 1, 2
 MOST_BYTES = 2**20
 """Half an hour of 32 layers: far more than a prompt."""
 MOST_TEXT = {"transcript": 8192, "language": 35, "consent note": 8192}
 """Bytes of UTF-8."""
 
-_HEADER, _CRC = struct.Struct("<7sBHHHhI"), struct.Struct("<I")
+_HEADER, _TIMBRE, _CRC = struct.Struct("<7sBHHHhI"), struct.Struct("<HH8s"), struct.Struct("<I")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
+
+
+logger = logging.getLogger(__name__)
 
 
 class VoiceFileError(ValueError):
     """A voice file that cannot be read, written or used: one line with what is wrong and the cure."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedTimbre:
+    """What a voice adds to the last projection of one decoder."""
+
+    added: Float[torch.Tensor, "o d"]
+    """In half precision."""
+    decoder: bytes
+    """Names that decoder."""
+
+    def __post_init__(self) -> None:
+        if not self.added.isfinite().all():
+            raise VoiceFileError("its timbre is not finite: save the voice again")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +91,8 @@ class SavedVoice:
     language: str = ""
     consent: str = ""
     """Who allowed what to be done with this voice, in plain words."""
+    timbre: SavedTimbre | None = None
+    """Where the prompt was a recording, and the decoder could be tuned to it."""
 
     def __post_init__(self) -> None:
         check_labels(*self.texts)
@@ -89,14 +119,24 @@ def check_labels(text: str, language: str, consent: str) -> None:
         raise VoiceFileError(f"the language {language!r} is no tag such as en or zh-TW")
 
 
-def saved_voice(
-    tokenizer: AudioTokenizer, voice: Voice, *, language: str = "", consent: str = ""
-) -> SavedVoice:
-    """A voice of `tokenizer` as a file holds it."""
-    codes = coded(tokenizer, voice.codes)
-    power = float(decode_audio(tokenizer, codes).square().mean())
-    level_db = 10 * math.log10(max(power, 1e-10))
-    return SavedVoice(coded=codes, text=voice.text, level_db=level_db, language=language, consent=consent)
+def saved_voice(voices: Voices, voice: Voice, *, language: str = "", consent: str = "") -> SavedVoice:
+    """A voice of `voices` as a file holds it."""
+    codes, added = coded(voices.tokenizer, voice.codes), voices.timbre(voice)
+    power = float(decode_audio(voices.tokenizer, codes).square().mean())
+    return SavedVoice(
+        coded=codes,
+        text=voice.text,
+        level_db=10 * math.log10(max(power, 1e-10)),
+        language=language,
+        consent=consent,
+        timbre=None if added is None else SavedTimbre(added=added.half(), decoder=_name(voices.tokenizer)),
+    )
+
+
+def _name(tokenizer: AudioTokenizer) -> bytes:
+    """Eight bytes that tell decoders apart by what timbres are added to."""
+    weight = tokenizer.decoder[-1].project_out.get_parameter("weight")
+    return hashlib.sha256(weight.detach().float().cpu().contiguous().numpy().tobytes()).digest()[:8]
 
 
 def write_voice(path: PathLike, saved: SavedVoice) -> None:
@@ -132,7 +172,13 @@ def load_voice(path: PathLike, tokenizer: AudioTokenizer, config: TTSConfig) -> 
         raise VoiceFileError(
             f"{path}: has {frames} frames, this model takes {config.max_prompt_frames}: save a shorter prompt"
         )
-    return Voice(codes=saved.coded.codes[:, : config.num_codebooks], text=saved.text)
+    own, timbre = saved.timbre, None
+    if own is not None:
+        if tuple(own.added.shape) == timbre_shape(tokenizer) and own.decoder == _name(tokenizer):
+            timbre = own.added.float()
+        else:
+            logger.warning("%s: its timbre is of another decoder and left out; save the voice again", path)
+    return Voice(codes=saved.coded.codes[:, : config.num_codebooks], text=saved.text, timbre=timbre)
 
 
 def is_voice_file(prompt: PromptAudio | Voice) -> TypeGuard[str | Path]:
@@ -160,10 +206,13 @@ def check_voice_output(path: PathLike) -> None:
 
 def pack_voice(saved: SavedVoice) -> bytes:
     """The bytes of the file."""
-    texts, codes = [text.encode() for text in saved.texts], pack_codes(saved.coded)
+    texts, codes, timbre = [text.encode() for text in saved.texts], pack_codes(saved.coded), saved.timbre
     sizes, level = [len(text) for text in texts], round(100 * saved.level_db)
-    head = _HEADER.pack(MAGIC, VERSION, *sizes, level, len(codes))
-    data = b"".join([head, *texts, codes])
+    head, tail = _HEADER.pack(MAGIC, WITH_TIMBRE if timbre else PLAIN, *sizes, level, len(codes)), b""
+    if timbre:
+        head += _TIMBRE.pack(*timbre.added.shape, timbre.decoder)
+        tail = timbre.added.numpy().astype("<f2").tobytes()
+    data = b"".join([head, *texts, codes, tail])
     if len(data) + _CRC.size > MOST_BYTES:
         raise VoiceFileError(f"a voice of {saved.coded.seconds:.0f} s is too long for a file: give a prompt")
     return data + _CRC.pack(zlib.crc32(data))
@@ -177,21 +226,39 @@ def unpack_voice(data: bytes) -> SavedVoice:
         raise VoiceFileError("cut off: fetch it again")
     _, version, *sizes, level, last = _HEADER.unpack_from(data)
     sizes.append(last)
-    if version != VERSION:
-        raise VoiceFileError(f"version {version} of the format, this program reads {VERSION}: update it")
-    if len(data) != _HEADER.size + sum(sizes) + _CRC.size:
+    if version not in (PLAIN, WITH_TIMBRE):
+        raise VoiceFileError(
+            f"version {version} of the format, this program reads {PLAIN} and {WITH_TIMBRE}: update it"
+        )
+    start, rows, columns, decoder = _HEADER.size, 0, 0, b""
+    if version == WITH_TIMBRE:
+        if len(data) < _HEADER.size + _TIMBRE.size + _CRC.size:
+            raise VoiceFileError("cut off: fetch it again")
+        rows, columns, decoder = _TIMBRE.unpack_from(data, start)
+        start += _TIMBRE.size
+    sizes.append(2 * rows * columns)
+    if len(data) != start + sum(sizes) + _CRC.size:
         raise VoiceFileError(f"has {len(data)} bytes where its header says otherwise: fetch it again")
     if _CRC.unpack_from(data, len(data) - _CRC.size)[0] != zlib.crc32(data[: -_CRC.size]):
         raise VoiceFileError("is damaged: fetch it again")
-    parts, start = [], _HEADER.size
+    parts = []
     for size in sizes:
         parts.append(data[start : start + size])
         start += size
-    *texts, codes = parts
+    *texts, codes, added = parts
+    timbre = None
+    if version == WITH_TIMBRE:
+        matrix = np.frombuffer(added, "<f2").astype(np.float16).reshape(rows, columns)
+        timbre = SavedTimbre(added=torch.from_numpy(matrix), decoder=decoder)
     try:
         text, language, consent = (part.decode() for part in texts)
         return SavedVoice(
-            coded=unpack_codes(codes), text=text, level_db=level / 100, language=language, consent=consent
+            coded=unpack_codes(codes),
+            text=text,
+            level_db=level / 100,
+            language=language,
+            consent=consent,
+            timbre=timbre,
         )
     except UnicodeDecodeError:
         raise VoiceFileError("its texts are not UTF-8: save the voice again") from None

@@ -45,6 +45,7 @@ class VoiceFolder:
         self.synthesizer, self.folder, self.most = synthesizer, folder, most
         words = (DEFAULT_MODEL / "prompt.txt").read_text(encoding="utf-8").strip()
         self._default = synthesizer.voice(DEFAULT_MODEL / "prompt.flac", words)
+        synthesizer.voices.timbre(self._default)  # learnt now, while nobody waits
         self._encoding = threading.Lock()
 
     def entries(self) -> list[VoiceEntry]:
@@ -92,8 +93,8 @@ class VoiceFolder:
             prompt = decode_upload(recording, self.synthesizer.max_prompt_seconds + SILENCE_SECONDS)
             voice = self.synthesizer.voice(prompt, text.strip())
             self.synthesizer.request("a", voice)  # refuses what leaves no room for a take
-            codec = self.synthesizer.tokenizer
-            write_voice(path, saved_voice(codec, voice, language=language, consent=consent.strip()))
+            voices = self.synthesizer.voices
+            write_voice(path, saved_voice(voices, voice, language=language, consent=consent.strip()))
         return VoiceEntry(name=name, created=int(path.stat().st_mtime))
 
     def remove(self, name: str) -> None:

@@ -20,7 +20,7 @@ from inference.synthesizer import Synthesizer
 from inference.ticket import StopReason
 from inference.voice import content_key
 
-FORMAT = 1
+FORMAT = 2
 """To be raised when the same request comes to mean other audio."""
 
 
@@ -77,8 +77,8 @@ class WorkFolder:
 def model_key(synthesizer: Synthesizer) -> str:
     """Names all models by their configurations and weights, whose type is that of the computation."""
     digest = hashlib.sha256()
-    listening = [] if synthesizer.listener is None else [synthesizer.listener]
-    for model in (synthesizer.tts, synthesizer.tokenizer, *listening):
+    judges = [one for one in (synthesizer.listener, synthesizer.voices.judge) if one is not None]
+    for model in (synthesizer.tts, synthesizer.tokenizer, *judges):
         digest.update(repr(model.config).encode())
         for name, weight in model.state_dict().items():
             digest.update(f"{name} {weight.dtype} {tuple(weight.shape)} ".encode())

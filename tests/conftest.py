@@ -41,8 +41,10 @@ torch.set_num_threads(1)  # the models are tiny: more threads only wait for each
 
 
 @pytest.fixture(autouse=True)
-def fixed_seed() -> None:
+def as_ever() -> None:
+    """The seed, and one thread also behind tests that load libraries which change that."""
     torch.manual_seed(0)
+    torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -110,6 +110,7 @@ def test_a_voice_file_speaks_as_its_prompt(
         "language: en",
         f"transcript: {WORDS}",
         "consent: Ann: all of it",
+        "timbre: not known",
     ]
     common = ["--text", TEXT, "--max-seconds", 0.4, "--model", bundle]
     done(cat_tts("clone", "a.catvoice", *common, "-o", "file.wav"))

@@ -14,6 +14,7 @@ import torch
 from inference import Synthesizer, Voice
 from inference.voice_file import (
     MOST_BYTES,
+    SavedTimbre,
     SavedVoice,
     VoiceFileError,
     is_voice_file,
@@ -40,6 +41,9 @@ SMALL = SavedVoice(coded=CODED, text="A\u00fc.", language="de", consent="Ann: ye
 HEAD = bytes.fromhex("89434154560d0a 01 0400 0200 0800 d2f6") + struct.pack("<I", 40 + 2 * 6)
 BODY = HEAD + b"A\xc3\xbc." + b"de" + b"Ann: yes" + pack_codes(CODED)
 BYTES = BODY + struct.pack("<I", zlib.crc32(BODY))
+TIMBRE = SavedTimbre(added=torch.tensor([[1.0, -2.0, 0.5]]).half(), decoder=b"decoder1")
+"""Beside the same in a file of version 2."""
+TINTED = HEAD[:7] + b"\x02" + HEAD[8:] + b"\x01\0\x03\0decoder1" + BODY[20:] + bytes.fromhex("003c 00c0 0038")
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +53,11 @@ def synthesizer(bundle: Path) -> Synthesizer:
 
 def assert_same(one: SavedVoice, other: SavedVoice) -> None:
     assert (one.texts, one.level_db) == (other.texts, other.level_db)
+    if one.timbre is None or other.timbre is None:
+        assert one.timbre is other.timbre
+    else:
+        assert torch.equal(one.timbre.added, other.timbre.added)
+        assert one.timbre.decoder == other.timbre.decoder
     assert pack_codes(one.coded) == pack_codes(other.coded)
 
 
@@ -60,6 +69,9 @@ def sealed(body: bytes) -> bytes:
 def test_by_hand() -> None:
     assert pack_voice(SMALL) == BYTES
     assert_same(unpack_voice(BYTES), SMALL)
+    tinted = replace(SMALL, timbre=TIMBRE)
+    assert pack_voice(tinted) == sealed(TINTED)
+    assert_same(unpack_voice(sealed(TINTED)), tinted)
 
 
 def test_a_take_of_the_file_is_that_of_the_prompt(
@@ -67,7 +79,7 @@ def test_a_take_of_the_file_is_that_of_the_prompt(
 ) -> None:
     voice = synthesizer.voice(prompt_file, WORDS)
     path = tmp_path / "ann.catvoice"
-    write_voice(path, saved_voice(synthesizer.tokenizer, voice, language="en", consent="Ann"))
+    write_voice(path, saved_voice(synthesizer.voices, voice, language="en", consent="Ann"))
     assert [file.name for file in tmp_path.iterdir()] == ["ann.catvoice"]
     loaded = synthesizer.voice(path)
     assert loaded.text == WORDS and torch.equal(loaded.codes, voice.codes) and loaded.key == voice.key
@@ -81,7 +93,7 @@ def test_a_take_of_the_file_is_that_of_the_prompt(
 
 def test_level_and_length_are_those_of_the_voice(synthesizer: Synthesizer, prompt_file: Path) -> None:
     voice = synthesizer.voice(prompt_file, WORDS)
-    saved = saved_voice(synthesizer.tokenizer, voice)
+    saved = saved_voice(synthesizer.voices, voice)
     heard = synthesizer.tokenizer.decode(voice.codes[None])
     assert saved.level_db == pytest.approx(20 * float(heard.square().mean().sqrt().log10()), abs=1e-3)
     assert saved.coded.seconds == len(voice.codes) * 0.08
@@ -129,17 +141,19 @@ def test_the_file_knows_its_text(tmp_path: Path) -> None:
 
 
 def test_any_other_byte_is_detected() -> None:
-    for position in range(len(BYTES)):
-        for value in range(256):
-            if value != BYTES[position]:
-                with pytest.raises(VoiceFileError):
-                    unpack_voice(BYTES[:position] + bytes([value]) + BYTES[position + 1 :])
+    for whole in (BYTES, sealed(TINTED)):
+        for position in range(len(whole)):
+            for value in range(256):
+                if value != whole[position]:
+                    with pytest.raises(VoiceFileError):
+                        unpack_voice(whole[:position] + bytes([value]) + whole[position + 1 :])
 
 
 def test_a_cut_at_any_byte_is_an_error() -> None:
-    for size in range(len(BYTES)):
-        with pytest.raises(VoiceFileError, match=r"not a \.catvoice|cut off|bytes where its header"):
-            unpack_voice(BYTES[:size])
+    for whole in (BYTES, sealed(TINTED)):
+        for size in range(len(whole)):
+            with pytest.raises(VoiceFileError, match=r"not a \.catvoice|cut off|bytes where its header"):
+                unpack_voice(whole[:size])
     with pytest.raises(VoiceFileError, match="bytes where its header"):
         unpack_voice(BYTES + b"more")
 
@@ -147,7 +161,9 @@ def test_a_cut_at_any_byte_is_an_error() -> None:
 def test_what_a_right_checksum_does_not_excuse() -> None:
     assert_same(unpack_voice(sealed(BODY)), SMALL)
     for body, message in [
-        (BODY[:7] + b"\x02" + BODY[8:], "version 2 of the format, this program reads 1: update it"),
+        (BODY[:7] + b"\x03" + BODY[8:], "version 3 of the format, this program reads 1 and 2: update it"),
+        (BODY[:7] + b"\x02" + BODY[8:], "bytes where its header says otherwise"),
+        (TINTED[:-2] + b"\x00\x7c", "its timbre is not finite"),
         (BODY.replace(b"\xc3\xbc", b"\xc3\xc3"), "not UTF-8"),
         (BODY.replace(b"Ann: yes", b"Ann:\x1b[1m"), r"consent note 'Ann:\\x1b\[1m' has control characters"),
         (BODY.replace(b"Ann: yes", b"Ann:\0yes"), "control characters"),
@@ -189,7 +205,7 @@ def test_thousands_of_mutations_end_in_the_one_error() -> None:
     chance, read = random.Random(0), 0
     tracemalloc.start()
     for turn in range(4000):
-        mutant = bytearray(BODY)
+        mutant = bytearray(chance.choice([BODY, TINTED]))
         for _ in range(chance.randrange(1, 4)):
             first, last = sorted(chance.choices(range(len(mutant) + 1), k=2))
             match chance.randrange(4):

@@ -1,5 +1,6 @@
 """A tokenizer whose decoder ends in a vocoder."""
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -80,6 +81,32 @@ def test_rows_of_decoders_adopt_move_and_leave() -> None:
     state.restart(1)
     last = codes(1, 2)
     close(model.decode(torch.cat([codes(1, 2), last]), state)[1:], model.decode(last))
+
+
+@torch.no_grad()
+def test_rows_add_their_own_to_the_last_projection() -> None:
+    """A tinted stream is that of a decoder whose weights were changed; it is adopted, moved and copied so."""
+    model = tokenizer()
+    weight = model.decoder[-1].project_out.get_parameter("weight")
+    timbre = 0.3 * torch.randn_like(weight)
+    timbre[0] = 0  # of the pitch
+    own = copy.deepcopy(model)
+    own.decoder[-1].project_out.get_parameter("weight").add_(timbre)
+    prompt, a, b = (codes(1, n) for n in (3, 6, 6))
+    primed, state = model.decoder_cache(), model.decoder_cache(2)
+    primed.tint(0, timbre)
+    assert primed.nbytes == model.decoder_cache().nbytes + timbre.nbytes
+    close(model.decode(prompt, primed), own.decode(prompt))
+    state.adopt(1, primed.past())
+    first = model.decode(torch.cat([b[:, :2], a[:, :2]]), state)
+    state.move(1, 0)
+    copied = state.copy()
+    second = model.decode(a[:, 2:4], state)
+    state.restart(0)
+    close(first[0], model.decode(b[:, :2])[0])
+    close(torch.cat([first[1], second[0]]), own.decode(torch.cat([prompt, a[:, :4]], 1))[0, 3 * 1920 :])
+    close(model.decode(b, state), model.decode(b))
+    close(model.decode(a[:, 2:4], copied), second)
 
 
 def test_a_past_counts_the_memory_of_its_vocoder() -> None:

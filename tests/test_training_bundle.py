@@ -65,11 +65,11 @@ def test_a_judge_comes_with_the_model(bundle: Path, tmp_path: Path) -> None:
     own = Discriminators(discriminators.tiny())
     own.save_pretrained(tmp_path / "own")
     write(Bundle(out=tmp_path, tokenizer=bundle / "tokenizer", tts=bundle / "tts", judge=tmp_path / "own"))
-    judge = Synthesizer.from_pretrained(tmp_path, device="cpu").judge
+    judge = Synthesizer.from_pretrained(tmp_path, device="cpu").voices.judge
     assert judge is not None and judge.config == own.config and not judge.training
     for stored, weight in zip(judge.parameters(), own.parameters(), strict=True):
         assert torch.equal(stored, weight.half().float()) and not stored.requires_grad
-    assert Synthesizer.from_pretrained(bundle, device="cpu").judge is None
+    assert Synthesizer.from_pretrained(bundle, device="cpu").voices.judge is None
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,8 @@ class StageCache:
     frequencies: Float[Tensor, " half"]
     parts: Any = None
     """What the stage computes with: its projection in, its layers' parts, its projection out."""
+    timbres: Float[Tensor, "b o d"] | None = None
+    """What each row adds to the projection out; None where no row ever did."""
 
     def __post_init__(self) -> None:
         self.lived = [0] * self.block.shape[2]
@@ -133,6 +135,7 @@ class StageCache:
         Where no row has a past, the clock begins anew too, so that a stream alone is the same every time.
         """
         self.lived[row] = 0
+        self.tint(row, None)
         if not any(self.lived):
             self._begin_block(0)
 
@@ -141,6 +144,7 @@ class StageCache:
         if source != target:
             self.block[:, :, target] = self.block[:, :, source]
             self.lived[target] = self.lived[source]
+            self.tint(target, self._timbre(source))
         self.restart(source)
 
     def adopt(self, row: int, other: "StageCache") -> None:
@@ -156,11 +160,23 @@ class StageCache:
         own = self.block[:, :, row, :, self.stop - kept : self.stop]
         own[:, 0], own[:, 1] = rotate(past[:, 0], turning), past[:, 1]
         self.lived[row] = other.lived[0]
+        self.tint(row, other._timbre(0))
+
+    def tint(self, row: int, timbre: Float[Tensor, "o d"] | None) -> None:
+        """Let `row` add `timbre`, or nothing, to the stage's projection out."""
+        if self.timbres is None and timbre is not None:
+            self.timbres = self.block.new_zeros(len(self.lived), *timbre.shape)
+        if self.timbres is not None:
+            self.timbres[row] = 0 if timbre is None else timbre
+
+    def _timbre(self, row: int) -> Tensor | None:
+        return None if self.timbres is None else self.timbres[row]
 
     def past(self) -> "StageCache":
         """What can still be seen, alone: no room to go on, but to be adopted."""
         kept = min(max(self.lived), self.window - 1)
         twin = copy.copy(self)
+        twin.timbres = None if self.timbres is None else self.timbres.clone()
         twin.block = self.block[..., self.stop - kept : self.stop, :].clone()
         twin.stop, twin._position, twin.lived = (
             kept,
@@ -171,6 +187,7 @@ class StageCache:
 
     def copy(self) -> "StageCache":
         twin = copy.copy(self)
+        twin.timbres = None if self.timbres is None else self.timbres.clone()
         twin.block, twin.lived = self.block.clone(), self.lived.copy()
         return twin
 
@@ -232,10 +249,15 @@ class StreamCache:
         vocoder = self.vocoder.copy() if self.vocoder else None
         return StreamCache([stage.past() for stage in self.stages], self.quantizer, vocoder)
 
+    def tint(self, row: int, timbre: Float[Tensor, "o d"]) -> None:
+        """Let `row` of streams to decode add `timbre` to the decoder's last projection, until it restarts."""
+        self.stages[-1].tint(row, timbre)
+
     @property
     def nbytes(self) -> int:
-        """Of the keys and values, and of what a vocoder remembers."""
-        blocks = sum(stage.block.nbytes for stage in self.stages)
+        """Of the keys and values, of timbres, and of what a vocoder remembers."""
+        held = (tensor for stage in self.stages for tensor in (stage.block, stage.timbres))
+        blocks = sum(tensor.nbytes for tensor in held if tensor is not None)
         return blocks + (self.vocoder.nbytes if self.vocoder else 0)
 
     def copy(self) -> "StreamCache":

@@ -101,7 +101,10 @@ class Stage(nn.Module):
         chunk = cache.extend(steps, batch) if cache else alone(x, steps, self.window, self._frequencies())
         for index, layer in enumerate(self.layers):
             x = run_layer(layers[index], x, chunk, index) if layers else layer(x, chunk, index)
-        return project_out(x).view(batch, steps, -1)
+        made = project_out(x).view(batch, steps, -1)
+        if cache and cache.timbres is not None:
+            made = made + x.view(batch, steps, -1) @ cache.timbres[:batch].mT
+        return made
 
     def cache(self, batch: int) -> StageCache:
         """An empty past, for a stream of `batch` signals."""
