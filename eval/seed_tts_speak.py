@@ -13,7 +13,7 @@ from inference.engine import Engine
 from inference.request import Request
 from inference.together import together
 from inference.tuning import check_steps, tuned
-from inference.voice import Recent
+from inference.voice import Recent, Voice
 
 KEPT_BYTES = 2**32
 """Of weights that are tuned to voices and kept for their next takes."""
@@ -36,12 +36,13 @@ class Tuned:
             requests = [replace(one, voice=voice) for one, voice in zip(requests, plain, strict=True)]
         if not self.steps:
             return speak(self.synthesizer, requests, slots, drafts, retries)
-        return [take for one in requests for take in speak(self._of(one), [one], drafts, drafts, retries)]
+        takes: list[Take] = []
+        for one in requests:
+            takes += speak(self._of(one.voice, self.steps), [one], drafts, drafts, retries)
+        return takes
 
-    def _of(self, request: Request) -> Synthesizer:
-        key = request.voice.key, request.voice.text
-        steps = self.steps or 0
-        return self._kept.of(key, lambda: tuned(self.synthesizer, request.voice, steps))
+    def _of(self, voice: Voice, steps: int) -> Synthesizer:
+        return self._kept.of((voice.key, voice.text), lambda: tuned(self.synthesizer, voice, steps))
 
     def _bytes(self, one: Synthesizer) -> int:
         """Of the weights that it does not share."""

@@ -97,6 +97,16 @@ def test_reconstruction_follows_the_prompt() -> None:
     assert near[2] < 2.0
 
 
+def test_its_judge_tells_recordings_from_what_is_rebuilt() -> None:
+    judge, tokenizer = synthesizer().voices.judge, synthesizer().tokenizer
+    assert judge is not None
+    for prompt in (PROMPT, *sorted((DEFAULT_MODEL / "voices").glob("*.flac"))):
+        audio = load_audio(prompt)[None]
+        rebuilt = tokenizer.decode(tokenizer.encode(audio))[:, : audio.shape[1]]
+        real, fake = (float(judge(one)[0].logits.mean()) for one in (audio, rebuilt))
+        assert real > fake + 0.1
+
+
 def test_its_decoder_learns_a_timbre() -> None:
     """The prompt rebuilt of its codes comes nearer to the recording, by the seven-scale mel distance."""
     heard = synthesizer().voice(PROMPT, WORDS)
