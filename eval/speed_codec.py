@@ -9,7 +9,6 @@ clock is that of events.
 import argparse
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,8 +17,8 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from eval.operators import operator_calls
 from eval.published_codec import PublishedStyleCodec
 from eval.results import command_line, markdown_table, positive, require_place, write_json
 from tokenizer import AudioTokenizer, TokenizerConfig
@@ -94,25 +93,6 @@ def small() -> TokenizerConfig:
         quantizer=QuantizerConfig(),
         layer_scale=0.1,
     )
-
-
-class OperatorCount(TorchDispatchMode):
-    """Counts the operators that reach a backend."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.calls[str(func)] += 1
-        return func(*args, **(kwargs or {}))
-
-
-def operator_calls(call: Callable[[], object]) -> int:
-    """Operator calls of one call."""
-    with OperatorCount() as count:
-        call()
-    return count.calls.total()
 
 
 @torch.no_grad()

@@ -27,8 +27,8 @@ def tuned(synthesizer: Synthesizer, voice: Voice, steps: int, reach: float = REA
 
     The more steps, the finer they are: together they reach as far. The TTS model is copied, in float32 while
     it is trained. What is tuned are the matrices in the layers of both Transformers, by codes of the prompt
-    alone: tables, heads and norms stay as they were, and what ends a take is not taught. The tokenizer is
-    shared.
+    alone: tables, heads and norms stay as they were, and what ends a take is not taught. The tokenizer, and
+    what is known of voices, are shared.
 
     Raises:
         ValueError: steps that cannot be, or a prompt without text; a voice of another model.
@@ -42,16 +42,10 @@ def tuned(synthesizer: Synthesizer, voice: Voice, steps: int, reach: float = REA
     with torch.inference_mode(False), torch.enable_grad():
         model = copy.deepcopy(synthesizer.tts).float()
         _train(model, synthesizer.text, voice, steps, reach / steps)
-    return Synthesizer(
-        model.to(synthesizer.dtype),
-        synthesizer.text,
-        synthesizer.tokenizer,
-        synthesizer.sampling,
-        synthesizer.voices.load_encoder,
-        weights=synthesizer.weights,
-        listener=synthesizer.listener,
-        judge=synthesizer.voices.judge,
-    )
+    parts = model.to(synthesizer.dtype), synthesizer.text, synthesizer.tokenizer, synthesizer.sampling
+    own = Synthesizer(*parts, weights=synthesizer.weights, listener=synthesizer.listener)
+    own.voices = synthesizer.voices
+    return own
 
 
 def check_steps(steps: int) -> None:

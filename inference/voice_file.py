@@ -55,8 +55,6 @@ MOST_TEXT = {"transcript": 8192, "language": 35, "consent note": 8192}
 
 _HEADER, _TIMBRE, _CRC = struct.Struct("<7sBHHHhI"), struct.Struct("<HH8s"), struct.Struct("<I")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
-
-
 logger = logging.getLogger(__name__)
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from eval.operators import operator_calls
 from eval.published_codec import PublishedStyleCodec
-from eval.speed_codec import main, operator_calls, small
+from eval.speed_codec import main, small
 from tokenizer import AudioTokenizer
 from tokenizer.config import tiny
 

@@ -53,7 +53,8 @@ def test_the_prompt_becomes_likelier_and_only_matrices_of_layers_change(
     assert all(torch.equal(before[name], weight) for name, weight in weights(synthesizer).items())
     changed = {name for name, weight in weights(made).items() if not torch.equal(before[name], weight)}
     assert changed == {name for name, one in before.items() if ".layers." in name and one.ndim == 2}
-    assert made.tokenizer is synthesizer.tokenizer and made.sampling == synthesizer.sampling
+    assert made.tokenizer is synthesizer.tokenizer and made.voices is synthesizer.voices
+    assert made.sampling == synthesizer.sampling
     assert not any(weight.requires_grad for weight in made.tts.parameters())
 
 

@@ -55,7 +55,7 @@ def metrics(run: Path) -> list[dict[str, float]]:
 
 def assert_same_run(run: Path, other: Path) -> None:
     assert_equal(saved_state(run), saved_state(other))
-    for name in ("model", "model/semantic"):
+    for name in ("model", "model/semantic", "model/judge"):
         one, two = (folder / name / "model.safetensors" for folder in (run, other))
         assert one.read_bytes() == two.read_bytes()
     assert metrics(run) == metrics(other)
@@ -293,10 +293,8 @@ def test_mistakes_end_with_one_line(
 
 def test_some_broken_files_are_counted(corpus: Path, tmp_path: Path) -> None:
     clips = read_manifest(corpus)
-    write_manifest(
-        tmp_path / "most.jsonl", [*clips, replace(clips[0], audio=tmp_path / "0.flac", duration=4.0)]
-    )
-    batches = {"batch_seconds": 1.28}
-    train(options(tmp_path / "run", tmp_path / "most.jsonl", batches=batches, **ALONE))
+    broken = replace(clips[0], audio=tmp_path / "0.flac", duration=4.0)
+    write_manifest(tmp_path / "most.jsonl", [*clips, broken])
+    train(options(tmp_path / "run", tmp_path / "most.jsonl", batches={"batch_seconds": 1.28}, **ALONE))
     counts = [line["train/skipped"] for line in metrics(tmp_path / "run")]
     assert counts == sorted(counts) and 0 < counts[-1] <= 10

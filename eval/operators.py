@@ -1,0 +1,26 @@
+"""How many operators a computation calls: where pieces are small, they are what it costs."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class OperatorCount(TorchDispatchMode):
+    """Counts the operators that reach a backend."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls[str(func)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def operator_calls(call: Callable[[], object]) -> int:
+    """Operator calls of one call."""
+    with OperatorCount() as count:
+        call()
+    return count.calls.total()
