@@ -15,12 +15,9 @@ TORCH := $(shell sed -n 's/^ *"\(torch[<>=][^"]*\)".*/\1/p' pyproject.toml)
 DEFAULT_VOICE := cat_tts/pretrained/mini
 DEMO_TEXT := The quick brown fox jumps over the lazy dog.
 DEMO_OUTPUT := demo.wav
-PAYLOAD := payload
-SECONDS := 7200
-DEVICE := cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help demo app voice test slow lint format stale
+.PHONY: help demo app test slow lint format stale
 
 help: ## List these commands.
 	@sed -n 's/^\([a-z]*\):.*## /  make \1: /p' Makefile
@@ -32,10 +29,6 @@ demo: $(CORE) ## Clone the voice of the bundled prompt into demo.wav.
 
 app: $(PAGE) ## Open the page in the browser; it prints its address.
 	$(RUN)/python app.py
-
-voice: $(DEV) ## Train a default voice into runs/voice (PAYLOAD=, SECONDS=, DEVICE=): docs/default-voice.md
-	$(RUN)/python -m training.default_voice runs/voice --payload $(PAYLOAD) --budget-seconds $(SECONDS) \
-		--device $(DEVICE)
 
 test: lint ## Run every check: lint, types, import layers, and the tests but the slow ones.
 	$(RUN)/python -m pytest --numprocesses auto --dist loadfile

@@ -34,7 +34,7 @@ def test_the_parts_of_every_preset_fit_together() -> None:
 
 
 def test_the_small_models_fit_into_the_repository() -> None:
-    """At most 120 MB of weights in half precision, no file beyond 95 MB, a model in 64 MiB of pieces."""
+    """At most 120 MB of weights in half precision, no file beyond 95 MB."""
     with torch.device("meta"):
         models = [AudioTokenizer(tokenizers.small()), CatTTS(tts_models.small())]
     sizes = [2 * sum(weight.numel() for weight in model.parameters()) for model in models]

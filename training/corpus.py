@@ -33,7 +33,7 @@ import torch
 from tokenizer.audio import load_audio, save_audio, trim_silence
 from training.manifest import Clip, read_manifest, write_manifest
 from training.run import StopRequest
-from training.script import Line, deal, read_script
+from training.script import Line, deal
 from training.teachers import TeacherChoice, open_teacher
 from training.texts import WORDNET, utterances
 
@@ -214,7 +214,6 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--synthetic-hours", type=float, default=0.0)
     parser.add_argument("--texts", type=Path, default=WORDNET, help="WordNet folder, or a file of sentences")
-    parser.add_argument("--script", type=Path, help="lines and speakers, in place of --texts")
     parser.add_argument("--teacher", choices=("hibari", "kokoro"), default="hibari")
     parser.add_argument("--kokoro", type=Path, help="the teacher's folder, see training.kokoro")
     parser.add_argument("--speakers", type=int, default=400, help="pseudo-speakers of the teacher")
@@ -228,11 +227,8 @@ def main(arguments: list[str] | None = None) -> None:
         teacher = TeacherChoice(
             name=options.teacher, folder=options.kokoro, device=options.device, speakers=options.speakers
         )
-        if options.script:
-            lines = read_script(options.script)
-        else:
-            texts = utterances(options.texts, options.seed)
-            lines = deal(texts, teacher.inventory(options.seed), teacher.spell, options.seed)
+        texts = utterances(options.texts, options.seed)
+        lines = deal(texts, teacher.inventory(options.seed), teacher.spell, options.seed)
         clips = build(
             options.out,
             human=options.human,
