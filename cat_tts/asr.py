@@ -20,7 +20,7 @@ from cat_tts.attention import cache_argument
 from cat_tts.phonemes import sounds
 from cat_tts.sequence import IGNORED
 from cat_tts.text import TextTokenizer, load_text_tokenizer
-from tokenizer import checkpoint
+from tokenizer.io import checkpoint
 
 STEPS_PER_FRAME = 2
 """Of the second head: English has more letters, and phonemes, a second than frames."""

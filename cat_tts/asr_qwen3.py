@@ -9,7 +9,7 @@ from cat_tts import qwen3
 from cat_tts.asr import CatASR
 from cat_tts.asr_config import ASRConfig, ASRTokens
 from cat_tts.text import TextTokenizer, load_text_tokenizer
-from tokenizer import checkpoint
+from tokenizer.io import checkpoint
 
 MARKERS = ("<|vision_start|>", "<|vision_end|>", "<|endoftext|>")
 """Tokens of Qwen3 that no text holds: audio start, audio end, text end."""

@@ -12,7 +12,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, Cache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from tokenizer.attention import attend
+from tokenizer.layers.attention import attend
 
 ATTEND = "attend"
 """FlashAttention 2 where it is installed and fits; SDPA where it does not, or where rows are masked."""

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cat_tts.config import TransformerConfig, TTSConfig
-from tokenizer.attention import attend
+from tokenizer.layers.attention import attend
 
 Shapes = Sequence[tuple[int, int]]
 """Frames and positions of each: `[(3, 33), (5, 2)]` are 109 rows, frame after frame."""

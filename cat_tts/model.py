@@ -16,7 +16,7 @@ from cat_tts.depth import DepthTransformer
 from cat_tts.dropout import kept_codes
 from cat_tts.sequence import IGNORED
 from cat_tts.text import TextTokenizer, load_text_tokenizer
-from tokenizer import checkpoint
+from tokenizer.io import checkpoint
 
 
 class TTSLoss(NamedTuple):

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict
 
 from cat_tts.text import PHONEMES_FILE, SPECIAL_IDS, UNKNOWN_ID
-from tokenizer.checkpoint import read_config, write_config
+from tokenizer.io.checkpoint import read_config, write_config
 
 STRESS = "\u02c8\u02cc"
 """Marks of the primary and the secondary stress."""

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenizer.products import Product, compiled
+from tokenizer.layers.small_matmul import Product, compiled
 
 Weights = Literal["float", "int8"]
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cat_tts.config import ChatTokens, SpecialTokens, TTSConfig
 from cat_tts.qwen3 import shape_of
-from tokenizer.checkpoint import CheckpointError
+from tokenizer.io.checkpoint import CheckpointError
 
 _PREFIXES = {
     "text_embedding.": "model.embedding_list.0.",

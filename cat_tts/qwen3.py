@@ -10,7 +10,7 @@ from transformers import Qwen3Config, Qwen3Model
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding
 
 from cat_tts.config import TransformerConfig
-from tokenizer import checkpoint
+from tokenizer.io import checkpoint
 
 _EXPECTED = {
     "attention_bias": False,

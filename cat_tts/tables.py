@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenizer.quantizer import ResidualVQ
+from tokenizer.layers.quantizer import ResidualVQ
 
 TABLE_SCALE = 0.3
 """Standard deviation of the first table: small ones would be overwritten by the first steps of Adam."""

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tokenizer import AudioTokenizer
-from tokenizer.transformer import Layer, Stage, fold, unfold
+from tokenizer.layers.transformer import Layer, Stage, fold, unfold
 
 
 @dataclass

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from eval.results import Table
-from tokenizer.checkpoint import write_text
+from tokenizer.io.checkpoint import write_text
 
 HEAD = """# Results
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from eval.assets import FOLDER_VARIABLE, AssetError, default_folder
-from tokenizer.checkpoint import write_text
+from tokenizer.io.checkpoint import write_text
 
 
 def comma_separated(text: str) -> tuple[int, ...]:

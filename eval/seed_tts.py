@@ -40,7 +40,7 @@ from eval.seed_tts_takes import Spoken
 from inference import Synthesizer
 from inference.loading import DEFAULT_MODEL
 from inference.workfolder import model_key
-from tokenizer.checkpoint import write_text
+from tokenizer.io.checkpoint import write_text
 
 SOFTWARE = ("jiwer", "rapidfuzz", "zhon", "zhconv", "whisper-normalizer", "wetext", "torch", "transformers")
 SOFTWARE += ("faster-whisper", "ctranslate2", "funasr")

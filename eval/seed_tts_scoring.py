@@ -28,7 +28,7 @@ import zhon.hanzi  # pyright: ignore[reportMissingImports]
 from eval.metrics import normalise_english
 from eval.results import require_place
 from inference.normalisation import Language, normalise
-from tokenizer.checkpoint import write_text
+from tokenizer.io.checkpoint import write_text
 
 PUNCTUATION = frozenset(zhon.hanzi.punctuation + string.punctuation) - {"'"}
 """What the official normalisation deletes: the 82 marks of zhon 2 and ASCII's, but for the apostrophe."""

@@ -19,7 +19,7 @@ from eval.seed_tts_speak import Tuned
 from inference import Synthesizer
 from inference.request import Request
 from tokenizer import save_audio
-from tokenizer.audio import AI_GENERATED
+from tokenizer.io.audio import AI_GENERATED
 
 GROUP = 4
 """Lines of a group, for each slot: more slots stand empty at its end the smaller it is."""

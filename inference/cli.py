@@ -26,7 +26,7 @@ from inference.request import Mode, check_texts
 from inference.synthesizer import Synthesizer
 from inference.tuning import check_steps, tuned
 from inference.voice_file import is_voice_file, known_text
-from tokenizer.audio import AI_GENERATED, check_output, save_audio
+from tokenizer.io.audio import AI_GENERATED, check_output, save_audio
 
 STOPPED = {
     "end": "end decided",

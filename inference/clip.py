@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from inference.prompt import check_prompt
 from inference.upload import load_upload
-from tokenizer.audio import trim_silence
+from tokenizer.io.audio import trim_silence
 
 LEAST_SECONDS, MOST_SECONDS = 3.0, 15.0
 """How long a prompt should be: shorter ones hold too little of a voice, longer ones only take longer."""

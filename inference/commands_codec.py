@@ -9,10 +9,10 @@ import tyro
 from inference.hardware import usable_device
 from inference.loading import DEFAULT_MODEL
 from tokenizer import AudioTokenizer
-from tokenizer.audio import AI_GENERATED, check_output, load_audio, save_audio
-from tokenizer.checkpoint import local_folder
-from tokenizer.coded_audio import CodedAudio, CodesError, decode_audio, encode_audio
-from tokenizer.codes_file import check_codes_output, pack_codes, read_codes, write_codes
+from tokenizer.codes.cat_file import check_codes_output, pack_codes, read_codes, write_codes
+from tokenizer.codes.coded_audio import CodedAudio, CodesError, decode_audio, encode_audio
+from tokenizer.io.audio import AI_GENERATED, check_output, load_audio, save_audio
+from tokenizer.io.checkpoint import local_folder
 
 
 @dataclass(frozen=True, kw_only=True)

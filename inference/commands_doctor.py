@@ -17,9 +17,10 @@ from inference.hardware import peak_bytes
 from inference.loading import DEFAULT_MODEL
 from inference.synthesizer import Synthesizer
 from inference.take import Take
-from tokenizer import attention, load_audio
-from tokenizer.coded_audio import decode_audio, encode_audio
-from tokenizer.codes_file import pack_codes, unpack_codes
+from tokenizer import load_audio
+from tokenizer.codes.cat_file import pack_codes, unpack_codes
+from tokenizer.codes.coded_audio import decode_audio, encode_audio
+from tokenizer.layers import attention
 
 NEEDED = ("torch", "transformers", "accelerate", "numpy", "soundfile", "soxr", "safetensors", "tyro")
 OPTIONAL = {

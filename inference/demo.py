@@ -14,7 +14,7 @@ from gradio.utils import get_upload_folder
 from jaxtyping import Float
 
 from inference.loading import DEFAULT_MODEL
-from tokenizer.audio import save_audio
+from tokenizer.io.audio import save_audio
 
 WORDS: dict[str, dict[str, str]] = json.loads(Path(__file__).with_name("demo_labels.json").read_text("utf-8"))
 LABELS = gr.I18n(**WORDS)

@@ -14,7 +14,7 @@ from inference.spectrogram import spectrogram
 from inference.synthesizer import Synthesizer
 from inference.voice import Voice
 from inference.voice_file import SUFFIX, load_voice, read_voice, saved_voice, write_voice
-from tokenizer.coded_audio import decode_audio
+from tokenizer.codes.coded_audio import decode_audio
 
 Updates = dict[Any, Any]
 """What becomes of components."""

@@ -11,7 +11,7 @@ import numpy as np
 from av.audio.stream import AudioStream
 from jaxtyping import Float, Int16
 
-from tokenizer.audio import AI_GENERATED
+from tokenizer.io.audio import AI_GENERATED
 
 Format = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 
@@ -88,6 +88,6 @@ class Encoder:
 
 
 def int16(audio: Float[np.ndarray, " s"]) -> Int16[np.ndarray, " s"]:
-    """The samples as `tokenizer.audio.save_audio` writes them: little endian, rounded and clamped."""
+    """The samples as `tokenizer.io.audio.save_audio` writes them: little endian, rounded and clamped."""
     scaled = (audio.astype(np.float64) * 32768).round().clip(-32768, 32767)
     return scaled.astype("<i2")

@@ -31,6 +31,6 @@ def peak_bytes(device: torch.device) -> int:
 
 
 def attention_name(device: torch.device, dtype: torch.dtype) -> str:
-    """What `tokenizer.attention.attend` uses for this device and dtype."""
+    """What `tokenizer.layers.attention.attend` uses for this device and dtype."""
     fits = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
     return "FlashAttention 2" if fits and importlib.util.find_spec("flash_attn") else "SDPA"

@@ -12,8 +12,8 @@ from cat_tts.sampling import SAMPLING_FILE
 from cat_tts.text import TextTokenizer
 from inference.hardware import usable_device
 from tokenizer import AudioTokenizer
-from tokenizer.checkpoint import local_folder, read_config
 from tokenizer.discriminators import Discriminators
+from tokenizer.io.checkpoint import local_folder, read_config
 from tokenizer.model import Parts
 
 DEFAULT_MODEL = Path(__file__).parent.parent / "cat_tts" / "pretrained" / "mini"

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenizer.audio import AudioError, load_audio, trim_silence
+from tokenizer.io.audio import AudioError, load_audio, trim_silence
 
 PromptAudio = str | Path | tuple[np.ndarray, int]
 """A file, or mono samples [s] as floats in [-1, 1] with their rate in Hz."""

@@ -38,7 +38,7 @@ from inference.speech import Speech
 from inference.speech_request import SpeechRequest, check_model
 from inference.speech_response import SpeechResponse, first_chunk, in_thread
 from inference.voice_folder import UnknownVoice, VoiceEntry, VoiceFolder
-from tokenizer.audio import AudioError
+from tokenizer.io.audio import AudioError
 
 MODEL = "cat-tts"
 """What clients call the model, whichever it is."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from inference.take import Take
 from inference.take_file import save_take
 from tokenizer import AudioTokenizer
-from tokenizer.checkpoint import write_text
+from tokenizer.io.checkpoint import write_text
 
 
 def describe(take: Take) -> dict[str, object]:

@@ -6,10 +6,10 @@ import torch
 
 from inference.take import Take
 from tokenizer import AudioTokenizer
-from tokenizer.audio import AI_GENERATED, AudioError, check_output, save_audio
-from tokenizer.coded_audio import coded
-from tokenizer.codes_file import SUFFIX, check_codes_output, write_codes
-from tokenizer.files import PathLike
+from tokenizer.codes.cat_file import SUFFIX, check_codes_output, write_codes
+from tokenizer.codes.coded_audio import coded
+from tokenizer.io.atomic_files import PathLike
+from tokenizer.io.audio import AI_GENERATED, AudioError, check_output, save_audio
 
 
 def save_take(path: PathLike, take: Take, tokenizer: AudioTokenizer) -> None:

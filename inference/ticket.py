@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cat_tts.decoder import Continuation
-from tokenizer.stream import StreamCache
+from tokenizer.layers.streaming import StreamCache
 
 StopReason = Literal["end", "limit", "cancelled", "repetition", "silence"]
 """The model decided that the text is spoken; the length limit cut it off; its stream was closed; or a guard

@@ -1,7 +1,7 @@
 """What codes do not say of a timbre, the last projection of a decoder that ends in a vocoder learns to add.
 
 It is learnt in a second from what is known of a voice, its recording, and belongs to that voice: streams of
-one batch each add their own (`tokenizer.stream.StreamCache.tint`).
+one batch each add their own (`tokenizer.layers.streaming.StreamCache.tint`).
 """
 
 import copy
@@ -15,7 +15,7 @@ from transformers.audio_utils import mel_filter_bank
 
 from tokenizer import AudioTokenizer
 from tokenizer.discriminators import Discriminators, generator_loss
-from tokenizer.vocoder import Vocoder
+from tokenizer.layers.vocoder import Vocoder
 
 STEPS, RATE = 10, 2e-3
 """Of Adam; 25 of them bring little more."""

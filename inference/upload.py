@@ -9,7 +9,7 @@ import soundfile
 import soxr
 from jaxtyping import Float
 
-from tokenizer.audio import AudioError
+from tokenizer.io.audio import AudioError
 
 UNREADABLE = "not readable as audio: send wav, flac, ogg or mp3"
 RATES = range(4_000, 400_001)

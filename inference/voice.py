@@ -15,7 +15,7 @@ from inference.prompt import Preparation, PromptAudio, load_prompt
 from inference.timbre import timbre_of, timbre_shape
 from tokenizer import AudioTokenizer
 from tokenizer.discriminators import Discriminators
-from tokenizer.stream import StreamCache
+from tokenizer.layers.streaming import StreamCache
 
 Made = TypeVar("Made")
 KEPT_PROMPTS = 256

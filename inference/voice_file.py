@@ -14,7 +14,7 @@ Numbers are unsigned and little endian. The header has 20 bytes, or 32, and the 
         22      2  and its columns
         24      8  SHA-256, its first bytes, of the decoder's last projection (row by row, float32)
   20 or 32         transcript, language, consent note: UTF-8
-                   codes: a `.cat` file (`tokenizer.codes_file`)
+                   codes: a `.cat` file (`tokenizer.codes.cat_file`)
                    of version 2: what the voice adds to that projection, row by row, in half precision
                 4  CRC-32 of all bytes before
 
@@ -42,9 +42,9 @@ from inference.prompt import PromptAudio
 from inference.timbre import timbre_shape
 from inference.voice import Voice, Voices
 from tokenizer import AudioTokenizer
-from tokenizer.coded_audio import CodedAudio, CodesError, check_origin, coded, decode_audio
-from tokenizer.codes_file import pack_codes, unpack_codes
-from tokenizer.files import PathLike, check_target, new_file, read_bytes
+from tokenizer.codes.cat_file import pack_codes, unpack_codes
+from tokenizer.codes.coded_audio import CodedAudio, CodesError, check_origin, coded, decode_audio
+from tokenizer.io.atomic_files import PathLike, check_target, new_file, read_bytes
 
 SUFFIX = ".catvoice"
 MAGIC, PLAIN, WITH_TIMBRE = b"\x89CATV\r\n", 1, 2

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tokenizer.audio import save_audio
+from tokenizer.io.audio import save_audio
 from training.manifest import Clip, write_manifest
 
 SAMPLE_RATE = 24_000

@@ -19,7 +19,7 @@ from inference import Synthesizer  # noqa: E402
 from inference.demo import EXAMPLE, WORDS  # noqa: E402
 from inference.demo_takes import OVER  # noqa: E402
 from inference.service import Service  # noqa: E402
-from tokenizer.codes_file import read_codes  # noqa: E402
+from tokenizer.codes.cat_file import read_codes  # noqa: E402
 
 if TYPE_CHECKING:
     from gradio import Blocks

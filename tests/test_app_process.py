@@ -15,7 +15,7 @@ import pytest
 from serving import LONG, NEVER_STOP, error_of
 
 from cat_tts.sampling import SAMPLING_FILE
-from tokenizer.checkpoint import write_config
+from tokenizer.io.checkpoint import write_config
 
 pytest.importorskip("gradio")
 

@@ -18,7 +18,7 @@ from inference.service import Service  # noqa: E402
 from inference.studio import Session  # noqa: E402
 from inference.tuning import tuned  # noqa: E402
 from inference.voice_services import VoiceServices  # noqa: E402
-from tokenizer.codes_file import read_codes  # noqa: E402
+from tokenizer.codes.cat_file import read_codes  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("gradio_files")
 

@@ -12,7 +12,7 @@ from cat_tts.asr_config import tiny as asr_tiny
 from cat_tts.config import tiny
 from cat_tts.tables import begin_anew, point_heads, read_tables
 from tokenizer import AudioTokenizer
-from tokenizer.quantizer import ResidualVQ
+from tokenizer.layers.quantizer import ResidualVQ
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from eval import ablation
 from eval.variants import SCALES, parameters, size, small
 from tokenizer import AudioTokenizer, load_audio
-from tokenizer.checkpoint import WEIGHTS
+from tokenizer.io.checkpoint import WEIGHTS
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("pesq")

@@ -16,7 +16,7 @@ from inference.cli import main
 from inference.take_file import save_take
 from inference.voice_file import read_voice
 from tokenizer import AudioTokenizer, decode_audio, encode_audio, load_audio, read_codes
-from tokenizer.audio import AI_GENERATED
+from tokenizer.io.audio import AI_GENERATED
 
 WORDS, TEXT = "What the recording says.", "Good morning, old fox."
 

@@ -16,7 +16,7 @@ from serving import LONG, NEVER_STOP, SHORT
 
 from cat_tts.sampling import SAMPLING_FILE
 from inference.cli import main
-from tokenizer.checkpoint import write_config
+from tokenizer.io.checkpoint import write_config
 
 ROOT = Path(__file__).parent.parent
 ASK = {"model": "cat-tts", "voice": "default", "response_format": "pcm"}

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from inference.edges import Edges, edged
-from tokenizer.audio import trim_silence
+from tokenizer.io.audio import trim_silence
 
 RATE = 24_000
 

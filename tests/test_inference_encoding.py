@@ -8,7 +8,7 @@ import pytest
 from serving import decoded
 
 from inference.encoding import MEDIA_TYPES, Encoder, Format, int16
-from tokenizer.audio import AI_GENERATED
+from tokenizer.io.audio import AI_GENERATED
 
 LOSSY: dict[Format, int] = {"mp3": 3 * 576, "opus": 0, "aac": 3 * 1024}
 """How many samples there may be around the audio."""

@@ -15,7 +15,7 @@ from openai import OpenAI
 from serving import LONG, LONG_FRAMES, NEVER_STOP, SHORT, SHORT_FRAMES, error_of
 
 from cat_tts.sampling import SAMPLING_FILE
-from tokenizer.checkpoint import write_config
+from tokenizer.io.checkpoint import write_config
 
 ray = pytest.importorskip("ray")
 serve = pytest.importorskip("ray.serve")

@@ -25,7 +25,7 @@ from inference import Synthesizer
 from inference.loading import DEFAULT_MODEL
 from inference.normalisation import normalise
 from inference.reading import Delivery, read
-from tokenizer.audio import AI_GENERATED
+from tokenizer.io.audio import AI_GENERATED
 
 PROMPT = DEFAULT_MODEL / "prompt.flac"
 

@@ -10,7 +10,7 @@ import torch
 
 from inference import Synthesizer
 from inference.sidecar import describe, write_take
-from tokenizer.codes_file import read_codes
+from tokenizer.codes.cat_file import read_codes
 
 
 def test_files_of_a_take(bundle: Path, prompt_file: Path, tmp_path: Path) -> None:

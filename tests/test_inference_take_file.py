@@ -11,7 +11,7 @@ import torch
 from inference import Synthesizer, Take
 from inference.take_file import check_take_output, save_take
 from tokenizer import AudioError, CodesError, read_codes
-from tokenizer.audio import AI_GENERATED
+from tokenizer.io.audio import AI_GENERATED
 
 
 @pytest.fixture(scope="module")

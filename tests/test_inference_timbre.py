@@ -18,8 +18,8 @@ from inference.together import together
 from inference.voice import Voice
 from inference.voice_file import load_voice, read_voice, saved_voice, write_voice
 from tokenizer import AudioTokenizer, discriminators
-from tokenizer.audio import load_audio
 from tokenizer.discriminators import Discriminators, generator_loss
+from tokenizer.io.audio import load_audio
 from training.losses import MultiScaleMelLoss
 
 WORDS, TEXT = "What the recording says.", "Dogs sleep."

@@ -14,7 +14,7 @@ from inference import Synthesizer
 from inference.cli import main
 from inference.tuning import tuned
 from inference.voice import Voice
-from tokenizer.audio import load_audio
+from tokenizer.io.audio import load_audio
 
 WORDS = "What the recording says."
 

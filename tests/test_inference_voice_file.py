@@ -25,8 +25,8 @@ from inference.voice_file import (
     unpack_voice,
     write_voice,
 )
-from tokenizer.coded_audio import CodedAudio, encode_audio
-from tokenizer.codes_file import pack_codes
+from tokenizer.codes.cat_file import pack_codes
+from tokenizer.codes.coded_audio import CodedAudio, encode_audio
 
 WORDS, TEXT = "What the recording says.", "Good morning, old fox."
 CODED = CodedAudio(

@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenizer.attention import attend, frequencies, rotate, rotate_projected, sight, turns, window_mask
+from tokenizer.layers.attention import (
+    attend,
+    frequencies,
+    rotate,
+    rotate_projected,
+    sight,
+    turns,
+    window_mask,
+)
 
 CPU = torch.device("cpu")
 

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 
-from tokenizer.audio import (
+from tokenizer.io.audio import (
     AI_GENERATED,
     FORMATS,
     AudioError,
@@ -136,7 +136,7 @@ def test_minutes_of_ogg_are_written_whole(tmp_path):
 def test_the_same_audio_gives_the_same_bytes_in_another_process(tmp_path):
     code = """if True:
         import sys, torch
-        from tokenizer.audio import FORMATS, save_audio
+        from tokenizer.io.audio import FORMATS, save_audio
         for suffix in FORMATS:
             for comment in ("", "a comment"):
                 path = f"{sys.argv[1]}/x{comment}{suffix}"

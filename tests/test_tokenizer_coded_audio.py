@@ -8,7 +8,7 @@ import torch
 
 import tokenizer.config
 from tokenizer import AudioTokenizer
-from tokenizer.coded_audio import (
+from tokenizer.codes.coded_audio import (
     CHUNK_FRAMES,
     MOST_FRAMES,
     CodedAudio,

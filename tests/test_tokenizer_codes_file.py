@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from tokenizer import AudioTokenizer
-from tokenizer.coded_audio import CodedAudio, CodesError, decode_audio, encode_audio
-from tokenizer.codes_file import (
+from tokenizer.codes.cat_file import (
     MOST_BYTES,
     check_codes_output,
     pack_codes,
@@ -20,6 +19,7 @@ from tokenizer.codes_file import (
     unpack_codes,
     write_codes,
 )
+from tokenizer.codes.coded_audio import CodedAudio, CodesError, decode_audio, encode_audio
 
 SMALL = CodedAudio(
     codes=torch.tensor([[1023, 1], [512, 682]]),

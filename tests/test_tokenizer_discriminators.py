@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
-from tokenizer.checkpoint import CheckpointError
 from tokenizer.discriminators import (
     DiscriminatorConfig,
     Discriminators,
@@ -23,6 +22,7 @@ from tokenizer.discriminators import (
     paper,
     tiny,
 )
+from tokenizer.io.checkpoint import CheckpointError
 from training.losses import discriminator_loss, feature_loss
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenizer.files import check_target, new_file, read_bytes
+from tokenizer.io.atomic_files import check_target, new_file, read_bytes
 
 
 class Refusal(ValueError):

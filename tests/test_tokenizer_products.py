@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tokenizer.products import FEW, LARGEST, SMALLEST, Product
+from tokenizer.layers.small_matmul import FEW, LARGEST, SMALLEST, Product
 
 pytest.importorskip("numba")
 

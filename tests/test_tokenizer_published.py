@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tokenizer.config import paper
+from tokenizer.layers.transformer import fold, unfold
 from tokenizer.model import AudioTokenizer
-from tokenizer.published import config_from_published, state_from_published, state_to_published
-from tokenizer.transformer import fold, unfold
+from tokenizer.moss_checkpoint import config_from_published, state_from_published, state_to_published
 
 GOLDEN = Path(__file__).parent / "golden" / "tok_small"
 INPUTS, EXPECTED = load_file(GOLDEN / "inputs.safetensors"), load_file(GOLDEN / "expected.safetensors")

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenizer.config import QuantizerConfig
-from tokenizer.quantizer import ResidualVQ
+from tokenizer.layers.quantizer import ResidualVQ
 
 CONFIG = QuantizerConfig(num_codebooks=5, codebook_size=16, codebook_dim=4, dim=10)
 

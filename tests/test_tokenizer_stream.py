@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenizer.attention import attend, frequencies, rotate, turns
 from tokenizer.config import StageConfig, tiny
+from tokenizer.layers.attention import attend, frequencies, rotate, turns
+from tokenizer.layers.streaming import StageCache, capacity
+from tokenizer.layers.transformer import Stage
 from tokenizer.model import AudioTokenizer
-from tokenizer.stream import StageCache, capacity
-from tokenizer.transformer import Stage
 
 CPU = torch.device("cpu")
 SHORT = replace(tiny(), context_seconds=0.32)

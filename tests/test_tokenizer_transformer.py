@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tokenizer.config import StageConfig
-from tokenizer.transformer import Stage, fold, unfold
+from tokenizer.layers.transformer import Stage, fold, unfold
 
 CONFIG = StageConfig(patch_size=1, input_dim=6, dim=16, output_dim=10, num_layers=2, num_heads=2, ffn_dim=32)
 

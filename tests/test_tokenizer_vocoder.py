@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from tokenizer.config import VocoderConfig
-from tokenizer.vocoder import TYPICAL, Vocoder
+from tokenizer.layers.vocoder import TYPICAL, Vocoder
 
 PATCH, RATE, SECOND = 240, 24_000, 100
 BANDS = 64

@@ -11,10 +11,10 @@ from pydantic import TypeAdapter
 from test_tokenizer_vocoder import close
 from torch import Tensor
 
-from tokenizer.checkpoint import CheckpointError
 from tokenizer.config import TokenizerConfig, VocoderConfig, tiny
+from tokenizer.io.checkpoint import CheckpointError
+from tokenizer.layers.vocoder import VocoderState
 from tokenizer.model import AudioTokenizer
-from tokenizer.vocoder import VocoderState
 
 VOCODER = VocoderConfig(bands=8, impulse=300)
 SHORT = replace(

@@ -15,7 +15,7 @@ from voxbox import Planted, index_of
 
 from inference import Synthesizer
 from tokenizer import AudioTokenizer, load_audio
-from tokenizer.audio import AI_GENERATED
+from tokenizer.io.audio import AI_GENERATED
 from training import bundle, corpora, prepare, train_tts
 from training.codes import read_codes
 from training.manifest import read_manifest

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tokenizer.config import VocoderConfig, tiny
-from tokenizer.vocoder import Vocoder
+from tokenizer.layers.vocoder import Vocoder
 from training.pitch import Pitch, PitchHead, pitch_loss, track
 
 RATE, HOP = 24_000, 240

@@ -3,7 +3,7 @@ import torch
 from accelerate import Accelerator
 
 from tokenizer.config import QuantizerConfig
-from tokenizer.quantizer import ResidualVQ
+from tokenizer.layers.quantizer import ResidualVQ
 from training.revival import EVERY, MEMORY, REVIVED, UNUSED, Revival
 
 CONFIG = QuantizerConfig(num_codebooks=2, codebook_size=8, codebook_dim=2, dim=4)

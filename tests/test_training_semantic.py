@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from cat_tts.text import HuggingFaceText
-from tokenizer.checkpoint import CheckpointError
+from tokenizer.io.checkpoint import CheckpointError
 from training.manifest import TASKS
 from training.semantic import SemanticHead
 from training.semantic_config import SemanticConfig, mini, paper, tiny

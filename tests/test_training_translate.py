@@ -7,7 +7,7 @@ from cat_tts import CatTTS
 from cat_tts import config as tts_presets
 from tokenizer import AudioTokenizer
 from tokenizer import config as presets
-from tokenizer.audio import save_audio
+from tokenizer.io.audio import save_audio
 from training.manifest import Clip, write_manifest
 from training.translate import TranslateOptions, fit, main, translate
 

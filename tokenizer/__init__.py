@@ -1,9 +1,9 @@
 """CAT: a causal audio tokenizer. Waveform to residual codes and back, at any depth, exactly streaming."""
 
-from tokenizer.audio import AudioError, load_audio, save_audio
-from tokenizer.coded_audio import CodedAudio, CodesError, decode_audio, encode_audio
-from tokenizer.codes_file import read_codes, write_codes
+from tokenizer.codes.cat_file import read_codes, write_codes
+from tokenizer.codes.coded_audio import CodedAudio, CodesError, decode_audio, encode_audio
 from tokenizer.config import TokenizerConfig
+from tokenizer.io.audio import AudioError, load_audio, save_audio
 from tokenizer.model import AudioTokenizer
 
 __all__ = [

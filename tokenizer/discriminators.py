@@ -17,7 +17,7 @@ from pydantic import ConfigDict
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from tokenizer import checkpoint
+from tokenizer.io import checkpoint
 
 BANDS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 """Edges of the five bands, as fractions of a spectrum's bins."""

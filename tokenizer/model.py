@@ -9,13 +9,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from tokenizer import checkpoint, published
+from tokenizer import moss_checkpoint
 from tokenizer.config import StageConfig, TokenizerConfig
-from tokenizer.lookup import Lookup, Search
-from tokenizer.quantizer import ResidualVQ
-from tokenizer.stream import StreamCache
-from tokenizer.transformer import Stage, fold, unfold
-from tokenizer.vocoder import Vocoder
+from tokenizer.io import checkpoint
+from tokenizer.layers.quantizer import ResidualVQ
+from tokenizer.layers.quantizer_inference import Lookup, Search
+from tokenizer.layers.streaming import StreamCache
+from tokenizer.layers.transformer import Stage, fold, unfold
+from tokenizer.layers.vocoder import Vocoder
 
 Parts = Literal["both", "encoder", "decoder"]
 """Which halves stand beside the quantizer: an encoder is enough for prompts, a decoder for speech."""
@@ -196,9 +197,9 @@ class AudioTokenizer(nn.Module):
         unused = {"both": None, "encoder": "decoder.", "decoder": "encoder."}[parts]
         folder = checkpoint.local_folder(model)
         raw = checkpoint.read_json(folder / checkpoint.CONFIG)
-        if published.is_published(raw):
-            config = published.config_from_published(raw)
-            state = published.state_from_published(checkpoint.read_weights(folder, unused))
+        if moss_checkpoint.is_published(raw):
+            config = moss_checkpoint.config_from_published(raw)
+            state = moss_checkpoint.state_from_published(checkpoint.read_weights(folder, unused))
         else:
             config = checkpoint.read_config(TokenizerConfig, folder / checkpoint.CONFIG)
             state = checkpoint.read_weights(folder, unused)

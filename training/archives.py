@@ -9,7 +9,7 @@ from typing import IO
 
 import soundfile
 
-from tokenizer.audio import AudioError
+from tokenizer.io.audio import AudioError
 from training.manifest import Clip
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")

@@ -14,8 +14,8 @@ from cat_tts import CatTTS, SamplingOptions
 from cat_tts.asr import CatASR
 from cat_tts.sampling import SAMPLING_FILE
 from tokenizer import AudioTokenizer
-from tokenizer.checkpoint import write_config
 from tokenizer.discriminators import Discriminators
+from tokenizer.io.checkpoint import write_config
 
 
 @dataclass(frozen=True, kw_only=True)

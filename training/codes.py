@@ -22,7 +22,7 @@ from pyarrow import parquet
 from pydantic import TypeAdapter, ValidationError
 
 from tokenizer import AudioTokenizer
-from tokenizer.coded_audio import fingerprint
+from tokenizer.codes.coded_audio import fingerprint
 
 INFO = "codes.json"
 FEATURES = Features(
@@ -47,7 +47,7 @@ class CodesInfo:
     frame_rate: float
     """Frames a second."""
     tokenizer_sha256: str
-    """Of its quantizer, which says what the codes mean: `tokenizer.coded_audio.fingerprint` in hex."""
+    """Of its quantizer, which says what the codes mean: `tokenizer.codes.coded_audio.fingerprint` in hex."""
     clips_sha256: str
     """Of the clips' names, durations, texts and speakers, in order."""
     clips: int

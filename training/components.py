@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenizer import AudioTokenizer
-from tokenizer.quantizer import ResidualVQ, VectorQuantizer
-from tokenizer.transformer import Layer, fold
+from tokenizer.layers.quantizer import ResidualVQ, VectorQuantizer
+from tokenizer.layers.transformer import Layer, fold
 from training import filter_bank
 from training.filter_bank import HELD, linear_map
 from training.spectral import SpectralHead

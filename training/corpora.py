@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from tokenizer.checkpoint import write_text
+from tokenizer.io.checkpoint import write_text
 from training.manifest import Clip, write_manifest
 from training.mixture import Mixture, mixture, write_mixture
 from training.readers import READERS

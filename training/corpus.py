@@ -30,7 +30,7 @@ import soundfile
 import soxr
 import torch
 
-from tokenizer.audio import load_audio, save_audio, trim_silence
+from tokenizer.io.audio import load_audio, save_audio, trim_silence
 from training.manifest import Clip, read_manifest, write_manifest
 from training.run import StopRequest
 from training.script import Line, deal

@@ -8,7 +8,7 @@ from io import BytesIO
 import numpy as np
 from jaxtyping import Float
 
-from tokenizer.audio import AudioError, read_samples
+from tokenizer.io.audio import AudioError, read_samples
 from training.archives import ClipReader, MissingAudio
 from training.languages import contradicts, guess_language
 from training.manifest import Clip

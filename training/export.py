@@ -23,7 +23,7 @@ from torch import Tensor
 from cat_tts import CatTTS
 from cat_tts.published import config_to_published, state_to_published
 from cat_tts.text import TextTokenizer
-from tokenizer.checkpoint import CONFIG, INDEX, write_text
+from tokenizer.io.checkpoint import CONFIG, INDEX, write_text
 from training.lora import add_adapter
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 
 from tokenizer import AudioTokenizer, TokenizerConfig
-from tokenizer.transformer import Layer, Stage, fold
+from tokenizer.layers.transformer import Layer, Stage, fold
 
 HELD = 2
 """Stages that are calculated here and that training leaves alone: it would lose them."""

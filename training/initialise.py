@@ -10,7 +10,7 @@ from torch import Tensor
 from cat_tts import CatTTS, qwen3
 from cat_tts.config import ChatTokens, SpecialTokens, TTSConfig
 from cat_tts.text import HuggingFaceText, TextTokenizer, load_text_tokenizer
-from tokenizer import checkpoint
+from tokenizer.io import checkpoint
 
 SPECIAL = {
     "pad": "<|endoftext|>",

@@ -11,8 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 from tokenizer import AudioTokenizer
 from tokenizer.discriminators import Discriminators, Judgement
-from tokenizer.transformer import Layer
-from tokenizer.vocoder import NOISE
+from tokenizer.layers.transformer import Layer
+from tokenizer.layers.vocoder import NOISE
 from training.ctc import CTCHead
 from training.pitch import Pitch, PitchHead, pitch_loss, track
 from training.semantic import ByteText, SemanticHead, SemanticLoss

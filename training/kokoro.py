@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tokenizer.checkpoint import write_text
+from tokenizer.io.checkpoint import write_text
 from training.teacher_kokoro import CONFIG, VOICES, WEIGHTS
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from tokenizer.checkpoint import read_config, write_config
+from tokenizer.io.checkpoint import read_config, write_config
 
 MIXTURE = "mixture.json"
 

@@ -14,7 +14,7 @@ from soxr import resample
 from torch import Tensor, nn
 
 from tokenizer import TokenizerConfig
-from tokenizer.vocoder import REFERENCE
+from tokenizer.layers.vocoder import REFERENCE
 from training.spectral import STEPS
 
 LOWEST, HIGHEST = 60.0, 400.0
@@ -36,7 +36,7 @@ HIDDEN, CONTEXT = 256, 3
 
 
 class Pitch(NamedTuple):
-    """Of each step: octaves above `tokenizer.vocoder.REFERENCE`, and how sure that is, 0 to 1."""
+    """Of each step: octaves above `tokenizer.layers.vocoder.REFERENCE`, and how sure that is, 0 to 1."""
 
     octaves: Float[Tensor, "b t"]
     sure: Float[Tensor, "b t"]
@@ -44,7 +44,7 @@ class Pitch(NamedTuple):
 
 @torch.no_grad()
 def track(audio: Float[Tensor, "b s"], sample_rate: int, hop: int) -> Pitch:
-    """Pitch around the end of each `hop` samples, where `tokenizer.vocoder` has it."""
+    """Pitch around the end of each `hop` samples, where `tokenizer.layers.vocoder` has it."""
     steps = audio.shape[1] // hop
     low = torch.from_numpy(resample(audio.float().cpu().numpy().T, sample_rate, RATE)).T
     size, least, most = round(WINDOW * RATE), int(RATE / HIGHEST), int(RATE / LOWEST) + 1

@@ -24,7 +24,7 @@ from cat_tts import CatTTS, SamplingOptions
 from cat_tts.sequence import speaking_pace
 from cat_tts.text import TextTokenizer
 from tokenizer import AudioTokenizer, save_audio
-from tokenizer.checkpoint import write_config
+from tokenizer.io.checkpoint import write_config
 from training.codes import Codes, read_codes, read_info, require_tokenizer
 from training.examples import Batch, Batches
 from training.optimizers import BETAS

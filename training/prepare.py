@@ -24,9 +24,9 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from tokenizer import AudioTokenizer
-from tokenizer.audio import AudioError, read_samples, resample
-from tokenizer.coded_audio import fingerprint
-from tokenizer.files import new_file
+from tokenizer.codes.coded_audio import fingerprint
+from tokenizer.io.atomic_files import new_file
+from tokenizer.io.audio import AudioError, read_samples, resample
 from training.archives import ClipReader
 from training.codes import INFO, CodesInfo, Skipped, read_info, shard_name, write_shard
 from training.manifest import Clip

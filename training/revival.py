@@ -12,7 +12,7 @@ from accelerate.utils import broadcast
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenizer.quantizer import ResidualVQ
+from tokenizer.layers.quantizer import ResidualVQ
 from training.run import key
 
 EVERY = 10

@@ -15,7 +15,7 @@ import numpy as np
 import tyro
 from accelerate import Accelerator
 
-from tokenizer.checkpoint import write_text
+from tokenizer.io.checkpoint import write_text
 
 logger = logging.getLogger(__name__)
 

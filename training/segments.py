@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tokenizer.audio import AudioError, load_audio
 from tokenizer.config import TokenizerConfig
+from tokenizer.io.audio import AudioError, load_audio
 from training.manifest import TASKS, Clip
 
 ATTEMPTS = 20

@@ -12,7 +12,7 @@ from transformers import AutoConfig, DynamicCache, Qwen2Config, Qwen2Model
 
 from cat_tts.attention import cache_argument
 from cat_tts.text import HuggingFaceText, TextTokenizer
-from tokenizer import checkpoint
+from tokenizer.io import checkpoint
 from training.manifest import TASKS
 from training.semantic_config import BYTES_END, SemanticConfig
 

@@ -29,7 +29,7 @@ from cat_tts.rows import opening_rows
 from cat_tts.sampling import SAMPLING_FILE
 from cat_tts.sequence import join_texts, positions, speaking_pace
 from cat_tts.text import TextTokenizer
-from tokenizer.checkpoint import read_config
+from tokenizer.io.checkpoint import read_config
 from training.codes import Codes, read_codes
 from training.processes import start
 from training.run import StopRequest, key

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cat_tts import CatTTS
 from tokenizer import AudioTokenizer
-from tokenizer.audio import load_audio
+from tokenizer.io.audio import load_audio
 from training.manifest import Clip, read_manifest
 
 logger = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from tokenizer.checkpoint import CheckpointError
 from tokenizer.config import QuantizerConfig, StageConfig, TokenizerConfig
+from tokenizer.io.checkpoint import CheckpointError
 
 _LAYER = {
     "attention_norm.": "norm1.",

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenizer.attention import attend, frequencies, rotate_projected
 from tokenizer.config import StageConfig
-from tokenizer.products import Product
-from tokenizer.stream import Chunk, StageCache, alone, capacity
+from tokenizer.layers.attention import attend, frequencies, rotate_projected
+from tokenizer.layers.small_matmul import Product
+from tokenizer.layers.streaming import Chunk, StageCache, alone, capacity
 
 Multiply = Callable[[Tensor], Tensor]
 """x -> x W, row by row."""

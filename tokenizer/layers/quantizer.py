@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from tokenizer.config import QuantizerConfig
-from tokenizer.lookup import Lookup, Projection, Search
+from tokenizer.layers.quantizer_inference import Lookup, Projection, Search
 
 
 @dataclass(frozen=True)

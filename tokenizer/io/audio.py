@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenizer.files import check_target, new_file
+from tokenizer.io.atomic_files import check_target, new_file
 
 FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3"}
 """What `save_audio` writes: 16-bit PCM for wav and flac, Vorbis for ogg, MPEG layer III for mp3."""

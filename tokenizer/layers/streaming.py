@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from tokenizer.attention import Sight, rotate, sight, turns
-from tokenizer.lookup import Lookup, Search
-from tokenizer.vocoder import VocoderState
+from tokenizer.layers.attention import Sight, rotate, sight, turns
+from tokenizer.layers.quantizer_inference import Lookup, Search
+from tokenizer.layers.vocoder import VocoderState
 
 SMALLEST_RESERVE = 16
 """Steps that fit behind the past before it has to be moved, when the window is very short."""

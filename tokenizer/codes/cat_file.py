@@ -10,7 +10,7 @@ All numbers are unsigned and little endian. The header has 40 bytes:
         12      4  sample rate in Hz
         16      4  samples in a frame, f
         20      8  samples of the signal, n >= 1; it has t = ceil(n / f) frames
-        28      8  hash of the tokenizer (`tokenizer.coded_audio.fingerprint`)
+        28      8  hash of the tokenizer (`tokenizer.codes.coded_audio.fingerprint`)
         36      4  CRC-32 of bytes 0 to 35
 
 Then come the layers, 1 to 255 of them, the first codebook first, each of ceil(t * w / 8) + 4 bytes, where w
@@ -32,8 +32,8 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from tokenizer.coded_audio import MOST_CODEBOOK_SIZE, CodedAudio, CodesError, check_size, num_frames
-from tokenizer.files import PathLike, check_target, new_file, read_bytes
+from tokenizer.codes.coded_audio import MOST_CODEBOOK_SIZE, CodedAudio, CodesError, check_size, num_frames
+from tokenizer.io.atomic_files import PathLike, check_target, new_file, read_bytes
 
 SUFFIX = ".cat"
 MAGIC, VERSION = b"\x89CAT\r\n", 1
