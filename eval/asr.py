@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cat_tts.asr import CatASR
-from cat_tts.asr_search import transcribe
-from cat_tts.text import TextTokenizer
+from cat_tts.asr.beam_search import transcribe
+from cat_tts.asr.model import CatASR
+from cat_tts.text.tokenizers import TextTokenizer
 from eval.assets import verify
 from eval.metrics import METRIC_RATE, Transcriber
 from eval.results import (

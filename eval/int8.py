@@ -15,8 +15,8 @@ from torch import nn
 from tqdm import tqdm
 
 from cat_tts import CatTTS
-from cat_tts.products import rounded
-from cat_tts.sequence import positions, shifted_targets, speaking_pace, training_rows
+from cat_tts.generation.int8_linear import rounded
+from cat_tts.sequences.rows import positions, shifted_targets, speaking_pace, training_rows
 from eval.results import command_line, markdown_table, mean, positive, require_place, write_json
 from eval.seed_tts_list import read_list, spoken_prompts
 from inference import Synthesizer

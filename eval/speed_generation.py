@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cat_tts import CatTTS, Continuation, FrameDecoder, SamplingOptions, TTSConfig
 from cat_tts.config import SpecialTokens, TransformerConfig, paper
-from cat_tts.products import Weights
+from cat_tts.generation.int8_linear import Weights
 from eval.published_loop import published_loop
 from eval.speed_csm import csm
 

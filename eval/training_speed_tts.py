@@ -25,9 +25,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from cat_tts import CatTTS, TTSConfig
-from cat_tts.dropout import deep_frames
-from cat_tts.sequence import IGNORED
-from cat_tts.text import train_sentencepiece
+from cat_tts.sequences.rows import IGNORED
+from cat_tts.sequences.sequence_dropout import deep_frames
+from cat_tts.text.tokenizers import train_sentencepiece
 from eval.memory import peak_growth
 from eval.results import command_line, markdown_table, require_place, write_json
 from eval.speed_generation import SIZES

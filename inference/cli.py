@@ -13,7 +13,7 @@ import tyro
 from tqdm import tqdm
 
 from cat_tts import SamplingOptions
-from cat_tts.products import Weights
+from cat_tts.generation.int8_linear import Weights
 from inference.commands_codec import Decode, Encode, decode, encode
 from inference.commands_doctor import Doctor, doctor
 from inference.commands_serve import Serve, serve

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from cat_tts.asr import CatASR
-from cat_tts.evidence import text_evidence
-from cat_tts.hearing import UNHEARD, heard
+from cat_tts.asr.ctc_score import UNHEARD, heard
+from cat_tts.asr.model import CatASR
+from cat_tts.generation.text_likelihood import text_evidence
 from inference.engine import Engine
 from inference.guard import runaway_guard
 from inference.request import Request, usual_frames
@@ -133,8 +133,8 @@ def score(synthesizer: Synthesizer, take: Take) -> float:
 
 
 def heard_of(listener: CatASR, take: Take) -> float:
-    """`cat_tts.hearing.heard` of a take and the text that it was to say; 0 where the text has no sound that
-    the listener knows."""
+    """`cat_tts.asr.ctc_score.heard` of a take and the text that it was to say; 0 where the text has no sound
+    that the listener knows."""
     if take.request is None or not listener.spell(take.request.text):
         return 0.0
     return heard(listener, [take.codes[:, : listener.config.num_codebooks]], take.request.text)[0]

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from cat_tts import CatTTS
-from cat_tts.decoder import FrameDecoder
-from cat_tts.products import Weights
+from cat_tts.generation.frame_decoder import FrameDecoder
+from cat_tts.generation.int8_linear import Weights
 from inference.ticket import Job, StopReason, Ticket
 from tokenizer import AudioTokenizer
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from cat_tts import CatTTS, SamplingOptions
-from cat_tts.asr import CatASR
-from cat_tts.sampling import SAMPLING_FILE
-from cat_tts.text import TextTokenizer
+from cat_tts.asr.model import CatASR
+from cat_tts.generation.sampling import SAMPLING_FILE
+from cat_tts.text.tokenizers import TextTokenizer
 from inference.hardware import usable_device
 from tokenizer import AudioTokenizer
 from tokenizer.discriminators import Discriminators

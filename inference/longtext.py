@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from sentencex import segment  # pyright: ignore[reportAttributeAccessIssue]  # compiled, without types
 
-from cat_tts.sequence import join_texts
+from cat_tts.sequences.rows import join_texts
 from inference.normalisation import DIRECTIVE, language_of
 from inference.request import usual_frames
 

@@ -8,11 +8,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from cat_tts import SamplingOptions, TTSConfig
-from cat_tts.decoder import Continuation
-from cat_tts.published_prompt import generation_rows, render_user
-from cat_tts.rows import opening_rows
-from cat_tts.sequence import join_texts, positions, speaking_pace
-from cat_tts.text import TextTokenizer
+from cat_tts.generation.frame_decoder import Continuation
+from cat_tts.sequences.conversation import generation_rows, render_user
+from cat_tts.sequences.formats import opening_rows
+from cat_tts.sequences.rows import join_texts, positions, speaking_pace
+from cat_tts.text.tokenizers import TextTokenizer
 from inference.voice import Voice
 
 FRAMES_PER_CHARACTER, FRAMES_PER_EAST_ASIAN_CHARACTER = 0.9, 3.1

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 
 from cat_tts import CatTTS, SamplingOptions
-from cat_tts.asr import CatASR
-from cat_tts.products import Weights, check_weights
-from cat_tts.text import TextTokenizer
+from cat_tts.asr.model import CatASR
+from cat_tts.generation.int8_linear import Weights, check_weights
+from cat_tts.text.tokenizers import TextTokenizer
 from inference.engine import Engine
 from inference.hardware import usable_device
 from inference.loading import load

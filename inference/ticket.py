@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cat_tts.decoder import Continuation
+from cat_tts.generation.frame_decoder import Continuation
 from tokenizer.layers.streaming import StreamCache
 
 StopReason = Literal["end", "limit", "cancelled", "repetition", "silence"]

@@ -9,9 +9,9 @@ import copy
 import torch
 
 from cat_tts import CatTTS
-from cat_tts.rows import example_rows
-from cat_tts.sequence import positions, shifted_targets, speaking_pace
-from cat_tts.text import TextTokenizer
+from cat_tts.sequences.formats import example_rows
+from cat_tts.sequences.rows import positions, shifted_targets, speaking_pace
+from cat_tts.text.tokenizers import TextTokenizer
 from inference.synthesizer import Synthesizer
 from inference.voice import Voice
 

@@ -20,7 +20,7 @@ from voxbox import Planted, voxbox
 import cat_tts.config
 import tokenizer.config
 from cat_tts import CatTTS
-from cat_tts.text import train_sentencepiece
+from cat_tts.text.tokenizers import train_sentencepiece
 from tokenizer import AudioTokenizer
 from training.manifest import write_manifest
 from training.voxbox import voxbox as read_voxbox

@@ -6,7 +6,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from cat_tts.asr_qwen3 import MARKERS
+from cat_tts.asr.from_qwen3 import MARKERS
 
 
 def write_qwen3(folder: Path, tied: bool) -> Qwen3ForCausalLM:

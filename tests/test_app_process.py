@@ -14,7 +14,7 @@ import httpx
 import pytest
 from serving import LONG, NEVER_STOP, error_of
 
-from cat_tts.sampling import SAMPLING_FILE
+from cat_tts.generation.sampling import SAMPLING_FILE
 from tokenizer.io.checkpoint import write_config
 
 pytest.importorskip("gradio")

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cat_tts.asr import CatASR, pad_texts
-from cat_tts.asr_config import ASRConfig, ASRTokens, mini, paper, tiny
-from cat_tts.text import SentencePieceText
+from cat_tts.asr.config import ASRConfig, ASRTokens, mini, paper, tiny
+from cat_tts.asr.model import CatASR, pad_texts
+from cat_tts.text.tokenizers import SentencePieceText
 
 CAUSAL = replace(tiny(), bidirectional=False, ctc_layer=None)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from qwen3 import write_qwen3
 
-from cat_tts.asr_config import ASRTokens
-from cat_tts.asr_qwen3 import from_qwen3
+from cat_tts.asr.config import ASRTokens
+from cat_tts.asr.from_qwen3 import from_qwen3
 
 
 @pytest.mark.parametrize("tied", [True, False])

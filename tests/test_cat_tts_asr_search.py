@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cat_tts.asr import CatASR, pad_texts
-from cat_tts.asr_config import ASRConfig, ASRTokens, tiny
-from cat_tts.asr_search import Transcript, transcribe
+from cat_tts.asr.beam_search import Transcript, transcribe
+from cat_tts.asr.config import ASRConfig, ASRTokens, tiny
+from cat_tts.asr.model import CatASR, pad_texts
 
 CAUSAL = replace(tiny(), bidirectional=False, ctc_layer=None)
 FEW = replace(CAUSAL, text_vocab_size=4, tokens=ASRTokens(audio_start=1, audio_end=2, text_end=0))
@@ -77,7 +77,7 @@ def test_enough_beams_find_the_best_of_all_texts() -> None:
     asr, codes = model(FEW, eager=0.4), utterances()[1][:1]
     budget = 3
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cat_tts.asr_search.SPARE_TOKENS", budget - 1)
+        patch.setattr("cat_tts.asr.beam_search.SPARE_TOKENS", budget - 1)
         (found,) = transcribe(asr, [codes], beams=100)
     best = (-torch.inf, [], False)
     for count in range(budget + 1):

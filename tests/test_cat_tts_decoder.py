@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from cat_tts.config import tiny
-from cat_tts.decoder import Continuation, FrameDecoder
-from cat_tts.model import CatTTS
-from cat_tts.sampling import SamplingOptions
-from cat_tts.sequence import frame_rows, positions, text_rows
+from cat_tts.generation.frame_decoder import Continuation, FrameDecoder
+from cat_tts.generation.sampling import SamplingOptions
+from cat_tts.model.tts import CatTTS
+from cat_tts.sequences.rows import frame_rows, positions, text_rows
 
 GREEDY = SamplingOptions(temperature=0.0, decision_temperature=0.0)
 SAMPLED = SamplingOptions(temperature=0.9, top_k=12, top_p=0.9, repetition_penalty=1.3)

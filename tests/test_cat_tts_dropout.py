@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cat_tts.dropout import deep_frames, kept_codes, sample_depths
+from cat_tts.sequences.sequence_dropout import deep_frames, kept_codes, sample_depths
 
 DRAWS = 40_000
 

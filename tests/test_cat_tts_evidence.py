@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from cat_tts import CatTTS, Continuation, SamplingOptions
 from cat_tts.config import tiny
-from cat_tts.evidence import text_evidence
-from cat_tts.sequence import frame_rows, positions, text_rows, untold_rows
+from cat_tts.generation.text_likelihood import text_evidence
+from cat_tts.sequences.rows import frame_rows, positions, text_rows, untold_rows
 
 
 @pytest.fixture(scope="module")

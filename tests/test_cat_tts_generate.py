@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from cat_tts.config import TTSConfig, tiny
-from cat_tts.generate import generate
-from cat_tts.model import CatTTS
-from cat_tts.sampling import Knobs, SamplingOptions, choose, filtered_logits, gumbel_noise
-from cat_tts.sequence import frame_rows, left_pad, positions, text_rows, untold_rows
+from cat_tts.generation.generate import generate
+from cat_tts.generation.sampling import Knobs, SamplingOptions, choose, filtered_logits, gumbel_noise
+from cat_tts.model.tts import CatTTS
+from cat_tts.sequences.rows import frame_rows, left_pad, positions, text_rows, untold_rows
 
 CONFIGS = [tiny(), replace(tiny(), adapter_dim=20, full_text_head=True)]
 GREEDY = SamplingOptions(temperature=0.0, decision_temperature=0.0)

@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cat_tts.asr import CatASR
-from cat_tts.asr_config import tiny
-from cat_tts.hearing import heard
+from cat_tts.asr.config import tiny
+from cat_tts.asr.ctc_score import heard
+from cat_tts.asr.model import CatASR
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, Qwen3Config, Qwen3Model
 
 from cat_tts.config import TTSConfig, paper, tiny
-from cat_tts.model import CatTTS
-from cat_tts.sequence import IGNORED, shifted_targets
-from cat_tts.text import HuggingFaceText
+from cat_tts.model.tts import CatTTS
+from cat_tts.sequences.rows import IGNORED, shifted_targets
+from cat_tts.text.tokenizers import HuggingFaceText
 
 TEXT = Path(__file__).parent / "golden" / "prompt"
 PUBLISHED_STYLE = replace(tiny(), adapter_dim=20, full_text_head=True)

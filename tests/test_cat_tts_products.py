@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cat_tts.products import Int8Product, check_weights, rounded
+from cat_tts.generation.int8_linear import Int8Product, check_weights, rounded
 
 
 def test_int8_is_close_and_hears_of_no_other_row() -> None:

@@ -11,10 +11,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cat_tts.config import ChatTokens, SpecialTokens, TransformerConfig, TTSConfig, paper
-from cat_tts.generate import generate
-from cat_tts.model import CatTTS
-from cat_tts.published import config_from_published, is_published, state_from_published, state_to_published
-from cat_tts.sampling import SamplingOptions
+from cat_tts.generation.generate import generate
+from cat_tts.generation.sampling import SamplingOptions
+from cat_tts.model.moss_checkpoint import (
+    config_from_published,
+    is_published,
+    state_from_published,
+    state_to_published,
+)
+from cat_tts.model.tts import CatTTS
 
 GOLDEN = Path(__file__).parent / "golden" / "tts_local_small"
 TEXT = GOLDEN.parent / "prompt"

@@ -7,10 +7,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cat_tts.config import tiny
-from cat_tts.published import config_from_published
-from cat_tts.published_prompt import continuation_rows, generation_rows, render_user, training_rows
-from cat_tts.sequence import last_position, left_pad, shifted_targets
-from cat_tts.text import HuggingFaceText
+from cat_tts.model.moss_checkpoint import config_from_published
+from cat_tts.sequences.conversation import continuation_rows, generation_rows, render_user, training_rows
+from cat_tts.sequences.rows import last_position, left_pad, shifted_targets
+from cat_tts.text.tokenizers import HuggingFaceText
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = json.loads((GOLDEN / "prompt" / "cases.json").read_text())

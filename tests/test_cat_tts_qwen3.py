@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from cat_tts import asr_config, config
-from cat_tts.asr import CatASR
-from cat_tts.model import CatTTS
-from cat_tts.qwen3 import Trained, read
+from cat_tts import config
+from cat_tts.asr import config as asr_config
+from cat_tts.asr.model import CatASR
+from cat_tts.model.qwen3 import Trained, read
+from cat_tts.model.tts import CatTTS
 
 FOLDER = Path("Qwen3")
 PUBLISHED = {

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cat_tts import sampling
-from cat_tts.sampling import Knobs, SamplingOptions, choose, gumbel_noise
+from cat_tts.generation import sampling
+from cat_tts.generation.sampling import Knobs, SamplingOptions, choose, gumbel_noise
 
 GOLDEN = Path(__file__).parent / "golden" / "tts_local_small"
 INPUTS, EXPECTED = load_file(GOLDEN / "inputs.safetensors"), load_file(GOLDEN / "expected.safetensors")

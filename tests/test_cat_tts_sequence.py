@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cat_tts.config import ChatTokens, tiny
-from cat_tts.sequence import (
+from cat_tts.sequences.rows import (
     frame_rows,
     join_texts,
     last_position,
@@ -18,7 +18,7 @@ from cat_tts.sequence import (
     training_rows,
     untold_rows,
 )
-from cat_tts.text import HuggingFaceText
+from cat_tts.text.tokenizers import HuggingFaceText
 
 CONFIG = replace(tiny(), num_codebooks=3)  # pad code 32; audio_start 1, audio_end 2, slot 3
 TEXT = HuggingFaceText(Path(__file__).parent / "golden" / "prompt")

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from cat_tts import CatTTS
-from cat_tts.asr import CatASR
-from cat_tts.asr_config import tiny as asr_tiny
+from cat_tts.asr.config import tiny as asr_tiny
+from cat_tts.asr.model import CatASR
 from cat_tts.config import tiny
-from cat_tts.tables import begin_anew, point_heads, read_tables
+from cat_tts.model.code_embeddings import begin_anew, point_heads, read_tables
 from tokenizer import AudioTokenizer
 from tokenizer.layers.quantizer import ResidualVQ
 

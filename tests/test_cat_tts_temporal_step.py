@@ -3,8 +3,8 @@ import torch
 from torch import Tensor
 
 from cat_tts.config import tiny
-from cat_tts.model import CatTTS
-from cat_tts.temporal_step import TemporalStep
+from cat_tts.generation.temporal_step import TemporalStep
+from cat_tts.model.tts import CatTTS
 
 
 @pytest.fixture

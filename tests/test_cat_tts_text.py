@@ -3,7 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from cat_tts.text import HuggingFaceText, SentencePieceText, load_text_tokenizer, train_sentencepiece
+from cat_tts.text.tokenizers import (
+    HuggingFaceText,
+    SentencePieceText,
+    load_text_tokenizer,
+    train_sentencepiece,
+)
 
 PUBLISHED = Path(__file__).parent / "golden" / "prompt"
 SENTENCE = "The quick brown fox jumps over a lazy dog, while seven boxing wizards watch from the village."

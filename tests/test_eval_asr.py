@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cat_tts.asr import CatASR
-from cat_tts.asr_config import tiny
-from cat_tts.text import SentencePieceText
+from cat_tts.asr.config import tiny
+from cat_tts.asr.model import CatASR
+from cat_tts.text.tokenizers import SentencePieceText
 from eval import assets
 from eval.asr import main
 from eval.metrics import WordErrors

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cat_tts.products import rounded
+from cat_tts.generation.int8_linear import rounded
 from eval import int8
 from inference import Synthesizer
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from serving import LONG, NEVER_STOP, SHORT
 
-from cat_tts.sampling import SAMPLING_FILE
+from cat_tts.generation.sampling import SAMPLING_FILE
 from inference.cli import main
 from tokenizer.io.checkpoint import write_config
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from cat_tts import SamplingOptions, asr_config
-from cat_tts.asr import CatASR
-from cat_tts.evidence import text_evidence
-from cat_tts.hearing import UNHEARD, heard
+from cat_tts import SamplingOptions
+from cat_tts.asr import config as asr_config
+from cat_tts.asr.ctc_score import UNHEARD, heard
+from cat_tts.asr.model import CatASR
+from cat_tts.generation.text_likelihood import text_evidence
 from inference import Synthesizer, Take
 from inference.drafts import (
     best_of,

@@ -14,7 +14,7 @@ import pytest
 from openai import OpenAI
 from serving import LONG, LONG_FRAMES, NEVER_STOP, SHORT, SHORT_FRAMES, error_of
 
-from cat_tts.sampling import SAMPLING_FILE
+from cat_tts.generation.sampling import SAMPLING_FILE
 from tokenizer.io.checkpoint import write_config
 
 ray = pytest.importorskip("ray")

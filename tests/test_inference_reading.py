@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from cat_tts import asr_config
-from cat_tts.asr import CatASR
+from cat_tts.asr import config as asr_config
+from cat_tts.asr.model import CatASR
 from eval.seed_tts_speak import speak
 from inference import Synthesizer
 from inference.drafts import derived_seed, plausibility, score

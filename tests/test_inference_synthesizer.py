@@ -12,9 +12,9 @@ from torch import Tensor
 
 import tokenizer.config
 from cat_tts import SamplingOptions, generate
-from cat_tts.published_prompt import continuation_rows, generation_rows, render_user
-from cat_tts.sampling import gumbel_noise
-from cat_tts.sequence import frame_rows, text_rows
+from cat_tts.generation.sampling import gumbel_noise
+from cat_tts.sequences.conversation import continuation_rows, generation_rows, render_user
+from cat_tts.sequences.rows import frame_rows, text_rows
 from inference import Synthesizer, Take
 from inference.prompt import PLAIN, PUBLISHED, load_prompt
 from tokenizer import AudioError, AudioTokenizer

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cat_tts.rows import example_rows
-from cat_tts.sequence import shifted_targets
+from cat_tts.sequences.formats import example_rows
+from cat_tts.sequences.rows import shifted_targets
 from eval.seed_tts_speak import Tuned
 from inference import Synthesizer
 from inference.cli import main

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from cat_tts.hearing import heard
-from cat_tts.sequence import positions, speaking_pace, training_rows, untold_rows
+from cat_tts.asr.ctc_score import heard
+from cat_tts.sequences.rows import positions, speaking_pace, training_rows, untold_rows
 from inference import Synthesizer
 from inference.loading import DEFAULT_MODEL
 from tokenizer import load_audio

@@ -7,7 +7,7 @@ import torch
 from interruption import assert_equal, saved_state, terminated_at
 from qwen3 import write_qwen3
 
-from cat_tts.asr import CatASR
+from cat_tts.asr.model import CatASR
 from training.asr import ASRTraining, train
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")

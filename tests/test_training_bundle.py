@@ -5,10 +5,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cat_tts import CatTTS, SamplingOptions, asr_config
+from cat_tts import CatTTS, SamplingOptions
 from cat_tts import config as tts_presets
-from cat_tts.asr import CatASR
-from cat_tts.text import SentencePieceText
+from cat_tts.asr import config as asr_config
+from cat_tts.asr.model import CatASR
+from cat_tts.text.tokenizers import SentencePieceText
 from inference import Synthesizer
 from tokenizer import AudioTokenizer, discriminators
 from tokenizer import config as presets

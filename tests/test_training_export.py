@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cat_tts import CatTTS, config
-from cat_tts.published import config_from_published, config_to_published, unpublishable
+from cat_tts.model.moss_checkpoint import config_from_published, config_to_published, unpublishable
 from training.export import main
 from training.lora import LoraOptions, adapt, add_adapter, save_adapter
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cat_tts import CatTTS, asr_config
-from cat_tts.asr import CatASR
-from cat_tts.hearing import heard
-from cat_tts.text import SentencePieceText
+from cat_tts import CatTTS
+from cat_tts.asr import config as asr_config
+from cat_tts.asr.ctc_score import heard
+from cat_tts.asr.model import CatASR
+from cat_tts.text.tokenizers import SentencePieceText
 from training.codes import read_codes
 from training.prefer import Pair, Preference, frame_scores, main, prefer, ranked, sequences
 from training.takes import Contest, Takes, contests, make

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from cat_tts.text import HuggingFaceText
+from cat_tts.text.tokenizers import HuggingFaceText
 from tokenizer.io.checkpoint import CheckpointError
 from training.manifest import TASKS
 from training.semantic import SemanticHead

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cat_tts import CatTTS, SamplingOptions
-from cat_tts.decoder import FrameDecoder
+from cat_tts.generation.frame_decoder import FrameDecoder
 from training.codes import read_codes
 from training.run import key
 from training.takes import Takes, contests, main, make, opening

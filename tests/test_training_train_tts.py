@@ -8,7 +8,7 @@ import torch
 from interruption import Crash, assert_equal, crashing_at, saved_state, terminated_at
 
 from cat_tts import CatTTS
-from cat_tts.tables import read_tables
+from cat_tts.model.code_embeddings import read_tables
 from tokenizer import AudioTokenizer
 from training.codes import read_codes, read_info, write_shard
 from training.train_tts import main, train

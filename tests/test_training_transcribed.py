@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from cat_tts.sequence import IGNORED
-from cat_tts.text import SentencePieceText
+from cat_tts.sequences.rows import IGNORED
+from cat_tts.text.tokenizers import SentencePieceText
 from training.codes import read_codes
 from training.transcribed import STRETCH, Transcribed, misheard, noisy
 

@@ -9,7 +9,7 @@ from interruption import assert_equal, saved_state, terminated_at
 from test_training_train_tts import options
 
 from cat_tts import CatTTS
-from cat_tts.tables import begin_anew
+from cat_tts.model.code_embeddings import begin_anew
 from tokenizer import AudioTokenizer
 from training.train_tts import train
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cat_tts import CatTTS, SamplingOptions
-from cat_tts.sequence import positions, prompt_rows
+from cat_tts.sequences.rows import positions, prompt_rows
 from tokenizer import AudioTokenizer, load_audio
 from training.tts_samples import Sample, Samples, exchanged, speak
 

@@ -7,8 +7,8 @@ import torch
 
 from cat_tts import CatTTS
 from cat_tts.config import SpecialTokens, tiny
-from cat_tts.phonemes import PhonemeText, phonemes
-from cat_tts.text import (
+from cat_tts.text.phonemes import PhonemeText, phonemes
+from cat_tts.text.tokenizers import (
     PHONEMES_FILE,
     SENTENCEPIECE_FILE,
     SPECIAL_IDS,

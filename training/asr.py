@@ -19,14 +19,14 @@ from accelerate.utils import set_seed
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from cat_tts import asr_config as presets
-from cat_tts.asr import CatASR
-from cat_tts.asr_qwen3 import from_qwen3, is_cat_asr
-from cat_tts.asr_search import transcribe
-from cat_tts.dropout import sample_depths
-from cat_tts.phonemes import sounds
-from cat_tts.tables import read_tables
-from cat_tts.text import SENTENCEPIECE_FILE, SentencePieceText, TextTokenizer, train_sentencepiece
+from cat_tts.asr import config as presets
+from cat_tts.asr.beam_search import transcribe
+from cat_tts.asr.from_qwen3 import from_qwen3, is_cat_asr
+from cat_tts.asr.model import CatASR
+from cat_tts.model.code_embeddings import read_tables
+from cat_tts.sequences.sequence_dropout import sample_depths
+from cat_tts.text.phonemes import sounds
+from cat_tts.text.tokenizers import SENTENCEPIECE_FILE, SentencePieceText, TextTokenizer, train_sentencepiece
 from tokenizer import AudioTokenizer
 from training.codes import Codes, read_codes, read_info
 from training.optimizers import optimizers

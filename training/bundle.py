@@ -11,8 +11,8 @@ from typing import Annotated
 import tyro
 
 from cat_tts import CatTTS, SamplingOptions
-from cat_tts.asr import CatASR
-from cat_tts.sampling import SAMPLING_FILE
+from cat_tts.asr.model import CatASR
+from cat_tts.generation.sampling import SAMPLING_FILE
 from tokenizer import AudioTokenizer
 from tokenizer.discriminators import Discriminators
 from tokenizer.io.checkpoint import write_config

@@ -12,17 +12,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from cat_tts.config import TTSConfig
-from cat_tts.dropout import deep_frames, kept_codes, sample_depths
-from cat_tts.rows import example_rows
-from cat_tts.sequence import (
-    IGNORED,
-    join_texts,
-    positions,
-    shifted_targets,
-    speaking_pace,
-    untold_rows,
-)
-from cat_tts.text import TextTokenizer
+from cat_tts.sequences.formats import example_rows
+from cat_tts.sequences.rows import IGNORED, join_texts, positions, shifted_targets, speaking_pace, untold_rows
+from cat_tts.sequences.sequence_dropout import deep_frames, kept_codes, sample_depths
+from cat_tts.text.tokenizers import TextTokenizer
 from training.codes import Codes
 from training.run import key
 

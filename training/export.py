@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cat_tts import CatTTS
-from cat_tts.published import config_to_published, state_to_published
-from cat_tts.text import TextTokenizer
+from cat_tts.model.moss_checkpoint import config_to_published, state_to_published
+from cat_tts.text.tokenizers import TextTokenizer
 from tokenizer.io.checkpoint import CONFIG, INDEX, write_text
 from training.lora import add_adapter
 

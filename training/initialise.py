@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cat_tts import CatTTS, qwen3
+from cat_tts import CatTTS
 from cat_tts.config import ChatTokens, SpecialTokens, TTSConfig
-from cat_tts.text import HuggingFaceText, TextTokenizer, load_text_tokenizer
+from cat_tts.model import qwen3
+from cat_tts.text.tokenizers import HuggingFaceText, TextTokenizer, load_text_tokenizer
 from tokenizer.io import checkpoint
 
 SPECIAL = {

@@ -3,7 +3,7 @@
     python -m training.takes takes --model BUNDLE --codes codes
     python -m training.prefer RUN --takes takes --codes codes --tts BUNDLE/tts --asr asr/model
 
-A CAT-ASR judges the takes by ear (`cat_tts.hearing`); of each contest the best take is preferred to the
+A CAT-ASR judges the takes by ear (`cat_tts.asr.ctc_score`); of each contest the best take is preferred to the
 worst, the second to the last but one, and so on, where the listener is sure. The loss is that of direct
 preference optimisation (Rafailov et al. 2023), of log-probabilities a frame so that length is no merit, and
 the cross-entropy of the preferred takes beside it. What the result is measured with must be another
@@ -26,11 +26,11 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from cat_tts import CatTTS
-from cat_tts.asr import CatASR
-from cat_tts.hearing import UNHEARD, heard
-from cat_tts.rows import example_rows
-from cat_tts.sequence import IGNORED, join_texts, positions, shifted_targets, speaking_pace
-from cat_tts.text import TextTokenizer
+from cat_tts.asr.ctc_score import UNHEARD, heard
+from cat_tts.asr.model import CatASR
+from cat_tts.sequences.formats import example_rows
+from cat_tts.sequences.rows import IGNORED, join_texts, positions, shifted_targets, speaking_pace
+from cat_tts.text.tokenizers import TextTokenizer
 from training.codes import Codes, read_codes
 from training.processes import descend
 from training.run import StopRequest, key, log_metrics, trapezoid

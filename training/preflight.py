@@ -21,8 +21,8 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from cat_tts import CatTTS, SamplingOptions
-from cat_tts.sequence import speaking_pace
-from cat_tts.text import TextTokenizer
+from cat_tts.sequences.rows import speaking_pace
+from cat_tts.text.tokenizers import TextTokenizer
 from tokenizer import AudioTokenizer, save_audio
 from tokenizer.io.checkpoint import write_config
 from training.codes import Codes, read_codes, read_info, require_tokenizer

@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AutoConfig, DynamicCache, Qwen2Config, Qwen2Model
 
-from cat_tts.attention import cache_argument
-from cat_tts.text import HuggingFaceText, TextTokenizer
+from cat_tts.model.attention_backend import cache_argument
+from cat_tts.text.tokenizers import HuggingFaceText, TextTokenizer
 from tokenizer.io import checkpoint
 from training.manifest import TASKS
 from training.semantic_config import BYTES_END, SemanticConfig

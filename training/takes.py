@@ -23,12 +23,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cat_tts import CatTTS, SamplingOptions
-from cat_tts.decoder import Continuation, FrameDecoder
-from cat_tts.dropout import sample_depths
-from cat_tts.rows import opening_rows
-from cat_tts.sampling import SAMPLING_FILE
-from cat_tts.sequence import join_texts, positions, speaking_pace
-from cat_tts.text import TextTokenizer
+from cat_tts.generation.frame_decoder import Continuation, FrameDecoder
+from cat_tts.generation.sampling import SAMPLING_FILE
+from cat_tts.sequences.formats import opening_rows
+from cat_tts.sequences.rows import join_texts, positions, speaking_pace
+from cat_tts.sequences.sequence_dropout import sample_depths
+from cat_tts.text.tokenizers import TextTokenizer
 from tokenizer.io.checkpoint import read_config
 from training.codes import Codes, read_codes
 from training.processes import start

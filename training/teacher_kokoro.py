@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from cat_tts.phonemes import dictionary
+from cat_tts.text.phonemes import dictionary
 from training.speakers import Blend, Speaker
 
 SOURCE = "Kokoro-82M"

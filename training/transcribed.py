@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from cat_tts.asr import pad_texts
-from cat_tts.sequence import IGNORED
-from cat_tts.text import TextTokenizer
+from cat_tts.asr.model import pad_texts
+from cat_tts.sequences.rows import IGNORED
+from cat_tts.text.tokenizers import TextTokenizer
 from training.codes import Codes
 
 NEIGHBOURS = 4

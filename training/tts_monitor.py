@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cat_tts import CatTTS
-from cat_tts.model import TTSLoss
+from cat_tts.model.tts import TTSLoss
 from training.examples import Batch
 from training.run import log_metrics
 

@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
 from cat_tts import CatTTS, TTSConfig
-from cat_tts.tables import TABLE_SCALE, begin_anew, point_heads, read_tables
-from cat_tts.text import TextTokenizer
+from cat_tts.model.code_embeddings import TABLE_SCALE, begin_anew, point_heads, read_tables
+from cat_tts.text.tokenizers import TextTokenizer
 from tokenizer import AudioTokenizer
 from training.average import Average, hollow
 from training.codes import Codes, CodesInfo, read_codes, read_info, require_tokenizer

@@ -83,7 +83,7 @@ class TTSTraining:
     Qwen3 checkpoint for the Temporal Transformer."""
     tokenizer: str | None = None
     """Folder or hub id of the tokenizer of the codes: for samples that can be heard, in RUN/samples, and for
-    random weights that know from the start which codes sound alike, see cat_tts.tables."""
+    random weights that know from the start which codes sound alike, see cat_tts.model.code_embeddings."""
     steps: int
     save_every: int = 500
     seed: int = 0
@@ -99,8 +99,8 @@ class TTSTraining:
     read yet."""
     meant_from: int | None = None
     """With `init` and `tokenizer`: tables learn exactly what codes mean, from this codebook (from 1) on they
-    and their heads forget all else, and the tables then stay so; see `cat_tts.tables.begin_anew`. What is
-    left for a deep codebook is a difference, which noise in the tables before it hides; and few frames hold a
+    and their heads forget all else, and the tables then stay so; see
+    `cat_tts.model.code_embeddings.begin_anew`. What is left for a deep codebook is a difference, which noise in the tables before it hides; and few frames hold a
     given deep code, of whose row Adam makes noise, its steps being as long for small gradients."""
     batches: BatchConfig = field(default_factory=BatchConfig)
     dropout: DropoutConfig = field(default_factory=DropoutConfig)

@@ -10,10 +10,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from cat_tts import CatTTS, SamplingOptions
-from cat_tts.generate import generate
-from cat_tts.rows import opening_rows
-from cat_tts.sequence import join_texts, positions, speaking_pace
-from cat_tts.text import TextTokenizer
+from cat_tts.generation.generate import generate
+from cat_tts.sequences.formats import opening_rows
+from cat_tts.sequences.rows import join_texts, positions, speaking_pace
+from cat_tts.text.tokenizers import TextTokenizer
 from tokenizer import AudioTokenizer, save_audio
 
 if TYPE_CHECKING:  # an extra, and slow to import

@@ -11,8 +11,8 @@ from torch import nn
 
 from cat_tts import CatTTS, TTSConfig
 from cat_tts.config import SpecialTokens
-from cat_tts.phonemes import collect_phonemes
-from cat_tts.text import (
+from cat_tts.text.phonemes import collect_phonemes
+from cat_tts.text.tokenizers import (
     AUDIO_END_ID,
     AUDIO_START_ID,
     PAD_ID,

@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 from transformers import Qwen3ForCausalLM
 
-from cat_tts import qwen3
-from cat_tts.asr import CatASR
-from cat_tts.asr_config import ASRConfig, ASRTokens
-from cat_tts.text import TextTokenizer, load_text_tokenizer
+from cat_tts.asr.config import ASRConfig, ASRTokens
+from cat_tts.asr.model import CatASR
+from cat_tts.model import qwen3
+from cat_tts.text.tokenizers import TextTokenizer, load_text_tokenizer
 from tokenizer.io import checkpoint
 
 MARKERS = ("<|vision_start|>", "<|vision_end|>", "<|endoftext|>")

@@ -9,13 +9,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import Cache
 
-from cat_tts import published, qwen3
-from cat_tts.attention import ATTEND, cache_argument
 from cat_tts.config import TTSConfig
-from cat_tts.depth import DepthTransformer
-from cat_tts.dropout import kept_codes
-from cat_tts.sequence import IGNORED
-from cat_tts.text import TextTokenizer, load_text_tokenizer
+from cat_tts.model import moss_checkpoint, qwen3
+from cat_tts.model.attention_backend import ATTEND, cache_argument
+from cat_tts.model.depth_transformer import DepthTransformer
+from cat_tts.sequences.rows import IGNORED
+from cat_tts.sequences.sequence_dropout import kept_codes
+from cat_tts.text.tokenizers import TextTokenizer, load_text_tokenizer
 from tokenizer.io import checkpoint
 
 
@@ -206,8 +206,11 @@ class CatTTS(nn.Module):
         folder = checkpoint.local_folder(model)
         raw = checkpoint.read_json(folder / checkpoint.CONFIG)
         state = checkpoint.read_weights(folder)
-        if published.is_published(raw):
-            config, state = published.config_from_published(raw), published.state_from_published(state)
+        if moss_checkpoint.is_published(raw):
+            config, state = (
+                moss_checkpoint.config_from_published(raw),
+                moss_checkpoint.state_from_published(state),
+            )
         else:
             config = checkpoint.read_config(TTSConfig, folder / checkpoint.CONFIG)
         with torch.device("meta"):

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from cat_tts.asr import CatASR
+from cat_tts.asr.model import CatASR
 
 TOKENS_PER_FRAME, SPARE_TOKENS = 1.0, 8
 """A transcript may have so many tokens: nobody speaks faster, and a loop must end."""

@@ -15,10 +15,10 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from cat_tts.fused import Layer, Norm
-from cat_tts.graphs import Replay
-from cat_tts.model import CatTTS
-from cat_tts.products import Weights
+from cat_tts.generation.cuda_graphs import Replay
+from cat_tts.generation.fused_layers import Layer, Norm
+from cat_tts.generation.int8_linear import Weights
+from cat_tts.model.tts import CatTTS
 
 BLOCK = 256
 """Positions by which the cache grows."""

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from cat_tts.config import ChatTokens, SpecialTokens, TTSConfig
-from cat_tts.qwen3 import shape_of
+from cat_tts.model.qwen3 import shape_of
 from tokenizer.io.checkpoint import CheckpointError
 
 _PREFIXES = {

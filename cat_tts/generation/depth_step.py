@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from cat_tts.depth import SwiGLU
-from cat_tts.fused import Layer, Norm
-from cat_tts.graphs import Replay
-from cat_tts.model import CatTTS
-from cat_tts.products import Weights, product
-from cat_tts.sampling import Knobs, choose, filtered_logits, guided, gumbel_noise
+from cat_tts.generation.cuda_graphs import Replay
+from cat_tts.generation.fused_layers import Layer, Norm
+from cat_tts.generation.int8_linear import Weights, product
+from cat_tts.generation.sampling import Knobs, choose, filtered_logits, guided, gumbel_noise
+from cat_tts.model.depth_transformer import SwiGLU
+from cat_tts.model.tts import CatTTS
 
 
 class Head:

@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cat_tts.depth_step import DepthStep, Frame
-from cat_tts.model import CatTTS
-from cat_tts.products import Weights, check_weights
-from cat_tts.sampling import Knobs, SamplingOptions
-from cat_tts.sequence import untold_rows
-from cat_tts.temporal_step import TemporalStep
+from cat_tts.generation.depth_step import DepthStep, Frame
+from cat_tts.generation.int8_linear import Weights, check_weights
+from cat_tts.generation.sampling import Knobs, SamplingOptions
+from cat_tts.generation.temporal_step import TemporalStep
+from cat_tts.model.tts import CatTTS
+from cat_tts.sequences.rows import untold_rows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from cat_tts.sequence import IGNORED
+from cat_tts.sequences.rows import IGNORED
 
 
 def sample_depths(

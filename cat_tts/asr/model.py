@@ -14,12 +14,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import Cache
 
-from cat_tts import qwen3
-from cat_tts.asr_config import ASRConfig
-from cat_tts.attention import cache_argument
-from cat_tts.phonemes import sounds
-from cat_tts.sequence import IGNORED
-from cat_tts.text import TextTokenizer, load_text_tokenizer
+from cat_tts.asr.config import ASRConfig
+from cat_tts.model import qwen3
+from cat_tts.model.attention_backend import cache_argument
+from cat_tts.sequences.rows import IGNORED
+from cat_tts.text.phonemes import sounds
+from cat_tts.text.tokenizers import TextTokenizer, load_text_tokenizer
 from tokenizer.io import checkpoint
 
 STEPS_PER_FRAME = 2

@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from cat_tts.asr import STEPS_PER_FRAME, CatASR
+from cat_tts.asr.model import STEPS_PER_FRAME, CatASR
 
 UNHEARD = -9.0
 """What is heard less than this need not be told apart: nothing of the text is there."""

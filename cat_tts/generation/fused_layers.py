@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cat_tts.config import TransformerConfig
-from cat_tts.products import Weights, product
+from cat_tts.generation.int8_linear import Weights, product
 
 EPS = 1e-6
 

@@ -18,8 +18,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from cat_tts.config import ChatTokens, TTSConfig
-from cat_tts.sequence import frame_rows, text_rows
-from cat_tts.text import TextTokenizer
+from cat_tts.sequences.rows import frame_rows, text_rows
+from cat_tts.text.tokenizers import TextTokenizer
 
 AUDIO_MARK = "<|audio|>"
 """Stands in a rendered user turn for the rows of one reference."""

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cat_tts.config import TTSConfig
-from cat_tts.text import TextTokenizer
+from cat_tts.text.tokenizers import TextTokenizer
 
 IGNORED = -100
 """Target value that cross-entropy leaves out."""

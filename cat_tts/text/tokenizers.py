@@ -86,7 +86,7 @@ def load_text_tokenizer(folder: str | Path) -> TextTokenizer:
     if (folder / SENTENCEPIECE_FILE).is_file():
         return SentencePieceText(folder / SENTENCEPIECE_FILE)
     if (folder / PHONEMES_FILE).is_file():
-        from cat_tts.phonemes import PhonemeText
+        from cat_tts.text.phonemes import PhonemeText
 
         return PhonemeText.load(folder / PHONEMES_FILE)
     if (folder / HUGGINGFACE_FILE).is_file():

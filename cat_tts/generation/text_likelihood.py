@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 
-from cat_tts.decoder import Continuation
-from cat_tts.model import CatTTS
-from cat_tts.sequence import frame_rows, untold_rows
+from cat_tts.generation.frame_decoder import Continuation
+from cat_tts.model.tts import CatTTS
+from cat_tts.sequences.rows import frame_rows, untold_rows
 
 CODEBOOKS = 3
 """The first ones: deeper ones say more of the sound than of the words."""

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cat_tts.decoder import Continuation, FrameDecoder
-from cat_tts.model import CatTTS
-from cat_tts.sampling import SamplingOptions
+from cat_tts.generation.frame_decoder import Continuation, FrameDecoder
+from cat_tts.generation.sampling import SamplingOptions
+from cat_tts.model.tts import CatTTS
 
 
 def generate(

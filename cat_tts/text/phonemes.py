@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict
 
-from cat_tts.text import PHONEMES_FILE, SPECIAL_IDS, UNKNOWN_ID
+from cat_tts.text.tokenizers import PHONEMES_FILE, SPECIAL_IDS, UNKNOWN_ID
 from tokenizer.io.checkpoint import read_config, write_config
 
 STRESS = "\u02c8\u02cc"
