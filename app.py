@@ -13,16 +13,16 @@ from fastapi import FastAPI
 from gradio.themes import Default
 
 from inference import Synthesizer
-from inference.commands_serve import API_KEY, listen, orderly_end, run, url
-from inference.demo import LABELS
-from inference.demo_clone import CloneTab
-from inference.demo_codec import CodecTab
-from inference.recognise import Recogniser, find_recogniser
-from inference.server import create_server
-from inference.service import Service
-from inference.speed import measure
-from inference.voice_folder import VoiceFolder
-from inference.voice_services import VoiceServices
+from inference.cli.serve import API_KEY, listen, orderly_end, run, url
+from inference.demo.clone_tab import CloneTab
+from inference.demo.codec_tab import CodecTab
+from inference.demo.common import LABELS
+from inference.demo.recognizer import Recogniser, find_recogniser
+from inference.server.app import create_server
+from inference.server.voice_store import VoiceFolder
+from inference.synthesis.adapted_services import VoiceServices
+from inference.synthesis.service import Service
+from inference.synthesis.speed_estimate import measure
 
 SLOTS = 4
 GRACE_SECONDS = 2

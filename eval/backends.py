@@ -18,7 +18,7 @@ from huggingface_hub import snapshot_download
 from eval.assets import sha256, verify
 from eval.metrics import METRIC_RATE, SpeakerEncoder, Transcriber
 from eval.results import require_assets
-from inference.normalisation import Language
+from inference.text.normalization import Language
 from tokenizer import load_audio
 
 RECOGNISERS = ("whisper-base", "whisper-large-v3", "paraformer")

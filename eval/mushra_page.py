@@ -11,7 +11,7 @@ from gradio.themes import Default
 
 from eval.mushra_analysis import Rating, RatingsFile
 from eval.mushra_trials import REFERENCE, Trial
-from inference.demo import new_wav, told
+from inference.demo.common import new_wav, told
 
 LOOK: dict[str, Any] = {
     "theme": Default(primary_hue="teal", font=["system-ui", "sans-serif"]),

@@ -2,10 +2,10 @@
 
     python -m eval.reading --text FILE --prompt voice.wav --prompt-text "What it says." --out JSON
 
-The text is read in pieces by `inference.reading`. Reported are, as slopes over the number of the piece with
-95 % confidence intervals (least squares, normal errors): the similarity of each piece to the prompt (CAM++
-cosine), and its RTF and CPU seconds per second of speech, of pieces that needed one attempt. A voice that
-does not drift has a slope whose interval holds 0.
+The text is read in pieces by `inference.longform.synthesize`. Reported are, as slopes over the number of the
+piece with 95 % confidence intervals (least squares, normal errors): the similarity of each piece to the
+prompt (CAM++ cosine), and its RTF and CPU seconds per second of speech, of pieces that needed one attempt. A
+voice that does not drift has a slope whose interval holds 0.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from eval.results import (
     write_json,
 )
 from inference import Synthesizer
-from inference.reading import Delivery, passages
+from inference.longform.synthesize import Delivery, passages
 from tokenizer import load_audio
 
 

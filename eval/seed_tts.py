@@ -38,8 +38,8 @@ from eval.seed_tts_report import markdown, summarise
 from eval.seed_tts_speak import Tuned
 from eval.seed_tts_takes import Spoken
 from inference import Synthesizer
-from inference.loading import DEFAULT_MODEL
-from inference.workfolder import model_key
+from inference.longform.segment_cache import model_key
+from inference.synthesis.loading import DEFAULT_MODEL
 from tokenizer.io.checkpoint import write_text
 
 SOFTWARE = ("jiwer", "rapidfuzz", "zhon", "zhconv", "whisper-normalizer", "wetext", "torch", "transformers")

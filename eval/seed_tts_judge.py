@@ -13,7 +13,7 @@ from eval.metrics import MetricError
 from eval.seed_tts_list import Line
 from eval.seed_tts_scoring import Errors, modern_errors, official_wer
 from eval.seed_tts_takes import Spoken
-from inference.normalisation import Language
+from inference.text.normalization import Language
 from tokenizer import AudioError, load_audio
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.seed_tts_scoring import official_wer
-from inference.normalisation import Language
+from inference.text.normalization import Language
 
 FORMS = {
     2: ("utt", "text"),

@@ -27,7 +27,7 @@ import zhon.hanzi  # pyright: ignore[reportMissingImports]
 
 from eval.metrics import normalise_english
 from eval.results import require_place
-from inference.normalisation import Language, normalise
+from inference.text.normalization import Language, normalise
 from tokenizer.io.checkpoint import write_text
 
 PUNCTUATION = frozenset(zhon.hanzi.punctuation + string.punctuation) - {"'"}

@@ -8,12 +8,12 @@ from itertools import chain
 from torch.nn import Parameter
 
 from inference import Synthesizer, Take
-from inference.drafts import best_of_each, derived_seed, satisfies, score
-from inference.engine import Engine
-from inference.request import Request
-from inference.together import together
-from inference.tuning import check_steps, tuned
-from inference.voice import Recent, Voice
+from inference.engine.engine import Engine
+from inference.engine.request import Request
+from inference.synthesis.batch import together
+from inference.synthesis.best_of_n import best_of_each, derived_seed, satisfies, score
+from inference.synthesis.speaker_adaptation import check_steps, tuned
+from inference.voices.voice import Recent, Voice
 
 KEPT_BYTES = 2**32
 """Of weights that are tuned to voices and kept for their next takes."""

@@ -17,7 +17,7 @@ from eval.results import write_json
 from eval.seed_tts_list import Line, spoken_prompts
 from eval.seed_tts_speak import Tuned
 from inference import Synthesizer
-from inference.request import Request
+from inference.engine.request import Request
 from tokenizer import save_audio
 from tokenizer.io.audio import AI_GENERATED
 

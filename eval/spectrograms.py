@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.results import require_place
-from inference.spectrogram import HOP, WINDOW
+from inference.demo.spectrogram import HOP, WINDOW
 from tokenizer import AudioError, load_audio
 
 SAMPLE_RATE, HIGHEST = 24_000, 5000

@@ -20,7 +20,7 @@ from eval.results import (
     require_place,
     write_json,
 )
-from inference.hardware import usable_device
+from inference.device import usable_device
 
 HEAD = ("size", "batch", "depth", "contender", "ms a frame", "frames/s", "x bound", "x ours", "x int8")
 """`x bound`: times what reading the weights once takes at the bandwidth of a copy; `x ours`, `x int8`: median

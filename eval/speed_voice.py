@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Sequence
 
 from eval.speed_generation import clock
-from inference.loading import DEFAULT_MODEL
-from inference.synthesizer import Synthesizer
+from inference.synthesis.loading import DEFAULT_MODEL
+from inference.synthesis.synthesizer import Synthesizer
 
 TEXT = "The quick brown fox jumps over the lazy dog, and the dog does not mind."
 

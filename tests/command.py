@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.cli import main
+from inference.cli.main import main
 
 WORDS, TEXT = "What the recording says.", "Good morning, old fox."
 

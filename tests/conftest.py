@@ -27,8 +27,8 @@ from training.voxbox import voxbox as read_voxbox
 
 if TYPE_CHECKING:
     from inference import Synthesizer
-    from inference.demo_clone import CloneTab
-    from inference.service import Service
+    from inference.demo.clone_tab import CloneTab
+    from inference.synthesis.service import Service
 
 GOLDEN = Path(__file__).parent / "golden"
 VOCABULARY = """
@@ -157,7 +157,7 @@ def unending(bundle: Path) -> "Synthesizer":
 @pytest.fixture(scope="module")
 def two_at_once(bundle: Path) -> "Iterator[Service]":
     from inference import Synthesizer
-    from inference.service import Service
+    from inference.synthesis.service import Service
 
     with Service(Synthesizer.from_pretrained(bundle, device="cpu"), slots=2) as service:
         yield service
@@ -169,8 +169,8 @@ def tab(two_at_once: "Service") -> "CloneTab":
     import gradio
     from page import SPEED, hear_three_words, on_a_page
 
-    from inference.demo_clone import CloneTab
-    from inference.voice_services import VoiceServices
+    from inference.demo.clone_tab import CloneTab
+    from inference.synthesis.adapted_services import VoiceServices
 
     with pytest.MonkeyPatch.context() as patch:  # the page only asks whether it is there; gradio would run it
         patch.setattr("shutil.which", lambda name: name)

@@ -7,10 +7,10 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from inference.demo import EXAMPLE
-from inference.demo_clone import CloneTab
-from inference.speed import Speed
-from inference.studio import Session
+from inference.demo.clone_tab import CloneTab
+from inference.demo.common import EXAMPLE
+from inference.demo.session import Session
+from inference.synthesis.speed_estimate import Speed
 
 SPEED = Speed(base=0.01, per_codebook=0.005, frame_rate=12.5)
 WORDS = "What it says."

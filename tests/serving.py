@@ -20,9 +20,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cat_tts import SamplingOptions
 from inference import Synthesizer
-from inference.server import create_server
-from inference.service import Service
-from inference.voice_folder import VoiceFolder
+from inference.server.app import create_server
+from inference.server.voice_store import VoiceFolder
+from inference.synthesis.service import Service
 
 NEVER_STOP = SamplingOptions(temperature=0.8, decision_temperature=0)
 """Of equal odds the arg-max takes the first: go on. So every take has the length limit of its text."""

@@ -12,7 +12,7 @@ gr = pytest.importorskip("gradio")
 import app  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
-LABELS = json.loads((ROOT / "inference" / "demo_labels.json").read_text("utf-8"))
+LABELS = json.loads((ROOT / "inference" / "demo" / "labels.json").read_text("utf-8"))
 
 
 def test_labels_are_the_same_in_every_language() -> None:

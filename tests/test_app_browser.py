@@ -16,9 +16,9 @@ sync_api = pytest.importorskip("playwright.sync_api")
 
 import app  # noqa: E402
 from inference import Synthesizer  # noqa: E402
-from inference.demo import EXAMPLE, WORDS  # noqa: E402
-from inference.demo_takes import OVER  # noqa: E402
-from inference.service import Service  # noqa: E402
+from inference.demo.common import EXAMPLE, WORDS  # noqa: E402
+from inference.demo.results_card import OVER  # noqa: E402
+from inference.synthesis.service import Service  # noqa: E402
 from tokenizer.codes.cat_file import read_codes  # noqa: E402
 
 if TYPE_CHECKING:

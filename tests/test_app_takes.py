@@ -12,12 +12,12 @@ gr = pytest.importorskip("gradio")
 
 from page import SPEED, WORDS, on_a_page, spoken  # noqa: E402
 
-from inference.demo import EXAMPLE  # noqa: E402
-from inference.demo_clone import CloneTab  # noqa: E402
-from inference.service import Service  # noqa: E402
-from inference.studio import Session  # noqa: E402
-from inference.tuning import tuned  # noqa: E402
-from inference.voice_services import VoiceServices  # noqa: E402
+from inference.demo.clone_tab import CloneTab  # noqa: E402
+from inference.demo.common import EXAMPLE  # noqa: E402
+from inference.demo.session import Session  # noqa: E402
+from inference.synthesis.adapted_services import VoiceServices  # noqa: E402
+from inference.synthesis.service import Service  # noqa: E402
+from inference.synthesis.speaker_adaptation import tuned  # noqa: E402
 from tokenizer.codes.cat_file import read_codes  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("gradio_files")

@@ -9,7 +9,7 @@ from scipy.signal import get_window
 
 from eval.distances import mel_distance, mel_distance_two, stft_distance
 from eval.metrics import MetricError
-from inference.loading import DEFAULT_MODEL
+from inference.synthesis.loading import DEFAULT_MODEL
 from tokenizer import load_audio
 
 RATE = 24_000

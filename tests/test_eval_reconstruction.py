@@ -19,7 +19,7 @@ from eval.rebuilding import measure_file
 from eval.reconstruction import main, model_option
 from eval.reconstruction_tables import METRICS, full_table, metrics_of, paper_tables, summarise
 from eval.wavlm_speaker import WavLMSpeakerEncoder
-from inference.loading import DEFAULT_MODEL
+from inference.synthesis.loading import DEFAULT_MODEL
 from tokenizer import AudioTokenizer, load_audio
 
 SPEECH = DEFAULT_MODEL / "prompt.flac"

@@ -9,8 +9,8 @@ import torch
 
 from eval.seed_tts_speak import speak
 from inference import Synthesizer
-from inference.drafts import best_of
-from inference.request import Request
+from inference.engine.request import Request
+from inference.synthesis.best_of_n import best_of
 
 WORDS = "What the recording says."
 

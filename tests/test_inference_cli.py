@@ -215,7 +215,7 @@ def test_as_a_process(clone: Command, bundle: Path, prompt_file: Path, tmp_path:
     """One line on stdout, none on stderr, and the bytes of a call in this process."""
     options = {"text": TEXT, "prompt_text": WORDS, "model": bundle, "device": "cpu"}
     words = [str(prompt_file), *arguments({**options, "output": tmp_path / "process.wav"})]
-    command = [sys.executable, "-m", "inference.cli", "clone", *words]
+    command = [sys.executable, "-m", "inference.cli.main", "clone", *words]
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: sums depend on how they are shared out
     done = subprocess.run(
         command, cwd=ROOT, env=one_thread, capture_output=True, text=True, timeout=300, check=False

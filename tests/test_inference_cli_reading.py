@@ -11,7 +11,7 @@ import soundfile
 from command import TEXT, WORDS, Command, refused
 
 from inference import Synthesizer
-from inference.reading import Delivery, read
+from inference.longform.synthesize import Delivery, read
 
 LONG = "The old fox jumps. A lazy dog sleeps near the house.\n\nGood day!\n"
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from inference.clip import advise, cut_in_pause, load_clip
+from inference.voices.prompt_clip import advise, cut_in_pause, load_clip
 from tokenizer import AudioError
 
 RATE = 24_000

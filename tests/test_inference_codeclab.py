@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference.codeclab import decode_at, encode_file, rates
+from inference.demo.codec_report import decode_at, encode_file, rates
 from tokenizer import AudioTokenizer
 
 

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from inference import Synthesizer
-from inference.cli import main
-from inference.take_file import save_take
-from inference.voice_file import read_voice
+from inference.cli.main import main
+from inference.synthesis.save import save_take
+from inference.voices.catvoice_file import read_voice
 from tokenizer import AudioTokenizer, decode_audio, encode_audio, load_audio, read_codes
 from tokenizer.io.audio import AI_GENERATED
 

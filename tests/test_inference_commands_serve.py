@@ -15,7 +15,7 @@ import pytest
 from serving import LONG, NEVER_STOP, SHORT
 
 from cat_tts.generation.sampling import SAMPLING_FILE
-from inference.cli import main
+from inference.cli.main import main
 from tokenizer.io.checkpoint import write_config
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +35,7 @@ def test_a_signal_ends_it_in_the_middle_of_a_stream(model: Path, signal_: signal
     words = ["serve", "--port", "0", "--device", "cpu", "--model", str(model), "--grace-seconds", "0"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CAT_TTS_API_KEY": "key", "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
-        [sys.executable, "-m", "inference.cli", *words],
+        [sys.executable, "-m", "inference.cli.main", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -14,7 +14,7 @@ from cat_tts.asr.ctc_score import UNHEARD, heard
 from cat_tts.asr.model import CatASR
 from cat_tts.generation.text_likelihood import text_evidence
 from inference import Synthesizer, Take
-from inference.drafts import (
+from inference.synthesis.best_of_n import (
     best_of,
     derived_seed,
     expected_frames,
@@ -173,7 +173,7 @@ def test_what_need_not_be_made_again(
     assert listening.listener is not None
     plainly = heard_of(listening.listener, take)
     for bar, enough in ((plainly - 0.01, True), (plainly + 0.01, False)):
-        monkeypatch.setattr("inference.drafts.UNDERSTOOD", bar)
+        monkeypatch.setattr("inference.synthesis.best_of_n.UNDERSTOOD", bar)
         assert satisfies(listening, ended) == enough and not satisfies(listening, cut)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from inference.edges import Edges, edged
+from inference.longform.silence_trimming import Edges, edged
 from tokenizer.io.audio import trim_silence
 
 RATE = 24_000

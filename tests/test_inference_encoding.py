@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from serving import decoded
 
-from inference.encoding import MEDIA_TYPES, Encoder, Format, int16
+from inference.server.audio_encoder import MEDIA_TYPES, Encoder, Format, int16
 from tokenizer.io.audio import AI_GENERATED
 
 LOSSY: dict[Format, int] = {"mp3": 3 * 576, "opus": 0, "aac": 3 * 1024}

@@ -11,8 +11,8 @@ from torch import nn
 
 from cat_tts import SamplingOptions
 from inference import Request, Synthesizer, Take, Voice
-from inference.engine import Engine, EngineBusy, EngineDead
-from inference.ticket import Guard, Ticket
+from inference.engine.engine import Engine, EngineBusy, EngineDead
+from inference.engine.job import Guard, Ticket
 
 WORDS = "What the recording says."
 TEXTS = ["Good morning, old fox.", "Hi.", "The lazy dog sleeps under the old tree.", "Tomorrow."]

@@ -15,10 +15,10 @@ from fastapi import FastAPI
 from serving import ASK, Running, answering, error_of, openai_client, running
 
 from inference import Synthesizer
-from inference.limits import Limits
-from inference.server import create_server
-from inference.service import Service
-from inference.voice_folder import VoiceFolder
+from inference.server.app import create_server
+from inference.server.limits import Limits
+from inference.server.voice_store import VoiceFolder
+from inference.synthesis.service import Service
 
 SPEECH = "/v1/audio/speech"
 

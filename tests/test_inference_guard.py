@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from inference import Synthesizer
-from inference.guard import Repetition, Silence, Thresholds, runaway_guard
+from inference.engine.stopping_rules import Repetition, Silence, Thresholds, runaway_guard
 
 THRESHOLDS = Thresholds()
 

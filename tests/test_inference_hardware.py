@@ -8,7 +8,7 @@ import pytest
 USE = """
 import mmap
 import torch
-from inference.hardware import peak_bytes
+from inference.device import peak_bytes
 
 def touch(count):
     with mmap.mmap(-1, count) as block:

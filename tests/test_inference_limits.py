@@ -2,7 +2,7 @@
 
 import pytest
 
-from inference.limits import KEPT_CLIENTS, Buckets, Limits
+from inference.server.limits import KEPT_CLIENTS, Buckets, Limits
 
 
 def test_buckets_by_hand() -> None:

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from inference.longtext import CLAUSE, PARAGRAPH, PIECE_SECONDS, SENTENCE, WORD, split, usual_seconds
+from inference.text.segmentation import CLAUSE, PARAGRAPH, PIECE_SECONDS, SENTENCE, WORD, split, usual_seconds
 
 
 def texts(text: str, seconds: float = PIECE_SECONDS) -> list[str]:

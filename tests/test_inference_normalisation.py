@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from inference.normalisation import language_of, normalise
+from inference.text.normalization import language_of, normalise
 
 PLAIN = [
     "",

@@ -9,7 +9,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from inference.prompt import PLAIN, PUBLISHED, Preparation, check_prompt, load_prompt
+from inference.voices.prompt_audio import PLAIN, PUBLISHED, Preparation, check_prompt, load_prompt
 from tokenizer import AudioError
 from training.corpus import normalise
 

@@ -20,7 +20,7 @@ from tokenizer.io.checkpoint import write_config
 ray = pytest.importorskip("ray")
 serve = pytest.importorskip("ray.serve")
 
-from inference.ray_serve import Options, build  # noqa: E402
+from inference.server.ray_serve import Options, build  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 ASK: dict[str, Any] = {"model": "cat-tts", "voice": "default", "response_format": "pcm"}

@@ -11,9 +11,9 @@ from cat_tts.asr import config as asr_config
 from cat_tts.asr.model import CatASR
 from eval.seed_tts_speak import speak
 from inference import Synthesizer
-from inference.drafts import derived_seed, plausibility, score
-from inference.edges import FADE_SECONDS
-from inference.reading import Delivery, Progress, passages, read
+from inference.longform.silence_trimming import FADE_SECONDS
+from inference.longform.synthesize import Delivery, Progress, passages, read
+from inference.synthesis.best_of_n import derived_seed, plausibility, score
 from tokenizer import AudioTokenizer
 
 WORDS = "What the recording says."
@@ -122,7 +122,7 @@ def test_what_is_not_understood_is_said_again(
     listening = Synthesizer(
         synthesizer.tts, synthesizer.text, synthesizer.tokenizer, listener=CatASR(asr_config.tiny()).eval()
     )
-    monkeypatch.setattr("inference.drafts.UNDERSTOOD", bar)
+    monkeypatch.setattr("inference.synthesis.best_of_n.UNDERSTOOD", bar)
     (passage,) = read(listening, "Dogs sleep.", prompt_file, WORDS, Delivery(seed=1)).passages
     takes = [
         listening.take("Dogs sleep.", prompt_file, WORDS, seed=derived_seed(1, n)) for n in range(attempts)

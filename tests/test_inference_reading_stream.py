@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from inference import Synthesizer
-from inference.plan import Plan, plan
-from inference.reading import Delivery, read
-from inference.reading_stream import SILENT_FRAMES, ReadingStream, joined
-from inference.request import Request
-from inference.service import Service
-from inference.ticket import Guard
+from inference.engine.job import Guard
+from inference.engine.request import Request
+from inference.longform.plan import Plan, plan
+from inference.longform.stream import SILENT_FRAMES, ReadingStream, joined
+from inference.longform.synthesize import Delivery, read
+from inference.synthesis.service import Service
 
 WORDS = "What the recording says."
 TEXT = (

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference.recognise import SIZES, Whisper, find_recogniser
+from inference.demo.recognizer import SIZES, Whisper, find_recogniser
 
 installed = importlib.util.find_spec("faster_whisper") is not None
 

@@ -1,6 +1,6 @@
 import pytest
 
-from inference.request import usual_frames
+from inference.engine.request import usual_frames
 
 
 @pytest.mark.parametrize(

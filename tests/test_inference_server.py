@@ -22,9 +22,9 @@ from serving import (
 )
 
 from inference import Synthesizer
-from inference.loading import DEFAULT_MODEL
-from inference.normalisation import normalise
-from inference.reading import Delivery, read
+from inference.longform.synthesize import Delivery, read
+from inference.synthesis.loading import DEFAULT_MODEL
+from inference.text.normalization import normalise
 from tokenizer.io.audio import AI_GENERATED
 
 PROMPT = DEFAULT_MODEL / "prompt.flac"

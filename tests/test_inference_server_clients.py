@@ -26,10 +26,10 @@ from serving import (
 
 from cat_tts import SamplingOptions
 from inference import Synthesizer
-from inference.limits import Limits
-from inference.server import create_server
-from inference.service import Service
-from inference.voice_folder import VoiceFolder
+from inference.server.app import create_server
+from inference.server.limits import Limits
+from inference.server.voice_store import VoiceFolder
+from inference.synthesis.service import Service
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from serving import FRAME_BYTES, SHORT_FRAMES, Running, error_of, running
 
 from inference import Synthesizer
-from inference.limits import Limits
+from inference.server.limits import Limits
 
 WORDS = "What the recording says."
 

@@ -11,8 +11,8 @@ import torch
 
 from cat_tts import SamplingOptions
 from inference import Request, Synthesizer, Voice
-from inference.engine import EngineBusy
-from inference.service import Service, ServiceClosed
+from inference.engine.engine import EngineBusy
+from inference.synthesis.service import Service, ServiceClosed
 
 WORDS, TEXT = "What the recording says.", "Good morning, old fox."
 NEVER_STOP = SamplingOptions(decision_temperature=0)

@@ -9,7 +9,7 @@ import soundfile
 import torch
 
 from inference import Synthesizer
-from inference.sidecar import describe, write_take
+from inference.synthesis.metadata import describe, write_take
 from tokenizer.codes.cat_file import read_codes
 
 

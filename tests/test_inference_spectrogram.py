@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from inference.spectrogram import BANDS, MOST_COLUMNS, mel_levels, spectrogram
+from inference.demo.spectrogram import BANDS, MOST_COLUMNS, mel_levels, spectrogram
 
 RATE = 24_000
 

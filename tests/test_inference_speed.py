@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from inference import Synthesizer
-from inference.speed import Speed, measure
+from inference.synthesis.speed_estimate import Speed, measure
 
 
 def test_rtf_is_time_by_time() -> None:

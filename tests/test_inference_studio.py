@@ -11,9 +11,9 @@ import soundfile
 
 from cat_tts import SamplingOptions
 from inference import Synthesizer
-from inference.plan import Plan, plan
-from inference.service import Service
-from inference.studio import MOST_TAKES, Session, deepen, presets, remade, shortened, speak, wav_bytes
+from inference.demo.session import MOST_TAKES, Session, deepen, presets, remade, shortened, speak, wav_bytes
+from inference.longform.plan import Plan, plan
+from inference.synthesis.service import Service
 
 NEVER_STOP = SamplingOptions(decision_temperature=0)
 

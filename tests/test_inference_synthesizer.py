@@ -16,7 +16,7 @@ from cat_tts.generation.sampling import gumbel_noise
 from cat_tts.sequences.conversation import continuation_rows, generation_rows, render_user
 from cat_tts.sequences.rows import frame_rows, text_rows
 from inference import Synthesizer, Take
-from inference.prompt import PLAIN, PUBLISHED, load_prompt
+from inference.voices.prompt_audio import PLAIN, PUBLISHED, load_prompt
 from tokenizer import AudioError, AudioTokenizer
 
 WORDS, TEXT = "What the recording says.", "Good morning, old fox."

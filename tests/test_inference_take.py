@@ -10,7 +10,7 @@ import torch
 
 from cat_tts import SamplingOptions
 from inference import Synthesizer, Take, TakeStream, Voice
-from inference.ticket import StopReason
+from inference.engine.job import StopReason
 
 WORDS, TEXT = "What the recording says.", "Good morning, old fox."
 NEVER_STOP = SamplingOptions(decision_temperature=0)

@@ -9,7 +9,7 @@ import soundfile
 import torch
 
 from inference import Synthesizer, Take
-from inference.take_file import check_take_output, save_take
+from inference.synthesis.save import check_take_output, save_take
 from tokenizer import AudioError, CodesError, read_codes
 from tokenizer.io.audio import AI_GENERATED
 

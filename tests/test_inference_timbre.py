@@ -12,11 +12,11 @@ from torch import Tensor
 
 from eval.seed_tts_speak import Tuned
 from inference import Synthesizer
-from inference.cli import main
-from inference.timbre import timbre_of
-from inference.together import together
-from inference.voice import Voice
-from inference.voice_file import load_voice, read_voice, saved_voice, write_voice
+from inference.cli.main import main
+from inference.synthesis.batch import together
+from inference.voices.catvoice_file import load_voice, read_voice, saved_voice, write_voice
+from inference.voices.decoder_adaptation import timbre_of
+from inference.voices.voice import Voice
 from tokenizer import AudioTokenizer, discriminators
 from tokenizer.discriminators import Discriminators, generator_loss
 from tokenizer.io.audio import load_audio

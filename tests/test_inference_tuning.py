@@ -11,9 +11,9 @@ from cat_tts.sequences.formats import example_rows
 from cat_tts.sequences.rows import shifted_targets
 from eval.seed_tts_speak import Tuned
 from inference import Synthesizer
-from inference.cli import main
-from inference.tuning import tuned
-from inference.voice import Voice
+from inference.cli.main import main
+from inference.synthesis.speaker_adaptation import tuned
+from inference.voices.voice import Voice
 from tokenizer.io.audio import load_audio
 
 WORDS = "What the recording says."

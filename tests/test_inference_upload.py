@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from inference.upload import decode_upload, load_upload
+from inference.voices.untrusted_audio import decode_upload, load_upload
 from tokenizer import AudioError, load_audio
 
 

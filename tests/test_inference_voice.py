@@ -9,8 +9,8 @@ import soundfile
 import torch
 
 from inference import Synthesizer, Voice
-from inference.prompt import PLAIN, load_prompt
-from inference.voice import Recent, content_key
+from inference.voices.prompt_audio import PLAIN, load_prompt
+from inference.voices.voice import Recent, content_key
 from tokenizer import AudioError
 
 WORDS, TEXT = "What the recording says.", "Good morning, old fox."

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from inference import Synthesizer, Voice
-from inference.voice_file import (
+from inference.voices.catvoice_file import (
     MOST_BYTES,
     SavedTimbre,
     SavedVoice,

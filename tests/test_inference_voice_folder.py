@@ -9,8 +9,8 @@ import soundfile
 import torch
 
 from inference import Synthesizer
-from inference.voice_file import read_voice
-from inference.voice_folder import UnknownVoice, VoiceFolder
+from inference.server.voice_store import UnknownVoice, VoiceFolder
+from inference.voices.catvoice_file import read_voice
 from tokenizer import AudioError
 
 TRICKS = [

@@ -9,10 +9,10 @@ import torch
 
 from cat_tts import SamplingOptions
 from inference import Synthesizer
-from inference.service import Service, ServiceClosed
-from inference.tuning import tuned
-from inference.voice import Voice
-from inference.voice_services import VoiceServices
+from inference.synthesis.adapted_services import VoiceServices
+from inference.synthesis.service import Service, ServiceClosed
+from inference.synthesis.speaker_adaptation import tuned
+from inference.voices.voice import Voice
 
 NEVER_STOP = SamplingOptions(decision_temperature=0)
 

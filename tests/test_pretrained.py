@@ -10,7 +10,7 @@ import torch
 from cat_tts.asr.ctc_score import heard
 from cat_tts.sequences.rows import positions, speaking_pace, training_rows, untold_rows
 from inference import Synthesizer
-from inference.loading import DEFAULT_MODEL
+from inference.synthesis.loading import DEFAULT_MODEL
 from tokenizer import load_audio
 from training.losses import MultiScaleMelLoss
 

@@ -47,7 +47,7 @@ def test_a_corpus_becomes_a_voice(corpus: Path, tmp_path: Path) -> None:
     assert clip.text is not None
     models = ["--model", tts / "model", "--tokenizer", codec / "model", "--device", "cpu"]
     line = command(
-        *["inference.cli", "clone", clip.audio, "--prompt-text", clip.text, "--text", text],
+        *["inference.cli.main", "clone", clip.audio, "--prompt-text", clip.text, "--text", text],
         *[*models, "--seed", 1, "--depth", 4, "-o", wav],
     )
     assert "depth 4 of 6" in line and "stopped: " in line

@@ -100,8 +100,9 @@ class TTSTraining:
     meant_from: int | None = None
     """With `init` and `tokenizer`: tables learn exactly what codes mean, from this codebook (from 1) on they
     and their heads forget all else, and the tables then stay so; see
-    `cat_tts.model.code_embeddings.begin_anew`. What is left for a deep codebook is a difference, which noise in the tables before it hides; and few frames hold a
-    given deep code, of whose row Adam makes noise, its steps being as long for small gradients."""
+    `cat_tts.model.code_embeddings.begin_anew`. What is left for a deep codebook is a difference, which noise
+    in the tables before it hides; and few frames hold a given deep code, of whose row Adam makes noise, its
+    steps being as long for small gradients."""
     batches: BatchConfig = field(default_factory=BatchConfig)
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
     lora: LoraOptions = field(default_factory=LoraOptions)

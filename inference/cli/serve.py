@@ -1,0 +1,137 @@
+"""`cat-tts serve`: the API on an address, until it is told to stop."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from inference.server.limits import Limits
+from inference.synthesis.service import Service
+from inference.synthesis.synthesizer import Synthesizer
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.types import Receive, Scope, Send
+
+API_KEY = "CAT_TTS_API_KEY"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capacity:
+    """How many takes at a time, and how long."""
+
+    slots: int = 8
+    """Takes that are made at once."""
+    waiting: int = 32
+    """Requests that wait for a slot; more are refused."""
+    max_seconds: float = 120.0
+    """The longest take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve:
+    """Serve speech over HTTP, as OpenAI's clients ask for it."""
+
+    host: str = "127.0.0.1"
+    """0.0.0.0 lets other machines in: give an API key then."""
+    port: int = 8000
+    """0 takes any that is free."""
+    model: str | None = None
+    """Folder or hub id, such as OpenMOSS-Team/MOSS-TTS-Local-Transformer; the embedded model by default."""
+    tokenizer: str | None = None
+    """Folder or hub id of the audio tokenizer, where the model does not bring its own."""
+    device: str | None = None
+    """cpu or cuda; cuda where there is one by default."""
+    voices: Path | None = None
+    """Folder of .catvoice files, where the voices that clients bring are kept; without it they bring none."""
+    api_key: str | None = None
+    """What clients must send as a Bearer token; better given as CAT_TTS_API_KEY in the environment."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins of web pages that may use the server, such as https://example.com; * for all."""
+    grace_seconds: int = 10
+    """For which takes under way may go on after Ctrl-C or SIGTERM."""
+    capacity: tyro.conf.OmitArgPrefixes[Capacity] = field(default_factory=Capacity)
+    limits: tyro.conf.OmitArgPrefixes[Limits] = field(default_factory=Limits)
+
+
+def serve(options: Serve) -> None:
+    """Run the command; ValueError for what the user can cure, where possible before a model is loaded."""
+    try:
+        from inference.server.app import create_server
+        from inference.server.voice_store import VoiceFolder
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error.name} is missing: pip install 'cat-tts[serve]'") from None
+    if options.grace_seconds < 0:
+        raise ValueError(f"grace of {options.grace_seconds} s: give 0 or more seconds")
+    api_key = options.api_key or os.environ.get(API_KEY) or None
+    if options.host not in LOOPBACK and api_key is None:
+        logger.warning("cat-tts: %s lets other machines in, and there is no API key", options.host)
+    with orderly_end(), listen(options.host, options.port) as door:
+        synthesizer = Synthesizer.from_pretrained(options.model, options.tokenizer, options.device)
+        voices = VoiceFolder(synthesizer, options.voices, most=options.limits.max_voices)
+        capacity = options.capacity
+        with Service(
+            synthesizer, slots=capacity.slots, waiting=capacity.waiting, max_seconds=capacity.max_seconds
+        ) as service:
+            app = create_server(
+                service, voices, limits=options.limits, api_key=api_key, origins=options.cors_origins
+            )
+            run(app, door, options.grace_seconds)
+
+
+@contextmanager
+def orderly_end() -> Iterator[None]:
+    """SIGTERM ends the blocks inside in order, with exit code 0."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The socket to serve on; ValueError where it cannot be had."""
+    if not 0 <= port < 2**16:
+        raise ValueError(f"port {port}: choose 1 to 65535, or 0 for any that is free")
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise ValueError(f"{host}:{port}: cannot be listened on ({error}); choose another") from None
+
+
+def url(door: socket.socket) -> str:
+    """What a browser on this machine opens."""
+    host, port = door.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def run(app: "FastAPI", door: socket.socket, grace_seconds: int, *, access_log: bool = True) -> None:
+    """Serve until SIGTERM or Ctrl-C.
+
+    Then nobody is let in any more, and answers under way have `grace_seconds` to come to an end; what is left
+    is cut. A second Ctrl-C cuts at once.
+    """
+    import uvicorn  # an extra
+
+    async def quiet(scope: "Scope", receive: "Receive", send: "Send") -> None:
+        with suppress(asyncio.CancelledError):  # an answer that is cut here is no fault, and no news
+            await app(scope, receive, send)
+
+    print(f"cat-tts: {url(door)}/v1", flush=True)
+    config = uvicorn.Config(
+        quiet, timeout_graceful_shutdown=grace_seconds, server_header=False, access_log=access_log
+    )
+    with suppress(KeyboardInterrupt):  # uvicorn raises it once more when it is done
+        uvicorn.Server(config).run(sockets=[door])
