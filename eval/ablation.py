@@ -26,7 +26,7 @@ from eval.metrics import MetricError, pesq_wb, stoi
 from eval.results import Table, command_line, mean, write_json, write_results
 from eval.variants import SCALES, Variant, batch, end_to_end, size
 from tokenizer import AudioTokenizer, load_audio
-from training.run import STEP
+from training.common.run import STEP
 from training.train_tokenizer import train
 
 FIGURES = {"end-to-end": end_to_end, "size": size, "batch": batch}

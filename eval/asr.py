@@ -45,8 +45,8 @@ from eval.results import (
 from eval.seed_tts_list import read_list, spoken_prompts
 from eval.transcripts import Errors, count_errors, rate
 from tokenizer import AudioError, AudioTokenizer, load_audio
-from training.codes import read_codes
-from training.manifest import read_manifest
+from training.data.code_shards import read_codes
+from training.data.manifest import read_manifest
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from eval.metrics import MetricError, require_finite
-from training.losses import WINDOWS, MultiScaleMelLoss, mel_filters
+from training.audio_tokenizer.losses import WINDOWS, MultiScaleMelLoss, mel_filters
 
 FLOOR = 1e-5
 TWO_WINDOWS = {2048: 150, 512: 80}

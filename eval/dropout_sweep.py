@@ -23,12 +23,12 @@ from cat_tts import CatTTS
 from cat_tts import config as models
 from cat_tts.config import TransformerConfig, TTSConfig
 from eval.results import command_line, markdown_table, positive, require_place, write_json
-from training import tts_recipes as recipes
-from training.examples import Batch, DropoutConfig
 from training.train_tts import train
-from training.tts_monitor import packed
-from training.tts_parts import build
-from training.tts_recipes import TTSTraining
+from training.tts import recipes
+from training.tts.batches import Batch, DropoutConfig
+from training.tts.monitor import packed
+from training.tts.recipes import TTSTraining
+from training.tts.setup import build
 
 
 def small() -> TTSConfig:

@@ -22,17 +22,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tokenizer import AudioTokenizer
 from tokenizer.discriminators import Discriminators, generator_loss
-from training import recipes
-from training.losses import (
-    MultiScaleMelLoss,
-    discriminator_loss,
-    feature_loss,
-    weighted_sum,
-)
-from training.manifest import read_manifest
-from training.recipes import TokenizerTraining
-from training.segments import Segments
-from training.semantic import SemanticHead
+from training.audio_tokenizer import recipes
+from training.audio_tokenizer.batches import Segments
+from training.audio_tokenizer.heads.semantic import SemanticHead
+from training.audio_tokenizer.losses import MultiScaleMelLoss, discriminator_loss, feature_loss, weighted_sum
+from training.audio_tokenizer.recipes import TokenizerTraining
+from training.data.manifest import read_manifest
 from training.train_tokenizer import train
 
 

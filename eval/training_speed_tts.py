@@ -31,10 +31,10 @@ from cat_tts.text.tokenizers import train_sentencepiece
 from eval.memory import peak_growth
 from eval.results import command_line, markdown_table, require_place, write_json
 from eval.speed_generation import SIZES
-from training.codes import read_codes
-from training.examples import Batch, BatchConfig, Batches, DropoutConfig
-from training.processes import descend
-from training.tts_cost import count_saved
+from training.common.distributed import descend
+from training.data.code_shards import read_codes
+from training.tts.batches import Batch, BatchConfig, Batches, DropoutConfig
+from training.tts.cost import count_saved
 
 Step = Callable[[CatTTS], Tensor]
 

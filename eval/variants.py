@@ -8,8 +8,8 @@ import torch
 from tokenizer import AudioTokenizer
 from tokenizer import config as tokenizers
 from tokenizer.config import QuantizerConfig, TokenizerConfig
-from training import recipes
-from training.recipes import TokenizerTraining
+from training.audio_tokenizer import recipes
+from training.audio_tokenizer.recipes import TokenizerTraining
 
 
 @dataclass(frozen=True, kw_only=True)

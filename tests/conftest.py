@@ -22,8 +22,8 @@ import tokenizer.config
 from cat_tts import CatTTS
 from cat_tts.text.tokenizers import train_sentencepiece
 from tokenizer import AudioTokenizer
-from training.manifest import write_manifest
-from training.voxbox import voxbox as read_voxbox
+from training.data.manifest import write_manifest
+from training.data.voxbox import voxbox as read_voxbox
 
 if TYPE_CHECKING:
     from inference import Synthesizer

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from tokenizer.io.audio import save_audio
-from training.manifest import Clip, write_manifest
+from training.data.manifest import Clip, write_manifest
 
 SAMPLE_RATE = 24_000
 WORDS = """

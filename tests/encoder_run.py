@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from training.recipes import TokenizerTraining, tiny
+from training.audio_tokenizer.recipes import TokenizerTraining, tiny
 
 
 def options(run: Path, data: Path, **changes) -> TokenizerTraining:

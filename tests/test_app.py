@@ -21,7 +21,7 @@ def test_labels_are_the_same_in_every_language() -> None:
 
 
 def test_every_label_stands_somewhere() -> None:
-    sources = [ROOT / "app.py", *(ROOT / "inference").glob("*.py")]
+    sources = [ROOT / "app.py", *(ROOT / "inference").rglob("*.py")]
     text = "".join(path.read_text() for path in sources)
     assert [key for key in LABELS["en"] if f'"{key}"' not in text and f"'{key}'" not in text] == []
 

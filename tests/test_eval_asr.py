@@ -15,7 +15,7 @@ from eval.asr import main
 from eval.metrics import WordErrors
 from eval.seed_tts_scoring import normalise_chinese
 from eval.transcripts import Errors, count_errors, rate
-from training.manifest import read_manifest, write_manifest
+from training.data.manifest import read_manifest, write_manifest
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 FOLDER = assets.default_folder()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from inference.voices.prompt_audio import PLAIN, PUBLISHED, Preparation, check_prompt, load_prompt
 from tokenizer import AudioError
-from training.corpus import normalise
+from training.synthetic.build import normalise
 
 RATE = 24_000
 

@@ -20,7 +20,7 @@ from inference.voices.voice import Voice
 from tokenizer import AudioTokenizer, discriminators
 from tokenizer.discriminators import Discriminators, generator_loss
 from tokenizer.io.audio import load_audio
-from training.losses import MultiScaleMelLoss
+from training.audio_tokenizer.losses import MultiScaleMelLoss
 
 WORDS, TEXT = "What the recording says.", "Dogs sleep."
 

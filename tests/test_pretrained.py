@@ -12,7 +12,7 @@ from cat_tts.sequences.rows import positions, speaking_pace, training_rows, unto
 from inference import Synthesizer
 from inference.synthesis.loading import DEFAULT_MODEL
 from tokenizer import load_audio
-from training.losses import MultiScaleMelLoss
+from training.audio_tokenizer.losses import MultiScaleMelLoss
 
 PROMPT = DEFAULT_MODEL / "prompt.flac"
 WORDS = (DEFAULT_MODEL / "prompt.txt").read_text()

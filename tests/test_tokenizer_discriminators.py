@@ -23,7 +23,7 @@ from tokenizer.discriminators import (
     tiny,
 )
 from tokenizer.io.checkpoint import CheckpointError
-from training.losses import discriminator_loss, feature_loss
+from training.audio_tokenizer.losses import discriminator_loss, feature_loss
 
 
 def noise(batch: int = 2, samples: int = 1000, seed: int = 0) -> Tensor:

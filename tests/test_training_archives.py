@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tokenizer import AudioError
-from training.archives import ClipReader, MissingAudio, members
-from training.manifest import Clip
+from training.data.archives import ClipReader, MissingAudio, members
+from training.data.manifest import Clip
 
 
 def archive(path: Path, contents: dict[str, bytes]) -> Path:

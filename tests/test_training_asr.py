@@ -8,7 +8,7 @@ from interruption import assert_equal, saved_state, terminated_at
 from qwen3 import write_qwen3
 
 from cat_tts.asr.model import CatASR
-from training.asr import ASRTraining, train
+from training.train_asr import ASRTraining, train
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 

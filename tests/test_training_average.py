@@ -4,10 +4,10 @@ import torch
 from interruption import assert_equal
 
 from tokenizer import AudioTokenizer
-from training.average import Average, hollow
-from training.joint import Joint
-from training.recipes import tiny
-from training.semantic import SemanticHead
+from training.audio_tokenizer.heads.semantic import SemanticHead
+from training.audio_tokenizer.joint_model import Joint
+from training.audio_tokenizer.recipes import tiny
+from training.common.weight_average import Average, hollow
 
 
 def made() -> Joint:

@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset
 
 from tokenizer import AudioTokenizer
-from training.codes import (
+from training.data.code_shards import (
     Codes,
     CodesInfo,
     Skipped,

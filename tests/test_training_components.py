@@ -3,8 +3,8 @@ import torch
 from test_training_filter_bank import listener, speech_like
 
 from tokenizer import AudioTokenizer
-from training.components import begin, calculate, components, fit
-from training.spectral import SpectralHead
+from training.audio_tokenizer.heads.spectral import SpectralHead
+from training.audio_tokenizer.initialization.pca_kmeans import begin, calculate, components, fit
 
 
 @pytest.fixture(scope="module")

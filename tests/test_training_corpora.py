@@ -9,11 +9,11 @@ import pytest
 from voxbox import Planted, index_of
 
 from training.corpora import main, table
-from training.languages import guess_language, han_share
-from training.licences import allows_commercial_use, licence_of
-from training.manifest import Clip, iterate_manifest, read_manifest, write_manifest
-from training.mixture import Mixture, read_mixture
-from training.validate import Selection, select, stats, validate
+from training.data.languages import guess_language, han_share
+from training.data.licenses import allows_commercial_use, licence_of
+from training.data.manifest import Clip, iterate_manifest, read_manifest, write_manifest
+from training.data.mixture import Mixture, read_mixture
+from training.data.validate import Selection, select, stats, validate
 
 Imported = dict[str, tuple[Path, Planted]]
 

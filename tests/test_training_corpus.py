@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from training.corpus import SAMPLE_RATE, build, normalise
-from training.manifest import Clip, read_manifest, write_manifest
-from training.script import as_written, deal
-from training.speakers import hibari_speakers
-from training.texts import utterances
+from training.data.manifest import Clip, read_manifest, write_manifest
+from training.synthetic.build import SAMPLE_RATE, build, normalise
+from training.synthetic.script import as_written, deal
+from training.synthetic.speakers import hibari_speakers
+from training.synthetic.texts import utterances
 
 
 def tone(seconds: float, rate: int, amplitude: float = 0.1, pitch: float = 200.0) -> np.ndarray:

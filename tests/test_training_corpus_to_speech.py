@@ -17,8 +17,8 @@ from inference import Synthesizer
 from tokenizer import AudioTokenizer, load_audio
 from tokenizer.io.audio import AI_GENERATED
 from training import bundle, corpora, prepare, train_tts
-from training.codes import read_codes
-from training.manifest import read_manifest
+from training.data.code_shards import read_codes
+from training.data.manifest import read_manifest
 
 
 @pytest.fixture

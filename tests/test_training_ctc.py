@@ -9,10 +9,10 @@ from encoder_run import options
 from interruption import assert_equal, saved_state, terminated_at
 
 from tokenizer import AudioTokenizer
-from training.ctc import BLANK, BYTES_PER_FRAME, CTCHead
-from training.joint import Joint
-from training.recipes import TokenizerTraining, tiny
-from training.semantic import SemanticHead
+from training.audio_tokenizer.heads.ctc import BLANK, BYTES_PER_FRAME, CTCHead
+from training.audio_tokenizer.heads.semantic import SemanticHead
+from training.audio_tokenizer.joint_model import Joint
+from training.audio_tokenizer.recipes import TokenizerTraining, tiny
 from training.train_tokenizer import train
 
 A, B = 97, 98

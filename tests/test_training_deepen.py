@@ -5,10 +5,10 @@ import torch
 
 from inference import Synthesizer
 from tokenizer import AudioTokenizer, load_audio
+from training.audio_tokenizer.add_codebooks import DeepenOptions, deepen, main
 from training.bundle import main as bundle_main
-from training.codes import read_codes, read_info, require_tokenizer
-from training.deepen import DeepenOptions, deepen, main
-from training.manifest import read_manifest
+from training.data.code_shards import read_codes, read_info, require_tokenizer
+from training.data.manifest import read_manifest
 from training.prepare import PrepareOptions, prepare
 from training.train_tokenizer import main as train_main
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.durations import SHORTEST, usual_frames
+from training.tts.token_durations import SHORTEST, usual_frames
 
 
 def test_lengths_are_found_from_whole_utterances() -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from training.archives import ClipReader
-from training.examine import Finding, bandwidth, clipped, examine
-from training.manifest import Clip
+from training.data.archives import ClipReader
+from training.data.audio_checks import Finding, bandwidth, clipped, examine
+from training.data.manifest import Clip
 
 RATE = 16_000
 NOISE = np.random.default_rng(0).uniform(-0.3, 0.3, RATE)

@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from cat_tts.config import tiny
 from cat_tts.sequences.rows import join_texts, prompt_rows, untold_rows
-from training.examples import Batch, BatchConfig, Batches, DropoutConfig
+from training.tts.batches import Batch, BatchConfig, Batches, DropoutConfig
 
 CONFIG = replace(tiny(), num_codebooks=3, codebook_size=64)  # pad code 64; audio_start 1, audio_end 2, slot 3
 SKIPPED = -100

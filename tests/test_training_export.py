@@ -11,7 +11,7 @@ from torch import Tensor
 from cat_tts import CatTTS, config
 from cat_tts.model.moss_checkpoint import config_from_published, config_to_published, unpublishable
 from training.export import main
-from training.lora import LoraOptions, adapt, add_adapter, save_adapter
+from training.tts.lora import LoraOptions, adapt, add_adapter, save_adapter
 
 GOLDEN = Path(__file__).parent / "golden" / "tts_local_small"
 INPUTS, EXPECTED = load_file(GOLDEN / "inputs.safetensors"), load_file(GOLDEN / "expected.safetensors")

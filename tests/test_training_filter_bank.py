@@ -7,7 +7,16 @@ import torch
 from tokenizer import AudioTokenizer, TokenizerConfig
 from tokenizer.config import listening, mini, small, tiny
 from tokenizer.layers.transformer import fold
-from training.filter_bank import BANDS, QUICK, SHARP, cosines, has_room, install, linear_map, waves
+from training.audio_tokenizer.initialization.filter_bank import (
+    BANDS,
+    QUICK,
+    SHARP,
+    cosines,
+    has_room,
+    install,
+    linear_map,
+    waves,
+)
 
 RATE, PATCH = 24_000, 480
 

@@ -10,9 +10,9 @@ from interruption import assert_equal, saved_state, terminated_at
 
 from cat_tts import CatTTS
 from tokenizer import AudioTokenizer, load_audio
-from training.lora import LoraOptions, add_adapter
 from training.train_tts import train
-from training.tts_recipes import MonitorConfig, OptimizerConfig, TTSTraining, tiny
+from training.tts.lora import LoraOptions, add_adapter
+from training.tts.recipes import MonitorConfig, OptimizerConfig, TTSTraining, tiny
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 LORA = LoraOptions(rank=4, dropout=0.1, depth=True)

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from training.holdout import main, sentences, split
-from training.manifest import Clip, read_manifest, write_manifest
+from training.data.holdout import main, sentences, split
+from training.data.manifest import Clip, read_manifest, write_manifest
 
 
 def clips(speakers: int, source: str = "a") -> list[Clip]:

@@ -11,7 +11,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from cat_tts import CatTTS
 from cat_tts.config import ChatTokens, SpecialTokens, TTSConfig, paper, tiny
 from cat_tts.sequences.rows import text_rows
-from training.initialise import initialise
+from training.tts.initialization import initialise
 
 GOLDEN = Path(__file__).parent / "golden"
 QWEN3 = Qwen3Config(

@@ -2,7 +2,7 @@ import pytest
 
 pytest.importorskip("onnx")
 
-from training.kokoro_convert import place
+from training.synthetic.convert_kokoro import place
 
 
 @pytest.mark.parametrize(

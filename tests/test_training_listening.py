@@ -12,11 +12,11 @@ from test_training_train_tokenizer import metrics, options
 from torch import nn
 
 from tokenizer import AudioTokenizer
-from training.ctc import CTCHead
-from training.joint import Joint
-from training.optimizers import matrices
-from training.recipes import TokenizerTraining, tiny
-from training.semantic import SemanticHead
+from training.audio_tokenizer.heads.ctc import CTCHead
+from training.audio_tokenizer.heads.semantic import SemanticHead
+from training.audio_tokenizer.joint_model import Joint
+from training.audio_tokenizer.recipes import TokenizerTraining, tiny
+from training.common.optimizers import matrices
 from training.train_tokenizer import train
 
 HEARING = replace(tiny().shape.semantic, ctc_layer=1)

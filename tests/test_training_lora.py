@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cat_tts import CatTTS
 from cat_tts.config import tiny
-from training.lora import LoraOptions, adapt, add_adapter, merge, save_adapter
+from training.tts.lora import LoraOptions, adapt, add_adapter, merge, save_adapter
 
 ROWS = torch.randint(0, 30, (2, 9, 7), generator=torch.Generator().manual_seed(1))
 

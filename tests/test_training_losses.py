@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tokenizer.discriminators import Judgement, generator_loss
-from training.losses import (
+from training.audio_tokenizer.losses import (
     WINDOWS,
     LossWeights,
     MultiScaleMelLoss,

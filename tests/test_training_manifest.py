@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from training.manifest import Clip, read_manifest, write_manifest
+from training.data.manifest import Clip, read_manifest, write_manifest
 
 
 def clip(audio: Path, **changes) -> Clip:

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.mixture import Mixture, epoch_indices, mixture, read_mixture, write_mixture
+from training.data.mixture import Mixture, epoch_indices, mixture, read_mixture, write_mixture
 
 SOURCES = ["big"] * 90 + ["small"] * 10
 FRAMES = np.full(100, 20)

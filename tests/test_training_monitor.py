@@ -10,10 +10,10 @@ from torch import Tensor
 
 from tokenizer import AudioTokenizer, load_audio
 from tokenizer.config import tiny
-from training.losses import LossWeights, MultiScaleMelLoss
-from training.manifest import read_manifest, write_manifest
-from training.monitor import Monitor, codebooks_in_use, gradient_norms
-from training.segments import Batch
+from training.audio_tokenizer.batches import Batch
+from training.audio_tokenizer.losses import LossWeights, MultiScaleMelLoss
+from training.audio_tokenizer.monitor import Monitor, codebooks_in_use, gradient_norms
+from training.data.manifest import read_manifest, write_manifest
 from training.train_tokenizer import main
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from cat_tts import CatTTS
 from cat_tts.config import tiny
-from training.optimizers import optimizers, require_whole
+from training.common.optimizers import optimizers, require_whole
 from training.train_tts import train
-from training.tts_recipes import OptimizerConfig
+from training.tts.recipes import OptimizerConfig
 
 
 def steps(model: CatTTS, before: CatTTS) -> dict[str, Tensor]:

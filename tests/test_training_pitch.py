@@ -5,7 +5,7 @@ import torch
 
 from tokenizer.config import VocoderConfig, tiny
 from tokenizer.layers.vocoder import Vocoder
-from training.pitch import Pitch, PitchHead, pitch_loss, track
+from training.audio_tokenizer.heads.pitch import Pitch, PitchHead, pitch_loss, track
 
 RATE, HOP = 24_000, 240
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from training.processes import GRID, lower_precision
+from training.common.distributed import GRID, lower_precision
 
 CPU = torch.device("cpu")
 

@@ -14,9 +14,9 @@ from cat_tts.asr import config as asr_config
 from cat_tts.asr.ctc_score import heard
 from cat_tts.asr.model import CatASR
 from cat_tts.text.tokenizers import SentencePieceText
-from training.codes import read_codes
-from training.prefer import Pair, Preference, frame_scores, main, prefer, ranked, sequences
-from training.takes import Contest, Takes, contests, make
+from training.data.code_shards import read_codes
+from training.preference.candidates import Contest, Takes, contests, make
+from training.preference.dpo import Pair, Preference, frame_scores, main, prefer, ranked, sequences
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tokenizer import AudioTokenizer, load_audio
-from training.codes import read_codes
+from training.data.code_shards import read_codes
 from training.preflight import agreement, main
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")

@@ -8,8 +8,8 @@ from voxbox import Planted
 
 from tokenizer import AudioTokenizer, load_audio
 from tokenizer.config import tiny
-from training.codes import CodesInfo, read_codes, read_info
-from training.manifest import read_manifest, write_manifest
+from training.data.code_shards import CodesInfo, read_codes, read_info
+from training.data.manifest import read_manifest, write_manifest
 from training.prepare import PrepareOptions, main, prepare, summarise
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from voxbox import Planted
 
-from training.codes import read_codes
-from training.manifest import read_manifest, write_manifest
+from training.data.code_shards import read_codes
+from training.data.manifest import read_manifest, write_manifest
 from training.prepare import main
 
 ROOT = Path(__file__).parent.parent

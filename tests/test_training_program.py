@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from inference import Synthesizer
-from training.manifest import read_manifest
+from training.data.manifest import read_manifest
 
 
 @pytest.mark.slow

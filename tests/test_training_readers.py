@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from training.manifest import Clip
-from training.readers import csv_file, emilia, jsonl, libritts, ljspeech
+from training.data.importers import csv_file, emilia, jsonl, libritts, ljspeech
+from training.data.manifest import Clip
 
 
 def sound(path: Path, seconds: float = 0.5) -> Path:

@@ -9,8 +9,8 @@ from cat_tts import CatTTS
 from cat_tts import config as tts_models
 from tokenizer import AudioTokenizer
 from tokenizer import config as tokenizers
-from training import recipes
-from training.recipes import PRESETS, TokenizerTraining
+from training.audio_tokenizer import recipes
+from training.audio_tokenizer.recipes import PRESETS, TokenizerTraining
 
 
 def parsed(*arguments: str) -> TokenizerTraining:

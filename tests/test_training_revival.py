@@ -4,7 +4,7 @@ from accelerate import Accelerator
 
 from tokenizer.config import QuantizerConfig
 from tokenizer.layers.quantizer import ResidualVQ
-from training.revival import EVERY, MEMORY, REVIVED, UNUSED, Revival
+from training.audio_tokenizer.codebook_revival import EVERY, MEMORY, REVIVED, UNUSED, Revival
 
 CONFIG = QuantizerConfig(num_codebooks=2, codebook_size=8, codebook_dim=2, dim=4)
 

@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from training.run import (
+from training.common.run import (
     StopRequest,
     first_difference,
     keep_settings,

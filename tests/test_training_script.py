@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from training.script import as_written, deal
-from training.speakers import Speaker, hibari_speakers, kokoro_speakers
-from training.texts import utterances
+from training.synthetic.script import as_written, deal
+from training.synthetic.speakers import Speaker, hibari_speakers, kokoro_speakers
+from training.synthetic.texts import utterances
 
 
 @pytest.fixture

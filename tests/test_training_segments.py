@@ -7,8 +7,8 @@ import soundfile
 import torch
 
 from tokenizer.config import tiny
-from training.manifest import Clip
-from training.segments import GRID, Batch, BatchConfig, Segments
+from training.audio_tokenizer.batches import GRID, Batch, BatchConfig, Segments
+from training.data.manifest import Clip
 
 RATE, FRAME = 24_000, 1920
 CROP = 2 * FRAME

@@ -8,9 +8,9 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCau
 
 from cat_tts.text.tokenizers import HuggingFaceText
 from tokenizer.io.checkpoint import CheckpointError
-from training.manifest import TASKS
-from training.semantic import SemanticHead
-from training.semantic_config import SemanticConfig, mini, paper, tiny
+from training.audio_tokenizer.heads.semantic import SemanticHead
+from training.audio_tokenizer.heads.semantic_config import SemanticConfig, mini, paper, tiny
+from training.data.manifest import TASKS
 
 TEXT = Path(__file__).parent / "golden" / "prompt"
 TEXTS = [b"hello", b"", b"a", "größe".encode()]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from training.manifest import read_manifest, write_manifest
-from training.shards import clips_of, plan
+from training.data.manifest import read_manifest, write_manifest
+from training.data.shard_plan import clips_of, plan
 
 
 @pytest.fixture

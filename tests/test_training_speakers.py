@@ -1,6 +1,6 @@
 import pytest
 
-from training.speakers import FOREIGN_SHARE, hibari_speakers, kokoro_speakers
+from training.synthetic.speakers import FOREIGN_SHARE, hibari_speakers, kokoro_speakers
 
 
 def test_speakers_depend_on_seed_and_number_alone() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tokenizer.config import tiny
-from training.spectral import FLOOR, SpectralHead
+from training.audio_tokenizer.heads.spectral import FLOOR, SpectralHead
 
 RATE = 24_000
 

@@ -8,9 +8,9 @@ import torch
 
 from cat_tts import CatTTS, SamplingOptions
 from cat_tts.generation.frame_decoder import FrameDecoder
-from training.codes import read_codes
-from training.run import key
-from training.takes import Takes, contests, main, make, opening
+from training.common.run import key
+from training.data.code_shards import read_codes
+from training.preference.candidates import Takes, contests, main, make, opening
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 

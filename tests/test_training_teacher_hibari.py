@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import soxr
 
-from training.speakers import Speaker, hibari_speakers
-from training.teacher_hibari import HibariTeacher, coloured, pitched, shaped, warped
+from training.synthetic.speakers import Speaker, hibari_speakers
+from training.synthetic.teacher_hibari import HibariTeacher, coloured, pitched, shaped, warped
 
 PLAIN = Speaker(name="plain", alpha=1.0, speed=1.0)
 LOW = Speaker(name="low", alpha=0.8, speed=1.0, pitch=100.0, melody=2.0, tilt=6.0, band=(1200.0, 3.0))

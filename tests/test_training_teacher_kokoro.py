@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.speakers import Speaker
-from training.teacher_kokoro import KokoroTeacher, dequantised, row_of, style
+from training.synthetic.speakers import Speaker
+from training.synthetic.teacher_kokoro import KokoroTeacher, dequantised, row_of, style
 
 
 def test_integers_become_weights_again_by_row() -> None:

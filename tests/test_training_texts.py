@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from training.texts import sentences, speakable, utterances
+from training.synthetic.texts import sentences, speakable, utterances
 
 
 @pytest.mark.parametrize(

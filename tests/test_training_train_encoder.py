@@ -10,7 +10,7 @@ from interruption import assert_equal, saved_state, terminated_at
 from test_training_filter_bank import listener
 
 from tokenizer import AudioTokenizer
-from training.recipes import TokenizerTraining, tiny
+from training.audio_tokenizer.recipes import TokenizerTraining, tiny
 from training.train_tokenizer import train
 
 

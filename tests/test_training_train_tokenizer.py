@@ -10,11 +10,11 @@ from interruption import Crash, assert_equal, crashing_at, saved_state, terminat
 from tokenizer import AudioTokenizer
 from tokenizer.config import tiny as tiny_tokenizer
 from tokenizer.discriminators import DiscriminatorConfig, Discriminators
-from training.losses import MultiScaleMelLoss
-from training.manifest import read_manifest, write_manifest
-from training.recipes import TokenizerTraining, tiny
-from training.segments import BatchConfig, Segments
-from training.semantic import SemanticHead
+from training.audio_tokenizer.batches import BatchConfig, Segments
+from training.audio_tokenizer.heads.semantic import SemanticHead
+from training.audio_tokenizer.losses import MultiScaleMelLoss
+from training.audio_tokenizer.recipes import TokenizerTraining, tiny
+from training.data.manifest import read_manifest, write_manifest
 from training.train_tokenizer import main, train
 
 BOTH = {"adversarial_from": 3}

@@ -10,10 +10,10 @@ from interruption import Crash, assert_equal, crashing_at, saved_state, terminat
 from cat_tts import CatTTS
 from cat_tts.model.code_embeddings import read_tables
 from tokenizer import AudioTokenizer
-from training.codes import read_codes, read_info, write_shard
+from training.data.code_shards import read_codes, read_info, write_shard
 from training.train_tts import main, train
-from training.tts_parts import starting_model
-from training.tts_recipes import TTSTraining, tiny
+from training.tts.recipes import TTSTraining, tiny
+from training.tts.setup import starting_model
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 

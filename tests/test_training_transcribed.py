@@ -6,8 +6,8 @@ import torch
 
 from cat_tts.sequences.rows import IGNORED
 from cat_tts.text.tokenizers import SentencePieceText
-from training.codes import read_codes
-from training.transcribed import STRETCH, Transcribed, misheard, noisy
+from training.asr.batches import STRETCH, Transcribed, misheard, noisy
+from training.data.code_shards import read_codes
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 

@@ -8,8 +8,8 @@ from cat_tts import config as tts_presets
 from tokenizer import AudioTokenizer
 from tokenizer import config as presets
 from tokenizer.io.audio import save_audio
-from training.manifest import Clip, write_manifest
-from training.translate import TranslateOptions, fit, main, translate
+from training.data.manifest import Clip, write_manifest
+from training.tts.remap_codes import TranslateOptions, fit, main, translate
 
 FRAMES, SIZE = 20_000, 32
 

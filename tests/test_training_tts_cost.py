@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from training.tts_cost import count_saved
+from training.tts.cost import count_saved
 
 
 def test_what_is_saved_by_hand() -> None:

@@ -6,7 +6,7 @@ import torch
 from cat_tts import CatTTS, SamplingOptions
 from cat_tts.sequences.rows import positions, prompt_rows
 from tokenizer import AudioTokenizer, load_audio
-from training.tts_samples import Sample, Samples, exchanged, speak
+from training.tts.samples import Sample, Samples, exchanged, speak
 
 GREEDY = SamplingOptions(temperature=0.0, decision_temperature=0.0)
 

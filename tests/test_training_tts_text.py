@@ -15,12 +15,12 @@ from cat_tts.text.tokenizers import (
     SentencePieceText,
     load_text_tokenizer,
 )
-from training.codes import read_codes, read_info
+from training.data.code_shards import read_codes, read_info
 from training.train_tts import train
-from training.tts_parts import starting_model
-from training.tts_recipes import TTSTraining
-from training.tts_recipes import tiny as recipe
-from training.tts_text import own_text, retold, text_frames
+from training.tts.recipes import TTSTraining
+from training.tts.recipes import tiny as recipe
+from training.tts.setup import starting_model
+from training.tts.text_tokenizer import own_text, retold, text_frames
 
 
 def options(codes: Path, **changes: object) -> TTSTraining:

@@ -11,9 +11,9 @@ from test_training_pitch import voice
 
 from tokenizer import AudioTokenizer, TokenizerConfig
 from tokenizer.config import VocoderConfig, tiny
-from training.joint import Joint
-from training.recipes import TokenizerTraining
-from training.recipes import tiny as recipe
+from training.audio_tokenizer.joint_model import Joint
+from training.audio_tokenizer.recipes import TokenizerTraining
+from training.audio_tokenizer.recipes import tiny as recipe
 from training.train_tokenizer import train
 
 VOCODER = VocoderConfig(bands=16)

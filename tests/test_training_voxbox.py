@@ -6,9 +6,9 @@ import pytest
 import voxbox as fixture
 from voxbox import index_of
 
-from training.archives import members
-from training.manifest import read_manifest
-from training.voxbox import voxbox
+from training.data.archives import members
+from training.data.manifest import read_manifest
+from training.data.voxbox import voxbox
 
 
 @pytest.mark.parametrize("layout", ["tar", "files"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from training.manifest import Clip
+from training.data.manifest import Clip
 
 RATE = 16_000
 ENGLISH = """
@@ -28,7 +28,7 @@ class Planted:
     """What is wrong with the fixture: index by name of the fault."""
 
     faults: dict[str, str]
-    """As `training.validate` names them."""
+    """As `training.data.validate` names them."""
     unmeasured: str
     """Its record has no duration; nothing else is wrong with it."""
     duplicate_of: str

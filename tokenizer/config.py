@@ -236,8 +236,9 @@ def listening(*, head_dim: int, dim: int, layers: int, code_dim: int) -> tuple[S
 def mini() -> TokenizerConfig:
     """The embedded default: small enough to learn on a CPU and to run many times faster than real time.
 
-    The first two stages of its encoder have room for a filter bank and its logarithm (training.filter_bank),
-    and its decoder ends in a vocoder: neither phase nor loudness is left to be learnt.
+    The first two stages of its encoder have room for a filter bank and its logarithm
+    (training.audio_tokenizer.initialization.filter_bank), and its decoder ends in a vocoder: neither phase
+    nor loudness is left to be learnt.
     """
     decoder = mirrored(
         patches=(240, 2, 2, 2),

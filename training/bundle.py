@@ -28,7 +28,8 @@ class Bundle:
     tts: Path
     """Folder of a CatTTS, such as RUN/model of training.train_tts."""
     asr: Path | None = None
-    """Folder of a CatASR, such as RUN/model of training.asr, which then tells good takes from bad ones."""
+    """Folder of a CatASR, such as RUN/model of training.train_asr, which then tells good takes from bad
+    ones."""
     judge: Path | None = None
     """Folder of Discriminators, such as RUN/model/judge of training.train_tokenizer, before which the decoder
     is then tuned to a voice."""

@@ -21,11 +21,11 @@ import numpy as np
 import tyro
 
 from tokenizer.io.checkpoint import write_text
-from training.manifest import Clip, write_manifest
-from training.mixture import Mixture, mixture, write_mixture
-from training.readers import READERS
-from training.validate import Selection, select, stats, validate
-from training.voxbox import voxbox
+from training.data.importers import READERS
+from training.data.manifest import Clip, write_manifest
+from training.data.mixture import Mixture, mixture, write_mixture
+from training.data.validate import Selection, select, stats, validate
+from training.data.voxbox import voxbox
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ class Mix:
     mixture: tyro.conf.OmitArgPrefixes[Mixture] = field(default_factory=Mixture)
 
     def __call__(self) -> int:
-        from training.codes import read_codes, read_info  # `datasets` takes long to import
+        from training.data.code_shards import read_codes, read_info  # `datasets` takes long to import
 
         rows, rate = read_codes(self.codes), read_info(self.codes).frame_rate
         names, inverse = np.unique(np.asarray(rows["source"][:]), return_inverse=True)

@@ -24,7 +24,7 @@ from cat_tts import CatTTS
 from cat_tts.model.moss_checkpoint import config_to_published, state_to_published
 from cat_tts.text.tokenizers import TextTokenizer
 from tokenizer.io.checkpoint import CONFIG, INDEX, write_text
-from training.lora import add_adapter
+from training.tts.lora import add_adapter
 
 logger = logging.getLogger(__name__)
 

@@ -25,14 +25,14 @@ from cat_tts.sequences.rows import speaking_pace
 from cat_tts.text.tokenizers import TextTokenizer
 from tokenizer import AudioTokenizer, save_audio
 from tokenizer.io.checkpoint import write_config
-from training.codes import Codes, read_codes, read_info, require_tokenizer
-from training.examples import Batch, Batches
-from training.optimizers import BETAS
-from training.run import trapezoid
-from training.tts_cost import Cost, measure
-from training.tts_parts import adapted, starting_model
-from training.tts_recipes import PRESETS, TTSTraining
-from training.tts_samples import speak
+from training.common.optimizers import BETAS
+from training.common.run import trapezoid
+from training.data.code_shards import Codes, read_codes, read_info, require_tokenizer
+from training.tts.batches import Batch, Batches
+from training.tts.cost import Cost, measure
+from training.tts.recipes import PRESETS, TTSTraining
+from training.tts.samples import speak
+from training.tts.setup import adapted, starting_model
 
 logger = logging.getLogger(__name__)
 

@@ -1,9 +1,9 @@
 """Encode a corpus once: `python -m training.prepare OUT --manifest FILE --tokenizer FOLDER`.
 
-Every clip that has a text becomes one row of a Parquet shard (`training.codes`): codes at full depth, text,
-speaker. A shard is written whole or not at all, and a second call goes on where the first one ended. Started
-by `accelerate launch`, process r of n makes shards r, r + n, ...; processes never wait for each other, and a
-tar archive is read by one of them, from the front to the back.
+Every clip that has a text becomes one row of a Parquet shard (`training.data.code_shards`): codes at full
+depth, text, speaker. A shard is written whole or not at all, and a second call goes on where the first one
+ended. Started by `accelerate launch`, process r of n makes shards r, r + n, ...; processes never wait for
+each other, and a tar archive is read by one of them, from the front to the back.
 """
 
 import json
@@ -27,11 +27,11 @@ from tokenizer import AudioTokenizer
 from tokenizer.codes.coded_audio import fingerprint
 from tokenizer.io.atomic_files import new_file
 from tokenizer.io.audio import AudioError, read_samples, resample
-from training.archives import ClipReader
-from training.codes import INFO, CodesInfo, Skipped, read_info, shard_name, write_shard
-from training.manifest import Clip
-from training.processes import start
-from training.shards import clips_of, plan
+from training.common.distributed import start
+from training.data.archives import ClipReader
+from training.data.code_shards import INFO, CodesInfo, Skipped, read_info, shard_name, write_shard
+from training.data.manifest import Clip
+from training.data.shard_plan import clips_of, plan
 
 logger = logging.getLogger(__name__)
 

@@ -19,13 +19,13 @@ from tqdm import tqdm
 
 from tokenizer import AudioTokenizer
 from tokenizer.discriminators import generator_loss, halves
-from training.joint import judged
-from training.losses import discriminator_loss, feature_loss, weighted_sum
-from training.monitor import gradient_norms, validate
-from training.parts import Parts, build
-from training.processes import descend, total_over_processes
-from training.recipes import PRESETS, TokenizerTraining
-from training.run import StopRequest, run_preset, save_state, trapezoid
+from training.audio_tokenizer.joint_model import judged
+from training.audio_tokenizer.losses import discriminator_loss, feature_loss, weighted_sum
+from training.audio_tokenizer.monitor import gradient_norms, validate
+from training.audio_tokenizer.recipes import PRESETS, TokenizerTraining
+from training.audio_tokenizer.setup import Parts, build
+from training.common.distributed import descend, total_over_processes
+from training.common.run import StopRequest, run_preset, save_state, trapezoid
 
 logger = logging.getLogger(__name__)
 

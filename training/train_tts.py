@@ -19,12 +19,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cat_tts import CatTTS
-from training.examples import Batch
-from training.processes import descend, total_over_processes
-from training.run import StopRequest, key, run_preset, save_state, trapezoid
-from training.tts_monitor import packed, validate
-from training.tts_parts import build
-from training.tts_recipes import PRESETS, TTSTraining
+from training.common.distributed import descend, total_over_processes
+from training.common.run import StopRequest, key, run_preset, save_state, trapezoid
+from training.tts.batches import Batch
+from training.tts.monitor import packed, validate
+from training.tts.recipes import PRESETS, TTSTraining
+from training.tts.setup import build
 
 logger = logging.getLogger(__name__)
 

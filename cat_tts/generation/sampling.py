@@ -43,8 +43,8 @@ class SamplingOptions:
     guidance: float = 1.0
     """How much more the text counts: logits are carried so many times as far from those of a model that is
     not told the text (classifier-free guidance). Other values than 1 double the rows of a frame, and want a
-    model that learnt some sequences without their text (`training.examples`, `untold`). The decision to speak
-    on or stop is not guided. Ours, not the paper's."""
+    model that learnt some sequences without their text (`training.tts.batches`, `untold`). The decision to
+    speak on or stop is not guided. Ours, not the paper's."""
 
     def __post_init__(self) -> None:
         for name in ("temperature", "decision_temperature"):

@@ -19,7 +19,7 @@ def text_evidence(model: CatTTS, asked: Continuation, codes: Int[Tensor, "t k"])
     measure of whether what it said is what it was told to say.
 
     `asked` is what `codes` answer, at their depth. The model must have learnt some sequences without their
-    text (`training.examples`, `untold`). Two passes over the whole sequence, no sampling.
+    text (`training.tts.batches`, `untold`). Two passes over the whole sequence, no sampling.
 
     Raises:
         ValueError: there are no codes, or the model holds conversations, which cannot go without their text.

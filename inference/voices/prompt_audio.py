@@ -34,7 +34,7 @@ class Preparation:
 
 
 PLAIN = Preparation(trim=True, target_db=-23.0, most_db=math.inf, peak_db=-1.0)
-"""What training.corpus makes of every clip."""
+"""What training.synthetic.build makes of every clip."""
 PUBLISHED = Preparation(trim=False, target_db=-20.0, most_db=3.0, peak_db=math.inf)
 """What the published models' processor does to reference audio."""
 

@@ -1,0 +1,59 @@
+"""Who reads the texts of a synthetic corpus."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from training.synthetic import teacher_hibari, teacher_kokoro
+from training.synthetic.script import Spell, as_written
+from training.synthetic.speakers import Speaker, hibari_speakers, kokoro_speakers
+
+
+class Teacher(Protocol):
+    """A loaded model."""
+
+    def speak(self, spoken: str, speaker: Speaker, seed: int) -> np.ndarray: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherChoice:
+    """Which teacher; a process that gets this opens its own copy."""
+
+    name: Literal["hibari", "kokoro"] = "hibari"
+    folder: Path | None = None
+    """Kokoro's, as `training.synthetic.fetch_kokoro` makes it."""
+    device: str = "cpu"
+    speakers: int = 400
+    """Pseudo-speakers."""
+
+    def __post_init__(self) -> None:
+        if self.name == "kokoro" and self.folder is None:
+            raise ValueError(
+                "Kokoro needs its folder: make one with `python -m training.synthetic.fetch_kokoro FOLDER`"
+            )
+
+    @property
+    def source(self) -> str:
+        """The manifest's word for it."""
+        return teacher_kokoro.SOURCE if self.name == "kokoro" else teacher_hibari.SOURCE
+
+    @property
+    def spell(self) -> Spell:
+        return teacher_kokoro.spell if self.name == "kokoro" else as_written
+
+    def inventory(self, seed: int) -> list[Speaker]:
+        """The pseudo-speakers."""
+        speakers = kokoro_speakers if self.name == "kokoro" else hibari_speakers
+        return speakers(self.speakers, seed)
+
+
+@cache
+def open_teacher(choice: TeacherChoice) -> Teacher:
+    """This process's teacher."""
+    if choice.name == "kokoro":
+        assert choice.folder is not None
+        return teacher_kokoro.KokoroTeacher(choice.folder, choice.device)
+    return teacher_hibari.HibariTeacher()

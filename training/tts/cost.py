@@ -1,0 +1,97 @@
+"""What a TTS training costs: memory by what it is for, and time, from steps that are really made."""
+
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cat_tts import CatTTS
+from training.common.optimizers import trained_groups
+from training.tts.batches import Batches
+from training.tts.recipes import TTSTraining
+from training.tts.setup import prepare_hardware
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Bytes and seconds of one process that shards nothing."""
+
+    parameters: int
+    trained: int
+    """Those that change."""
+    parts: dict[str, int]
+    """Bytes by purpose. Activations are what the largest pass measured saves for its backward pass."""
+    peak: int | None
+    """Most bytes that were allocated on a GPU."""
+    rows_per_second: float
+    """Text tokens and frames."""
+    seconds_per_step: float
+
+    @property
+    def memory(self) -> int:
+        return sum(self.parts.values())
+
+
+def measure(model: CatTTS, batches: Batches, options: TTSTraining, steps: int) -> Cost:
+    """Train `model` for some steps, after one that is not counted: it is changed."""
+    device = model.text_embedding.weight.device
+    groups = trained_groups(model, options.optimizer.weight_decay)
+    trained = [parameter for group in groups for parameter in group["params"]]
+    whole = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    part = sum(parameter.numel() * parameter.element_size() for parameter in trained)
+    prepare_hardware(model, options.hardware, device)
+    optimizer = torch.optim.AdamW(groups, options.optimizer.learning_rate, fused=True)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    saved, seconds, rows = 0, [], 0
+    for step in range(steps + 1):
+        start = time.perf_counter()
+        for batch in batches[step]:
+            batch = batch.to(device)
+            with count_saved(model) as found:
+                loss = model(batch.rows, None, batch.targets, batch.depth, batch.positions, batch.deep)
+            saved = max(saved, sum(found.values()))
+            (loss.codes + loss.decision).backward()
+            rows += batch.length if step else 0
+        optimizer.step()
+        optimizer.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return Cost(
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        trained=sum(parameter.numel() for parameter in trained),
+        parts={
+            "weights": whole,
+            "gradients": part,
+            "optimizer": 2 * part,
+            "average": whole,
+            "activations": saved,
+        },
+        peak=torch.cuda.max_memory_allocated() if device.type == "cuda" else None,
+        rows_per_second=rows / sum(seconds[1:]),
+        seconds_per_step=statistics.median(seconds[1:]),
+    )
+
+
+@contextmanager
+def count_saved(model: nn.Module) -> Iterator[dict[int, int]]:
+    """Bytes of each storage that autograd keeps of what is computed inside, weights not counted."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: list[Tensor] = []
+    found: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own and storage.data_ptr() not in found:
+            found[storage.data_ptr()] = storage.nbytes()
+            kept.append(tensor)  # alive, so that no other takes its place
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield found
+    kept.clear()
