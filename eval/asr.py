@@ -30,8 +30,7 @@ from cat_tts.asr.beam_search import transcribe
 from cat_tts.asr.model import CatASR
 from cat_tts.text.tokenizers import TextTokenizer
 from eval.assets import verify
-from eval.metrics import METRIC_RATE, Transcriber
-from eval.results import (
+from eval.common.results import (
     Table,
     add_assets_option,
     comma_separated,
@@ -42,8 +41,9 @@ from eval.results import (
     require_place,
     write_results,
 )
-from eval.seed_tts_list import read_list, spoken_prompts
-from eval.transcripts import Errors, count_errors, rate
+from eval.metrics.audio import METRIC_RATE, Transcriber
+from eval.metrics.transcripts import Errors, count_errors, rate
+from eval.seed_tts.utterance_list import read_list, spoken_prompts
 from tokenizer import AudioError, AudioTokenizer, load_audio
 from training.data.code_shards import read_codes
 from training.data.manifest import read_manifest

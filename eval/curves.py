@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.results import positive, require_place
+from eval.common.results import positive, require_place
 
 
 def read_curve(run: Path, key: str) -> tuple[np.ndarray, np.ndarray]:

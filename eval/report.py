@@ -3,7 +3,7 @@
     python -m eval.report docs/results -o docs/report.md
 
 Every JSON file there is one section: its tables, its figures, and the command that gives them again. The
-files are those of `eval.results.write_results`.
+files are those of `eval.common.results.write_results`.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from eval.results import Table
+from eval.common.results import Table
 from tokenizer.io.checkpoint import write_text
 
 HEAD = """# Results

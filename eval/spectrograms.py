@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.results import require_place
+from eval.common.results import require_place
 from inference.demo.spectrogram import HOP, WINDOW
 from tokenizer import AudioError, load_audio
 

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from eval.ablations.variants import SCALES, parameters, size, small
 
-from eval import ablation
-from eval.variants import SCALES, parameters, size, small
+from eval.ablations import tokenizer as ablation
 from tokenizer import AudioTokenizer, load_audio
 from tokenizer.io.checkpoint import WEIGHTS
 
@@ -62,5 +62,5 @@ def test_mistakes_end_with_one_line(
     assert ablation.main([*words, "--depths", "1", "9"]) == 2
     assert "depths (1, 9): this scale has depths 1 to 6" in capsys.readouterr().err
     assert ablation.main([*words, "--test", str(tmp_path)]) == 2
-    assert "eval.ablation:" in capsys.readouterr().err
+    assert "eval.ablations.tokenizer:" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

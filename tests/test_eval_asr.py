@@ -12,9 +12,9 @@ from cat_tts.asr.model import CatASR
 from cat_tts.text.tokenizers import SentencePieceText
 from eval import assets
 from eval.asr import main
-from eval.metrics import WordErrors
-from eval.seed_tts_scoring import normalise_chinese
-from eval.transcripts import Errors, count_errors, rate
+from eval.metrics.audio import WordErrors
+from eval.metrics.transcripts import Errors, count_errors, rate
+from eval.metrics.word_errors import normalise_chinese
 from training.data.manifest import read_manifest, write_manifest
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")

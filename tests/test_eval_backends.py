@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy.signal import resample
 
-from eval import backends
 from eval.assets import AssetError, sha256
+from eval.metrics import backends
 from tokenizer import save_audio
 
 SPECIAL = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|zh|>", "<|translate|>", "<|transcribe|>"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eval.codebooks import bitrate_efficiency, codebook_use
+from eval.reconstruction.codebook_usage import bitrate_efficiency, codebook_use
 
 
 def test_use_entropy_and_efficiency_by_hand() -> None:

@@ -16,9 +16,9 @@ from transformers import (
     MimiModel,
 )
 
-from eval.codecs import CatCodec, PlainCodec, TransformersCodec, load_transformers_codec
-from eval.mp3 import mp3
-from eval.opus import opus
+from eval.reconstruction.codecs import CatCodec, PlainCodec, TransformersCodec, load_transformers_codec
+from eval.reconstruction.mp3 import mp3
+from eval.reconstruction.opus import opus
 from tokenizer import AudioTokenizer
 from tokenizer.config import tiny
 

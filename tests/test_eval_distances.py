@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.signal import get_window
 
-from eval.distances import mel_distance, mel_distance_two, stft_distance
-from eval.metrics import MetricError
+from eval.metrics.audio import MetricError
+from eval.metrics.spectral_distances import mel_distance, mel_distance_two, stft_distance
 from inference.synthesis.loading import DEFAULT_MODEL
 from tokenizer import load_audio
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.dropout_sweep import difference, main, summary
+from eval.ablations.dropout import difference, main, summary
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 
@@ -44,11 +44,11 @@ def test_a_sweep_trains_measures_and_draws(codes: Path, tmp_path: Path) -> None:
     assert list(result["runs"]) == ["p = 0", "p = 1", "p = 1, deep 0.25"]
     assert [len(row) for row in result["runs"]["p = 0"]["layers"]] == [1, 2, 3, 4, 5, 6]
     assert result["runs"]["p = 1"]["difference"] == [[0.0, 0.0]] * 6
-    assert result["command"].startswith("python -m eval.dropout_sweep ")
+    assert result["command"].startswith("python -m eval.ablations.dropout ")
     assert [len(table["rows"]) for table in result["tables"]] == [6, 6, 6]
     assert figure.stat().st_size > 10_000
 
 
 def test_a_mistake_ends_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main([str(tmp_path), "--codes", str(tmp_path), "--out", str(tmp_path / "no" / "x.json")]) == 2
-    assert capsys.readouterr().err.startswith("eval.dropout_sweep: --out ")
+    assert capsys.readouterr().err.startswith("eval.ablations.dropout: --out ")

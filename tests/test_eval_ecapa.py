@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from eval.ecapa import AttentivePooling, ConvReluNorm, Ecapa, EcapaSizes, Res2Conv
+from eval.metrics.ecapa import AttentivePooling, ConvReluNorm, Ecapa, EcapaSizes, Res2Conv
 
 
 @torch.no_grad()

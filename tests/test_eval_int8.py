@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cat_tts.generation.int8_linear import rounded
-from eval import int8
+from eval.ablations import int8
 from inference import Synthesizer
 
 

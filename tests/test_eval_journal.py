@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.journal import Journal
+from eval.common.journal import Journal
 
 
 def test_work_is_found_again_and_a_torn_line_is_not(tmp_path: Path) -> None:

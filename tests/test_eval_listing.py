@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.listing import Recording, chosen, recordings
+from eval.common.recordings import Recording, chosen, recordings
 
 
 def test_a_folder_and_a_manifest(tmp_path: Path) -> None:

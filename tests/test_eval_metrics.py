@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval import assets, metrics, results
+from eval import assets
+from eval.common import results
+from eval.metrics import audio as metrics
 
 FOLDER = assets.default_folder()
 needs_assets = pytest.mark.skipif(FOLDER is None, reason="CAT_TTS_EVAL_ASSETS names no folder")

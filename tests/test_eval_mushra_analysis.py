@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from eval.mushra import main
-from eval.mushra_analysis import Rating, RatingsFile, analyse, interval, read_ratings, screen
-from eval.mushra_trials import LOW, MID, REFERENCE
+from eval.mushra.__main__ import main
+from eval.mushra.analysis import Rating, RatingsFile, analyse, interval, read_ratings, screen
+from eval.mushra.trials import LOW, MID, REFERENCE
 
 
 def rating(listener: str, trial: int, system: float, reference: float = 100, mid: float = 50) -> Rating:

@@ -13,9 +13,9 @@ import pytest
 gr = pytest.importorskip("gradio")
 sync_api = pytest.importorskip("playwright.sync_api")
 
-from eval.mushra_analysis import RatingsFile, read_ratings  # noqa: E402
-from eval.mushra_page import LOOK, build_page, order_of  # noqa: E402
-from eval.mushra_trials import LOW, MID, REFERENCE, Trial  # noqa: E402
+from eval.mushra.analysis import RatingsFile, read_ratings  # noqa: E402
+from eval.mushra.page import LOOK, build_page, order_of  # noqa: E402
+from eval.mushra.trials import LOW, MID, REFERENCE, Trial  # noqa: E402
 
 if TYPE_CHECKING:
     from gradio import Blocks

@@ -7,7 +7,7 @@ import pyloudnorm
 import pytest
 import soundfile
 
-from eval.mushra_trials import LOW, MID, REFERENCE, equally_loud, low_pass, read_trials
+from eval.mushra.trials import LOW, MID, REFERENCE, equally_loud, low_pass, read_trials
 
 RATE = 24_000
 

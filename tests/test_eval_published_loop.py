@@ -5,7 +5,7 @@ import torch
 
 from cat_tts import CatTTS, SamplingOptions, TTSConfig, generate
 from cat_tts.config import tiny
-from eval.published_loop import published_loop
+from eval.speed.reference_loop import published_loop
 
 
 @pytest.mark.parametrize("config", [tiny(), replace(tiny(), adapter_dim=20, full_text_head=True)])

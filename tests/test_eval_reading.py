@@ -2,7 +2,7 @@
 
 import pytest
 
-from eval.reading import slope
+from eval.long_text import slope
 
 
 def test_slope_by_hand() -> None:

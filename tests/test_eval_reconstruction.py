@@ -10,15 +10,15 @@ import soundfile
 import torch
 from wavlm_reference import small_weights
 
-from eval import reconstruction
-from eval.codecs import CatCodec, PlainCodec, Setting
-from eval.listing import Recording
-from eval.metrics import METRIC_RATE, pesq_nb, pesq_wb, resample, stoi
-from eval.opus import opus
-from eval.rebuilding import measure_file
-from eval.reconstruction import main, model_option
-from eval.reconstruction_tables import METRICS, full_table, metrics_of, paper_tables, summarise
-from eval.wavlm_speaker import WavLMSpeakerEncoder
+from eval.common.recordings import Recording
+from eval.metrics.audio import METRIC_RATE, pesq_nb, pesq_wb, resample, stoi
+from eval.metrics.wavlm_speaker import WavLMSpeakerEncoder
+from eval.reconstruction import __main__ as reconstruction
+from eval.reconstruction.__main__ import main, model_option
+from eval.reconstruction.codecs import CatCodec, PlainCodec, Setting
+from eval.reconstruction.measure import measure_file
+from eval.reconstruction.opus import opus
+from eval.reconstruction.tables import METRICS, full_table, metrics_of, paper_tables, summarise
 from inference.synthesis.loading import DEFAULT_MODEL
 from tokenizer import AudioTokenizer, load_audio
 
@@ -77,7 +77,7 @@ def test_every_metric_of_a_file_compares_it_with_what_the_codec_gave(wavlm: Path
 
 
 def reconstruction_distance(wide: np.ndarray, coded: np.ndarray) -> float:
-    from eval.distances import mel_distance
+    from eval.metrics.spectral_distances import mel_distance
 
     return mel_distance(wide, coded, 24_000)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from eval.common.results import Table, write_results
 from eval.report import main
-from eval.results import Table, write_results
 
 TABLE = Table(title="By depth", head=["depth", "wer", "lost"], rows=[[4, 0.25, None], [8, 0.125, 1]])
 

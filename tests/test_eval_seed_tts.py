@@ -13,11 +13,12 @@ import pytest
 import torch
 from accelerate import PartialState
 
-from eval import assets, seed_tts
-from eval.backends import Speakers
-from eval.metrics import MetricError
-from eval.seed_tts_judge import Judge
-from eval.seed_tts_list import read_list
+from eval import assets
+from eval.metrics.audio import MetricError
+from eval.metrics.backends import Speakers
+from eval.seed_tts import __main__ as seed_tts
+from eval.seed_tts.judge import Judge
+from eval.seed_tts.utterance_list import read_list
 from tokenizer import load_audio, save_audio
 
 ROOT = Path(__file__).parent.parent

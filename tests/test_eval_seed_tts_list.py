@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.seed_tts_list import FORMS, Line, read_list, spoken_prompts
+from eval.seed_tts.utterance_list import FORMS, Line, read_list, spoken_prompts
 
 
 def write(folder: Path, *lines: str) -> Path:

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval import seed_tts_report as report
-from eval.seed_tts_judge import Score
-from eval.seed_tts_scoring import Errors
+from eval.metrics.word_errors import Errors
+from eval.seed_tts import report
+from eval.seed_tts.judge import Score
 
 
 def score(utt: str, seed: int, wrong: int, words: int = 4, depth: int = 2, similarity: float = 0.5) -> Score:

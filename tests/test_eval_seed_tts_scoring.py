@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eval import seed_tts_scoring as scoring
+from eval.metrics import word_errors as scoring
 
 ZHON = (
     "\uff02\uff03\uff04\uff05\uff06\uff07\uff08\uff09\uff0a\uff0b\uff0c\uff0d\uff0f\uff1a\uff1b\uff1c\uff1d"

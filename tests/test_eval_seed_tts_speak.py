@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval.seed_tts_speak import speak
+from eval.seed_tts.synthesize import speak
 from inference import Synthesizer
 from inference.engine.request import Request
 from inference.synthesis.best_of_n import best_of

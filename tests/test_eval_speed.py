@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from cat_tts import CatTTS
-from eval import speed
-from eval.speed_generation import SIZES, frame_bytes
+from eval.speed import __main__ as speed
+from eval.speed.generation import SIZES, frame_bytes
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from eval.operators import operator_calls
-from eval.published_codec import PublishedStyleCodec
-from eval.speed_codec import main, small
+from eval.speed.codec import main, small
+from eval.speed.operator_count import operator_calls
+from eval.speed.reference_codec import PublishedStyleCodec
 from tokenizer import AudioTokenizer
 from tokenizer.config import tiny
 

@@ -5,8 +5,8 @@ import torch
 
 from cat_tts import CatTTS
 from cat_tts.config import tiny
-from eval.memory import peak_growth
-from eval.training_speed_tts import Options, contenders, data, ours, plain, saved_bytes
+from eval.speed.memory import peak_growth
+from eval.speed.train_tts_step import Options, contenders, data, ours, plain, saved_bytes
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 

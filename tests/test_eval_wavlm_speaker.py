@@ -8,8 +8,8 @@ import pytest
 import torch
 from wavlm_reference import EMBEDDING, Variant, Weights, reference, shapes, small_weights
 
-from eval.metrics import MetricError
-from eval.wavlm_speaker import WavLMSpeaker, WavLMSpeakerEncoder, load_speaker, renamed, sizes_of
+from eval.metrics.audio import MetricError
+from eval.metrics.wavlm_speaker import WavLMSpeaker, WavLMSpeakerEncoder, load_speaker, renamed, sizes_of
 
 RIGHT = Variant()
 

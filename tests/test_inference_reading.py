@@ -9,7 +9,7 @@ import torch
 
 from cat_tts.asr import config as asr_config
 from cat_tts.asr.model import CatASR
-from eval.seed_tts_speak import speak
+from eval.seed_tts.synthesize import speak
 from inference import Synthesizer
 from inference.longform.silence_trimming import FADE_SECONDS
 from inference.longform.synthesize import Delivery, Progress, passages, read

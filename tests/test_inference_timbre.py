@@ -10,7 +10,7 @@ import torch
 from test_tokenizer_vocoder_decoder import tokenizer as with_vocoder
 from torch import Tensor
 
-from eval.seed_tts_speak import Tuned
+from eval.seed_tts.synthesize import Tuned
 from inference import Synthesizer
 from inference.cli.main import main
 from inference.synthesis.batch import together

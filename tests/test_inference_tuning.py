@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cat_tts.sequences.formats import example_rows
 from cat_tts.sequences.rows import shifted_targets
-from eval.seed_tts_speak import Tuned
+from eval.seed_tts.synthesize import Tuned
 from inference import Synthesizer
 from inference.cli.main import main
 from inference.synthesis.speaker_adaptation import tuned

@@ -1,0 +1,88 @@
+"""What weights of 8 bits cost: teacher-forced loss on real speech, with float weights and with rounded ones.
+
+    python -m eval.ablations.int8 --meta seedtts_style_en/meta.lst --out int8.json
+
+Every prompt of the list is encoded, and the model predicts its codes from its transcript and the codes before
+them, once as it is and once with each of its matrices as `weights="int8"` reads them.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from cat_tts import CatTTS
+from cat_tts.generation.int8_linear import rounded
+from cat_tts.sequences.rows import positions, shifted_targets, speaking_pace, training_rows
+from eval.common.results import command_line, markdown_table, mean, positive, require_place, write_json
+from eval.seed_tts.utterance_list import read_list, spoken_prompts
+from inference import Synthesizer
+
+
+def round_weights(tts: CatTTS) -> None:
+    """Put in place of each matrix that makes frames what 8 bits keep of it."""
+    with torch.no_grad():
+        for part in (tts.temporal, tts.depth):
+            for module in part.modules():
+                if isinstance(module, nn.Linear):
+                    module.weight.copy_(rounded(module.weight))
+
+
+@torch.inference_mode()
+def losses(synthesizer: Synthesizer, prompts: list[tuple[str, Path]]) -> list[dict[str, float]]:
+    """Cross-entropy a code and of the decision, for each (transcript, recording)."""
+    config, found = synthesizer.tts.config, []
+    for words, path in tqdm(prompts, unit="prompt"):
+        codes = synthesizer.voice(path, words).codes
+        rows = training_rows(config, synthesizer.text, words, codes)
+        pace = speaking_pace(config, synthesizer.text.encode(words), len(codes))
+        loss = synthesizer.tts(
+            rows[None, :-1],
+            None,
+            shifted_targets(config, rows[None]),
+            torch.tensor([config.num_codebooks]),
+            positions(config, rows[:-1], pace)[None],
+        )
+        found.append({"codes": loss.codes.item(), "decision": loss.decision.item()})
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; 0 when it ran, 2 with one line on the standard error stream when it could not."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.ablations.int8", description="The cost of 8-bit weights."
+    )
+    parser.add_argument("--model", help="folder or hub id (default: the model of this repository)")
+    parser.add_argument(
+        "--meta", type=Path, required=True, help="list utt|prompt_text|prompt_wav|target_text"
+    )
+    parser.add_argument("--limit", type=positive, help="only the first so many lines")
+    parser.add_argument("--out", type=Path, help="JSON file for the losses")
+    options = parser.parse_args(argv)
+    try:
+        require_place(options.out)
+        prompts = spoken_prompts(read_list(options.meta)[: options.limit])
+        synthesizer = Synthesizer.from_pretrained(options.model, device="cpu")
+    except (ValueError, OSError) as error:
+        print(f"eval.ablations.int8: {error}", file=sys.stderr)
+        return 2
+    results = {"float": losses(synthesizer, prompts)}
+    round_weights(synthesizer.tts)
+    results["int8"] = losses(synthesizer, prompts)
+    means = {
+        name: {part: mean(loss[part] for loss in found) for part in ("codes", "decision")}
+        for name, found in results.items()
+    }
+    print(markdown_table(["weights", "codes", "decision"], [[k, *v.values()] for k, v in means.items()]))
+    if options.out:
+        command = command_line("eval.ablations.int8", argv)
+        write_json(options.out, {"command": command, "means": means, "prompts": results})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

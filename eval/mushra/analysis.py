@@ -1,0 +1,160 @@
+"""Ratings of a MUSHRA test: kept line by line, screened and summarised as ITU-R BS.1534-3 asks.
+
+The unit of every interval is the listener: what one listener says of many recordings is no independent
+evidence. With fewer than two listeners there are means and no intervals.
+"""
+
+import itertools
+import json
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from eval.common.results import Table
+from eval.mushra.trials import MID, REFERENCE
+
+LEAST_REFERENCE, MOST_ANCHOR, MOST_SHARE = 90, 90, 0.15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rating:
+    """What one listener said of one recording, 0..100 for each condition."""
+
+    listener: str
+    trial: str
+    seed: int
+    order: list[str]
+    """The conditions as they stood on the page."""
+    scores: dict[str, float]
+    seconds: float
+    """That the page was open."""
+
+
+class RatingsFile:
+    """A JSONL file that several listeners add to; each line is written whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._lock = path, threading.Lock()
+        self.ratings = read_ratings(path) if path.exists() else []
+
+    def rated(self, listener: str) -> set[str]:
+        """The trials that a listener is through with."""
+        return {rating.trial for rating in self.ratings if rating.listener == listener}
+
+    def append(self, rating: Rating) -> None:
+        """Keep a rating; a second one of the same listener and trial, of a double click, is not taken."""
+        with self._lock:
+            if rating.trial in self.rated(rating.listener):
+                return
+            line = json.dumps(asdict(rating), ensure_ascii=False, allow_nan=False) + "\n"
+            file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                os.write(file, line.encode())
+                os.fsync(file)
+            finally:
+                os.close(file)
+            self.ratings.append(rating)
+
+
+def read_ratings(path: Path) -> list[Rating]:
+    """All lines of a file.
+
+    Raises:
+        ValueError: a line is no rating, rates other conditions than the first, or one trial twice.
+    """
+    ratings: dict[tuple[str, str], Rating] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            rating = Rating(**json.loads(line))
+            scores = {name: float(score) for name, score in rating.scores.items()}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}:{number} is no rating ({error}); delete the line") from error
+        first = next(iter(ratings.values()), rating)
+        if scores.keys() != first.scores.keys() or not all(0 <= score <= 100 for score in scores.values()):
+            raise ValueError(f"{path}:{number} rates other conditions, or beyond 0 to 100; delete the line")
+        if (rating.listener, rating.trial) in ratings:
+            raise ValueError(f"{path}:{number} rates {rating.trial} a second time; delete one of the two")
+        ratings[rating.listener, rating.trial] = rating
+    return list(ratings.values())
+
+
+def screen(ratings: Sequence[Rating]) -> dict[str, str]:
+    """The listeners to leave out, each with the reason (BS.1534-3, 4.1.2)."""
+    reasons = {}
+    for listener in sorted({rating.listener for rating in ratings}):
+        own = [rating.scores for rating in ratings if rating.listener == listener]
+        missed = sum(scores[REFERENCE] < LEAST_REFERENCE for scores in own)
+        praised = sum(scores[MID] > MOST_ANCHOR for scores in own)
+        if missed > MOST_SHARE * len(own):
+            reasons[listener] = f"hidden reference below {LEAST_REFERENCE} in {missed} of {len(own)} trials"
+        elif praised > MOST_SHARE * len(own):
+            reasons[listener] = f"{MID} above {MOST_ANCHOR} in {praised} of {len(own)} trials"
+    return reasons
+
+
+def interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """95 % confidence interval of the mean (Student's t); None of fewer than two values."""
+    from scipy.stats import t
+
+    if len(values) < 2:
+        return None
+    half = float(t.ppf(0.975, len(values) - 1)) * float(np.std(values, ddof=1)) / len(values) ** 0.5
+    return float(np.mean(values)) - half, float(np.mean(values)) + half
+
+
+def analyse(ratings: Sequence[Rating]) -> list[Table]:
+    """Means by condition, paired differences, and who was left out.
+
+    Raises:
+        ValueError: nobody is left after screening.
+    """
+    left_out = screen(ratings)
+    listeners = sorted({rating.listener for rating in ratings} - left_out.keys())
+    if not listeners:
+        raise ValueError("no listener is left after screening: " + "; ".join(left_out.values()))
+    kept = [rating for rating in ratings if rating.listener in listeners]
+    means = {
+        condition: [
+            float(np.mean([rating.scores[condition] for rating in kept if rating.listener == listener]))
+            for listener in listeners
+        ]
+        for condition in kept[0].scores
+    }
+    rows = [
+        [name, float(np.mean(values)), *(interval(values) or (None, None))] for name, values in means.items()
+    ]
+    rows.sort(key=lambda row: -row[1])
+    title = (
+        f"MUSHRA: {len(listeners)} listeners, {len(kept)} ratings of {len({r.trial for r in kept})} trials"
+    )
+    head = ["condition", "mean", "95 % from", "to"]
+    screened = [[listener, reason] for listener, reason in left_out.items()]
+    return [
+        Table(title=title, head=head, rows=rows),
+        _pairs(means, [row[0] for row in rows]),
+        Table(title=f"Left out: {len(left_out)}", head=["listener", "reason"], rows=screened),
+    ]
+
+
+def _pairs(means: dict[str, list[float]], order: Sequence[str]) -> Table:
+    """Each pair of conditions: t-test over listeners, p by Holm over all pairs."""
+    from scipy.stats import t
+
+    rows: list[list] = []
+    for first, second in itertools.combinations(order, 2):
+        differences = np.subtract(means[first], means[second])
+        error = float(np.std(differences, ddof=1)) / len(differences) ** 0.5 if len(differences) > 1 else 0.0
+        mean = float(differences.mean())
+        p = float(2 * t.sf(abs(mean) / error, len(differences) - 1)) if error else None
+        rows.append([f"{first} - {second}", mean, *(interval(differences.tolist()) or (None, None)), p])
+    tested = sorted((row for row in rows if row[4] is not None), key=lambda row: row[4])
+    floor = 0.0
+    for rank, row in enumerate(tested):
+        floor = max(floor, min(1.0, row[4] * (len(tested) - rank)))
+        row[4] = floor
+    head = ["pair", "difference", "95 % from", "to", "p (t-test, Holm)"]
+    return Table(title="Paired comparison", head=head, rows=rows)

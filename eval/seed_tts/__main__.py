@@ -1,0 +1,267 @@
+"""Seed-TTS-Eval, of this project's models or of any system's files: word errors and speaker similarity.
+
+    python -m eval.seed_tts --meta en/meta.lst --language en --depths 4,8,16,32 --seeds 3 --out RUN
+    python -m eval.seed_tts --meta zh/meta.lst --language zh --wavs FOLDER --out RUN
+    accelerate launch --config_file training/accelerate/ddp.yaml --num_processes 8 -m eval.seed_tts ...
+
+`--wavs` names a folder of files `<utt>.wav`; without it, a model speaks. The normalisation, the error rates
+and their macro mean are the official ones (`eval.metrics.word_errors`); a missing file counts as an error and
+is not skipped. The metric models are official where you ask for them (`--asr`, `--sim-checkpoint`).
+
+RUN gets `takes.jsonl`, a line an utterance; `results.json` and `results.md`; `run.json`, which alone tells of
+the machine and its speed; what was spoken, in `wavs`; and what is done so far, in `work`. The same command
+goes on where it was killed, with as many processes as you like, and ends in the same bytes.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from tqdm import tqdm
+
+from eval.assets import sha256
+from eval.common.results import add_assets_option, comma_separated, command_line, positive, write_json
+from eval.metrics.backends import RECOGNISERS, WHISPER_LARGE, load_recogniser, load_speakers
+from eval.seed_tts import groups
+from eval.seed_tts.groups import Spoken
+from eval.seed_tts.judge import Judge, as_record, file_digest
+from eval.seed_tts.report import markdown, summarise
+from eval.seed_tts.run_folder import judge_share, kept_scores, prepare
+from eval.seed_tts.synthesize import Tuned
+from eval.seed_tts.utterance_list import Line, read_list, spoken_prompts
+from inference import Synthesizer
+from inference.longform.segment_cache import model_key
+from inference.synthesis.loading import DEFAULT_MODEL
+from tokenizer.io.checkpoint import write_text
+
+SOFTWARE = ("jiwer", "rapidfuzz", "zhon", "zhconv", "whisper-normalizer", "wetext", "torch", "transformers")
+SOFTWARE += ("faster-whisper", "ctranslate2", "funasr")
+
+
+class SpeakingModel:
+    """A model that speaks a list at some depths and seeds."""
+
+    def __init__(self, options: argparse.Namespace, lines: list[Line], device: str) -> None:
+        spoken_prompts(lines)
+        synthesizer = Synthesizer.from_pretrained(options.model, device=device)
+        most = synthesizer.max_depth
+        depths = tuple(dict.fromkeys(options.depths or (most,)))
+        if not all(1 <= depth <= most for depth in depths):
+            raise ValueError(f"--depths {','.join(map(str, depths))}: this model has depths 1 to {most}")
+        self.slots, self.drafts, self.retries = options.slots, options.best_of, options.retries
+        self.groups = groups.plan(lines, depths, options.seeds, options.slots)
+        self.bitrates = {depth: synthesizer.tokenizer.config.bitrate(depth) for depth in depths}
+        self.system = {
+            "name": Path(options.model or DEFAULT_MODEL).name,
+            "sha256": model_key(synthesizer),
+            "depths": list(depths),
+            "seeds": options.seeds,
+            "slots": options.slots,
+        }
+        if self.drafts > 1:
+            self.system |= {"name": f"{self.system['name']}, best of {self.drafts}", "drafts": self.drafts}
+        if self.retries:
+            self.system |= {"name": f"{self.system['name']}, retried", "retries": self.retries}
+        if options.tune is not None:
+            how = f"{options.tune} steps" if options.tune else "decoder"
+            self.system |= {"name": f"{self.system['name']}, tuned ({how})", "tuned": options.tune}
+        self._speaker = Tuned(synthesizer, options.tune)
+
+    def speak(self, out: Path, state: PartialState) -> None:
+        """Make this process's share of what is not there yet."""
+        share = self.groups[state.process_index :: state.num_processes]
+        for group in tqdm(share, unit="group", disable=not state.is_main_process):
+            if not groups.is_made(group, out):
+                how = self.slots, self.drafts, self.retries
+                groups.make(self._speaker, group, out, *how)
+
+    def spoken(self, out: Path) -> list[Spoken]:
+        """All takes, when every process has made its share."""
+        return [take for group in self.groups for take in groups.made(group, out)]
+
+
+def run(options: argparse.Namespace, lines: list[Line], judge: Judge, state: PartialState) -> dict | None:
+    """The whole benchmark; the main process returns its results, when they are in the folder too.
+
+    Raises:
+        ValueError: the folder holds another run, the model cannot serve the list, or files are missing under
+            `--strict`.
+    """
+    model = None if options.wavs else SpeakingModel(options, lines, device_of(state))
+    identity = describe(
+        options, lines, judge, model.system if model else {"name": options.wavs.resolve().name}
+    )
+    if state.is_main_process:
+        prepare(options.out, identity)
+    state.wait_for_everyone()
+    if model:
+        model.speak(options.out, state)
+        state.wait_for_everyone()
+        spoken = model.spoken(options.out)
+    else:
+        spoken = [Spoken(line=line, wav=options.wavs / f"{line.utt}.wav") for line in lines]
+    if options.strict:
+        refuse([take.line.utt for take in spoken if not take.wav.is_file()], len(spoken))
+    judge_share(judge, spoken, options.out, state)
+    state.wait_for_everyone()
+    if not state.is_main_process:
+        return None
+    kept = kept_scores(spoken, options.out)
+    scores = [kept[number] for number in range(len(spoken))]
+    if options.strict:
+        refuse([score.utt for score in scores if score.missing], len(scores))
+    results = identity | {"rows": summarise(scores, model.bitrates if model else {})}
+    records = [json.dumps(as_record(score), ensure_ascii=False) + "\n" for score in scores]
+    write_text(options.out / "takes.jsonl", "".join(records))
+    write_text(options.out / "results.md", markdown([results]) + "\n")
+    write_json(options.out / "results.json", results)
+    rtf = groups.speed(model.groups, options.out) if model else None
+    machine = {
+        "processes": state.num_processes,
+        "threads": torch.get_num_threads(),
+        "device": device_of(state),
+    }
+    write_json(options.out / "run.json", {"command": options.command, **machine, "rtf": rtf})
+    return results
+
+
+def describe(options: argparse.Namespace, lines: list[Line], judge: Judge, system: dict) -> dict:
+    """All that decides the results."""
+    prompts = hashlib.sha256()
+    for line in lines:
+        prompts.update(f"{line.prompt_audio and file_digest(line.prompt_audio)}\n".encode())
+    models = {"recogniser": judge.recogniser, "similarity": judge.speakers}
+    return {
+        "benchmark": "Seed-TTS-Eval",
+        "language": options.language,
+        "meta": {
+            "name": options.meta.name,
+            "lines": len(lines),
+            "sha256": sha256(options.meta),
+            "prompts_sha256": prompts.hexdigest(),
+        },
+        "system": system,
+        "metrics": {
+            part: {"name": model.name, "official": model.official, "sha256": model.files}
+            for part, model in models.items()
+        },
+        "software": {name: version for name in SOFTWARE if (version := _version(name))},
+    }
+
+
+def refuse(missing: Sequence[str], total: int) -> None:
+    """ValueError if there are any."""
+    if missing:
+        some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise ValueError(f"--strict: {len(missing)} of {total} takes are missing ({some}); make them first")
+
+
+def join_processes() -> PartialState:
+    """Those that `accelerate launch` started, if any; one that is done early waits for the others for days.
+
+    Raises:
+        ValueError: the launcher was asked for several and started one.
+    """
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=10))
+    if state.num_processes == 1 and {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys():
+        raise ValueError(
+            "accelerate was asked for several processes and started one, as its --cpu does without MPI; "
+            "launch with --config_file training/accelerate/ddp.yaml, which works on CPUs too"
+        )
+    return state
+
+
+def device_of(state: PartialState) -> str:
+    """Of this process; "cpu" for "cpu:0", to which weights would be copied: where they lie in memory decides
+    the last bits of what is computed from them."""
+    assert state.device is not None
+    return "cpu" if state.device.type == "cpu" else str(state.device)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The options, as far as they can be checked without a look at any file."""
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.seed_tts", description="Word errors and similarity."
+    )
+    parser.add_argument("--meta", type=Path, required=True, help="list utt|prompt_text|prompt_wav|text")
+    parser.add_argument("--language", choices=("en", "zh"), default="en")
+    system = parser.add_mutually_exclusive_group()
+    system.add_argument("--model", help="folder or hub id (default: the model of this repository)")
+    system.add_argument("--wavs", type=Path, help="score the files <utt>.wav of this folder instead")
+    parser.add_argument("--depths", type=comma_separated, help="such as 4,8,16,32 (default: all codebooks)")
+    parser.add_argument("--seeds", type=positive, help="how many takes of each line (default: 1)")
+    parser.add_argument(
+        "--best-of", type=positive, help="take the best of so many drafts, as cat-tts clone does (default: 1)"
+    )
+    parser.add_argument(
+        "--retries",
+        type=positive,
+        help="make takes that did not end or are not understood again, so often at most (default: 0)",
+    )
+    parser.add_argument(
+        "--tune",
+        type=int,
+        help="tune to each prompt first, as cat-tts clone does: steps, or 0 for the decoder alone",
+    )
+    parser.add_argument("--slots", type=positive, help="takes at once, in each process (default: 8)")
+    parser.add_argument("--limit", type=positive, help="only the first so many lines")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the run, to be made or gone on with"
+    )
+    parser.add_argument("--strict", action="store_true", help="fail if a take is missing")
+    parser.add_argument("--asr", choices=RECOGNISERS, default="whisper-base", help="default: whisper-base")
+    parser.add_argument(
+        "--asr-model", help=f"for whisper-large-v3: folder or hub id (default: {WHISPER_LARGE})"
+    )
+    parser.add_argument("--sim-checkpoint", type=Path, help="wavlm_large_finetune.pth (default: CAM++)")
+    add_assets_option(parser)
+    options = parser.parse_args(argv)
+    given = (options.depths, options.seeds, options.slots, options.best_of, options.retries, options.tune)
+    if options.wavs and any(one is not None for one in given):
+        parser.error("--depths, --seeds, --slots, --best-of, --retries and --tune are not for --wavs")
+    if options.asr_model and options.asr != "whisper-large-v3":
+        parser.error("--asr-model goes with --asr whisper-large-v3")
+    options.seeds, options.slots = options.seeds or 1, options.slots or 8
+    options.best_of, options.retries = options.best_of or 1, options.retries or 0
+    options.command = command_line("eval.seed_tts", argv)
+    return options
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; 0 when it ran, 2 with one line on the standard error stream when it could not."""
+    options = parse(sys.argv[1:] if argv is None else argv)
+    try:
+        state = join_processes()
+        lines = read_list(options.meta, options.language)[: options.limit]
+        if options.wavs and not options.wavs.is_dir():
+            raise ValueError(f"--wavs {options.wavs}: there is no such folder; name one of files <utt>.wav")
+        recogniser = load_recogniser(
+            options.asr, options.language, options.assets, options.asr_model, device_of(state)
+        )
+        judge = Judge(recogniser, load_speakers(options.sim_checkpoint, options.assets), options.language)
+        results = run(options, lines, judge, state)
+    except (ValueError, OSError) as error:
+        print(f"eval.seed_tts: {error}", file=sys.stderr)
+        return 2
+    if results is not None:
+        print(markdown([results]))
+    return 0
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

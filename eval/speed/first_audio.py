@@ -1,0 +1,43 @@
+"""How soon and how fast the embedded model speaks, prompt encoding and audio decoding included."""
+
+import statistics
+from collections.abc import Sequence
+
+from eval.speed.generation import clock
+from inference.synthesis.loading import DEFAULT_MODEL
+from inference.synthesis.synthesizer import Synthesizer
+
+TEXT = "The quick brown fox jumps over the lazy dog, and the dog does not mind."
+
+
+def measure(*, depths: Sequence[int], device: str = "cpu", rounds: int = 3, text: str = TEXT) -> list[dict]:
+    """By depth: time to the first audio, cold (just loaded, the prompt never heard) and warm, and RTF.
+
+    RTF is the time of a whole warm take over the length of its audio; on the CPU times are those of the
+    calling thread.
+    """
+    prompt, words = DEFAULT_MODEL / "prompt.flac", (DEFAULT_MODEL / "prompt.txt").read_text().strip()
+    results = []
+    for depth in depths:
+        started = clock(device)
+        synthesizer = Synthesizer.from_pretrained(device=device)
+        loaded = clock(device) - started
+        firsts, factors = [], []
+        for seed in range(1 + rounds):
+            started, first, samples = clock(device), None, 0
+            with synthesizer.stream(text, prompt, words, depth=depth, seed=seed) as stream:
+                for audio in stream:
+                    samples += len(audio)
+                    first = clock(device) - started if first is None else first
+            firsts.append(first)
+            factors.append((clock(device) - started) * synthesizer.sample_rate / samples)
+        results.append(
+            {
+                "depth": depth,
+                "load_seconds": loaded,
+                "first_audio_seconds_cold": firsts[0],
+                "first_audio_seconds": statistics.median(firsts[1:]),
+                "rtf": statistics.median(factors[1:]),
+            }
+        )
+    return results

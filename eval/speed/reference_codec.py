@@ -1,0 +1,160 @@
+"""The codec computed the plain way, as the published code does: the yardstick of `eval.speed.codec`.
+
+The same model on the same weights, written from its description and not slowed on purpose. Everything that
+could be known beforehand is computed at every call: weight norms and normalised codebooks of every level,
+rotary tables, positions and masks of every layer. A stream attends to a whole ring of past steps under a
+mask, be the ring empty or full.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from tokenizer import AudioTokenizer
+from tokenizer.layers.transformer import Layer, Stage, fold, unfold
+
+
+@dataclass
+class Ring:
+    """Keys and values of one layer's latest steps, each at its position modulo the capacity.
+
+    The published ring has as many slots as the window; here a call's other steps are granted as well, so
+    that a long stream stays equal to offline.
+    """
+
+    keys: Float[Tensor, "b h c d"]
+    values: Float[Tensor, "b h c d"]
+    seen: int = 0
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Int[Tensor, " c"]]:
+        """Store a chunk; return all slots and the positions that they hold, negative where none."""
+        capacity, steps = self.keys.shape[2], keys.shape[2]
+        slots = torch.arange(self.seen, self.seen + steps, device=keys.device) % capacity
+        self.keys.index_copy_(2, slots, keys)
+        self.values.index_copy_(2, slots, values)
+        self.seen += steps
+        last = self.seen - 1
+        positions = last - (last - torch.arange(capacity, device=keys.device)) % capacity
+        return self.keys, self.values, positions
+
+
+class PublishedStyleCodec:
+    """Encode and decode with the weights of `tokenizer`, which is left as it is."""
+
+    def __init__(self, tokenizer: AudioTokenizer) -> None:
+        self.model = copy.deepcopy(tokenizer)
+        for parameter in self.model.parameters():
+            parameter.data = parameter.data.contiguous()
+
+    @torch.no_grad()
+    def encode(
+        self, audio: Float[Tensor, "b s"], rings: list[list[Ring]] | None = None
+    ) -> Int[Tensor, "b t k"]:
+        """Codes of whole frames of audio."""
+        x = audio[:, :, None]
+        for i, stage in enumerate(self.model.encoder):
+            x = _stage(stage, fold(x, stage.config.patch_size), rings[i] if rings else None)
+        return self.quantize(x)[0]
+
+    @torch.no_grad()
+    def decode(
+        self, codes: Int[Tensor, "b t k"], rings: list[list[Ring]] | None = None
+    ) -> Float[Tensor, "b s"]:
+        """Audio of codes of any depth; a vocoder, which the published models lack, begins anew every call."""
+        x = self.dequantize(codes)
+        for i, stage in enumerate(self.model.decoder):
+            x = unfold(x, self.model.decoder[i - 1].config.patch_size) if i else x
+            x = _stage(stage, x, rings[i] if rings else None)
+        return self.model.vocoder(x) if self.model.vocoder else x.flatten(1)
+
+    @torch.no_grad()
+    def quantize(self, x: Float[Tensor, "b t d"]) -> tuple[Int[Tensor, "b t k"], Float[Tensor, "b t d"]]:
+        """Codes, and the latents that they stand for: residual quantisation under a mask of the lengths.
+
+        Nearest is the smallest squared distance between normalised vectors; the projections are
+        convolutions of one step, and the straight-through form of training is kept.
+        """
+        quantizer, x = self.model.quantizer, x.mT
+        mask = (torch.arange(x.shape[-1], device=x.device) < x.shape[-1])[None, None]
+        residual, total, codes = _project(quantizer.project_in, x), torch.zeros((), device=x.device), []
+        for level in quantizer.layers:
+            low = _project(level.project_in, residual * mask)
+            directions, rows = F.normalize(low.mT.flatten(0, 1)), F.normalize(level.codebook.weight)
+            distance = directions.square().sum(1, keepdim=True) - 2 * directions @ rows.T
+            distance = distance + rows.square().sum(1, keepdim=True).T
+            code = (-distance).argmax(1).view(low.shape[0], -1)
+            row = level.codebook(code).mT
+            out = _project(level.project_out, low + (row - low)) * mask
+            residual, total = residual - out, total + out
+            codes.append(code)
+        return torch.stack(codes, -1), _project(quantizer.project_out, total).mT
+
+    @torch.no_grad()
+    def dequantize(self, codes: Int[Tensor, "b t k"]) -> Float[Tensor, "b t d"]:
+        """The sum of the projected rows, projected."""
+        total = torch.zeros((), device=codes.device)
+        for level, code in zip(self.model.quantizer.layers, codes.unbind(-1), strict=False):
+            total = total + _project(level.project_out, level.codebook(code).mT)
+        return _project(self.model.quantizer.project_out, total).mT
+
+    def encoder_rings(self, batch: int = 1) -> list[list[Ring]]:
+        """The state in which a stream to encode, a frame a call, begins."""
+        return [_rings(stage, batch, 2**i) for i, stage in enumerate(reversed(self.model.encoder))][::-1]
+
+    def decoder_rings(self, batch: int = 1) -> list[list[Ring]]:
+        """The state in which a stream to decode, a frame a call, begins."""
+        rings, steps = [], 1
+        for stage in self.model.decoder:
+            rings.append(_rings(stage, batch, steps))
+            steps *= stage.config.patch_size
+        return rings
+
+
+def _project(projection: nn.Module, x: Float[Tensor, "b d t"]) -> Float[Tensor, "b e t"]:
+    """A weight-normed projection, as the published quantizer has it: the weight is computed anew."""
+    weight, bias = cast("nn.Linear", projection).weight, cast("nn.Linear", projection).bias
+    return F.conv1d(x.float(), weight[..., None], bias)
+
+
+def _rings(stage: Stage, batch: int, steps: int) -> list[Ring]:
+    config, weight = stage.config, stage.layers[0].qkv.weight
+    shape = (batch, config.num_heads, stage.window + steps - 1, config.dim // config.num_heads)
+    return [Ring(weight.new_zeros(shape), weight.new_zeros(shape)) for _ in stage.layers]
+
+
+def _stage(stage: Stage, x: Float[Tensor, "b t i"], rings: list[Ring] | None) -> Float[Tensor, "b t o"]:
+    x = stage.project_in(x)
+    for i, layer in enumerate(stage.layers):
+        update = _attention(layer, layer.attention_norm(x), stage.rope_period, rings[i] if rings else None)
+        x = x + layer.attention_scale * update
+        x = x + layer.ffn_scale * layer.ffn_out(F.gelu(layer.ffn_in(layer.ffn_norm(x))))
+    return stage.project_out(x)
+
+
+def _attention(layer: Layer, x: Tensor, rope_period: float, ring: Ring | None) -> Tensor:
+    steps, first = x.shape[1], ring.seen if ring else 0
+    qkv = layer.qkv(x).unflatten(-1, (3, layer.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    q, k, v = qkv.unbind()
+    q, k = _rotate(q, first, rope_period), _rotate(k, first, rope_period)
+    own = torch.arange(first, first + steps, device=x.device)
+    positions = own
+    if ring is not None:
+        k, v, positions = ring.append(k, v)
+    back = own[:, None] - positions
+    mask = (back >= 0) & (back < layer.window) & (positions >= 0)
+    heads = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return layer.attention_out(heads.transpose(1, 2).flatten(2))
+
+
+def _rotate(x: Float[Tensor, "b h t d"], first: int, period: float) -> Float[Tensor, "b h t d"]:
+    half = torch.arange(0, x.shape[-1], 2, device=x.device, dtype=torch.float32) / x.shape[-1]
+    position = torch.arange(first, first + x.shape[2], device=x.device, dtype=torch.float32)
+    angle = position[:, None] * torch.pow(period, -half)
+    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    turned = even * angle.cos() - odd * angle.sin(), even * angle.sin() + odd * angle.cos()
+    return torch.stack(turned, -1).flatten(-2).to(x.dtype)
