@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from command import TEXT, WORDS, Command, clone_command
-from corpus import write_corpus
-from voxbox import Planted, voxbox
 
 import cat_tts.config
 import tokenizer.config
 from cat_tts import CatTTS
 from cat_tts.text.tokenizers import train_sentencepiece
+from tests.helpers.command import TEXT, WORDS, Command, clone_command
+from tests.helpers.corpus import write_corpus
+from tests.helpers.paths import GOLDEN
+from tests.helpers.voxbox import Planted, voxbox
 from tokenizer import AudioTokenizer
 from training.data.manifest import write_manifest
 from training.data.voxbox import voxbox as read_voxbox
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from inference.demo.clone_tab import CloneTab
     from inference.synthesis.service import Service
 
-GOLDEN = Path(__file__).parent / "golden"
 VOCABULARY = """
 the a red blue old young quick lazy fox dog bird cat jumps runs sings sleeps over under near river house
 garden tree stone softly loudly today tomorrow good morning evening what recording says
@@ -145,9 +145,8 @@ def gradio_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def unending(bundle: Path) -> "Synthesizer":
     """Speaks until it is stopped, or its text's length limit is reached."""
-    from serving import NEVER_STOP
-
     from inference import Synthesizer
+    from tests.helpers.serving import NEVER_STOP
 
     synthesizer = Synthesizer.from_pretrained(bundle, device="cpu")
     synthesizer.sampling = NEVER_STOP
@@ -167,10 +166,10 @@ def two_at_once(bundle: Path) -> "Iterator[Service]":
 def tab(two_at_once: "Service") -> "CloneTab":
     """The page's first tab, before a visitor has done anything, on a machine with ffmpeg."""
     import gradio
-    from page import SPEED, hear_three_words, on_a_page
 
     from inference.demo.clone_tab import CloneTab
     from inference.synthesis.adapted_services import VoiceServices
+    from tests.helpers.page import SPEED, hear_three_words, on_a_page
 
     with pytest.MonkeyPatch.context() as patch:  # the page only asks whether it is there; gradio would run it
         patch.setattr("shutil.which", lambda name: name)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import soundfile
 
-ROOT = Path(__file__).parent.parent
+from tests.helpers.paths import ROOT
+
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 

@@ -1,0 +1,163 @@
+"""Voices through the API: brought, listed, spoken with, deleted; and what is no voice."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from inference import Synthesizer
+from inference.server.limits import Limits
+from tests.helpers.serving import FRAME_BYTES, SHORT_FRAMES, Running, error_of, running
+
+WORDS = "What the recording says."
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("voices")
+
+
+@pytest.fixture(scope="module")
+def server(unending: Synthesizer, folder: Path) -> Iterator[Running]:
+    limits = Limits(max_upload_bytes=200_000, max_characters=200)
+    with running(unending, folder, slots=2, limits=limits) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def http(server: Running) -> Iterator[httpx.Client]:
+    with server.http() as http:
+        yield http
+
+
+def names(http: httpx.Client) -> list[str]:
+    return [voice["id"] for voice in http.get("/v1/voices").json()["data"]]
+
+
+def bring(http: httpx.Client, recording: bytes, **fields: Any) -> httpx.Response:
+    data = {"name": "ann", "transcript": WORDS, "consent": "Ann said yes.", **fields}
+    data = {name: value for name, value in data.items() if value is not None}
+    return http.post("/v1/voices", data=data, files={"audio_sample": ("a.wav", recording, "audio/wav")})
+
+
+def test_the_openai_client_brings_a_voice(server: Running, http: httpx.Client, prompt_file: Path) -> None:
+    voices = server.client.audio.voices
+    made = voices.create(
+        name="bob",
+        audio_sample=("prompt.wav", prompt_file.read_bytes()),
+        consent="Bob said yes.",
+        extra_body={"transcript": WORDS},
+    )
+    assert (made.id, made.name, made.object, made.type) == ("bob", "bob", "audio.voice", "audio_sample")
+    assert names(http) == ["default", "bob"]
+    bob = server.speak(voice="bob")
+    assert len(bob) == FRAME_BYTES * SHORT_FRAMES and bob != server.speak()
+    assert bob == server.speak(voice={"id": "bob"})
+    deleted = voices.delete("bob")
+    assert deleted.deleted and deleted.id == "bob" and names(http) == ["default"]
+    with pytest.raises(openai.NotFoundError):
+        voices.delete("bob")
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "param"),
+    [
+        ({"name": None}, 400, "name"),
+        ({"consent": None}, 400, "consent"),
+        ({"consent": " "}, 400, None),
+        ({"transcript": None}, 400, "transcript"),
+        ({"transcript": "a" * 201}, 400, "transcript"),
+        ({"name": "default"}, 409, "name"),
+        ({"name": "../../etc/passwd"}, 400, None),
+        ({"name": "a/b"}, 400, None),
+        ({"name": "con\0"}, 400, None),
+        ({"language": "not a tag"}, 400, None),
+    ],
+)
+def test_wrong_fields(
+    http: httpx.Client,
+    folder: Path,
+    prompt_file: Path,
+    change: dict[str, Any],
+    status: int,
+    param: str | None,
+) -> None:
+    answer = bring(http, prompt_file.read_bytes(), **change)
+    assert (answer.status_code, error_of(answer)["param"]) == (status, param), answer.text
+    assert not list(folder.iterdir()) and not list(folder.parent.glob("*.catvoice"))
+
+
+def test_recordings_that_are_none(http: httpx.Client, folder: Path) -> None:
+    for recording in (b"", b"no audio", b"RIFF" + bytes(100), bytes(100_000)):
+        answer = bring(http, recording)
+        error = error_of(answer)
+        assert (answer.status_code, error["code"], error["param"]) == (400, "invalid_audio", "audio_sample")
+        assert str(folder) not in error["message"] and "/tmp" not in error["message"]
+    answer = bring(http, bytes(300_000))
+    assert (answer.status_code, error_of(answer)["code"]) == (413, "body_too_large")
+    assert names(http) == ["default"]
+
+
+@pytest.mark.parametrize("turns", [40, pytest.param(2000, marks=pytest.mark.slow)])
+def test_mutated_uploads(http: httpx.Client, folder: Path, prompt_file: Path, turns: int) -> None:
+    """A form whose bytes were changed, cut out and doubled: a voice or 4xx, and no file of any other name."""
+    chance = random.Random(turns)
+    fields = {"name": "ann", "transcript": WORDS, "consent": "Yes."}
+    files = {"audio_sample": ("a.wav", prompt_file.read_bytes()[:20_000], "audio/wav")}
+    request = http.build_request("POST", "/v1/voices", data=fields, files=files)
+    good, kind = request.read(), {"Content-Type": request.headers["Content-Type"]}
+    for _ in range(turns):
+        form = bytearray(good)
+        for _ in range(chance.choice([1, 1, 3, 20])):
+            first = chance.randrange(min(len(form), chance.choice([400, 600, 1 << 20])))
+            last = min(len(form), first + chance.choice([1, 4, 50]))
+            match chance.randrange(3):
+                case 0:
+                    form[first:last] = chance.randbytes(last - first)
+                case 1:
+                    del form[first:last]
+                case 2:
+                    form[first:first] = form[first:last]
+        answer = http.post("/v1/voices", content=bytes(form), headers=kind)
+        if answer.status_code == 200:
+            assert http.delete(f"/v1/voices/{answer.json()['id']}").status_code == 200
+        else:
+            assert 400 <= answer.status_code < 500, answer.text
+            assert "/tmp" not in error_of(answer)["message"]
+    assert names(http) == ["default"] and not list(folder.iterdir())
+
+
+def test_malformed_forms(http: httpx.Client) -> None:
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    fields = {"name": "a", "transcript": "b", "consent": "c", "audio_sample": "text"}
+    for answer in (
+        http.post("/v1/voices", content=b"--x\r\nrubbish", headers=kind),
+        http.post("/v1/voices", content=b"rubbish", headers={"Content-Type": "multipart/form-data"}),
+        http.post("/v1/voices", json={"name": "a"}),
+        http.post("/v1/voices", data=fields),
+        http.post("/v1/voices"),
+    ):
+        assert answer.status_code == 400, answer.text
+        error_of(answer)
+
+
+def test_path_tricks(http: httpx.Client, folder: Path) -> None:
+    (folder.parent / "victim.catvoice").write_bytes(b"keep")
+    for name in ("..%2Fvictim", "../victim", "%2e%2e%2fvictim", "victim%00", ".", "%2Fetc%2Fpasswd"):
+        answer = http.delete(f"/v1/voices/{name}")
+        assert answer.status_code in (404, 405), name
+        error_of(answer)
+    assert http.delete("/v1/voices/default").status_code == 403
+    assert (folder.parent / "victim.catvoice").read_bytes() == b"keep"
+    (folder.parent / "victim.catvoice").unlink()
+
+
+def test_without_a_folder(unending: Synthesizer, prompt_file: Path) -> None:
+    with running(unending, slots=1) as server, server.http() as http:
+        answer = bring(http, prompt_file.read_bytes())
+        assert (answer.status_code, error_of(answer)["code"]) == (403, "voices_read_only")
+        assert names(http) == ["default"]
