@@ -13,12 +13,12 @@ from fastapi import FastAPI
 from gradio.themes import Default
 
 from inference import Synthesizer
-from inference.cli.serve import API_KEY, listen, orderly_end, run, url
 from inference.demo.clone_tab import CloneTab
 from inference.demo.codec_tab import CodecTab
 from inference.demo.common import LABELS
 from inference.demo.recognizer import Recogniser, find_recogniser
 from inference.server.app import create_server
+from inference.server.run import API_KEY, listen, orderly_end, run, url
 from inference.server.voice_store import VoiceFolder
 from inference.synthesis.adapted_services import VoiceServices
 from inference.synthesis.service import Service

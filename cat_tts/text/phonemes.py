@@ -14,8 +14,10 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict
 
-from cat_tts.text.tokenizers import PHONEMES_FILE, SPECIAL_IDS, UNKNOWN_ID
+from cat_tts.text.special_tokens import SPECIAL_IDS, UNKNOWN_ID
 from tokenizer.io.checkpoint import read_config, write_config
+
+PHONEMES_FILE = "phonemes.json"
 
 STRESS = "\u02c8\u02cc"
 """Marks of the primary and the secondary stress."""

@@ -8,13 +8,11 @@ from typing import Protocol
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from transformers import PreTrainedTokenizerFast
 
-SENTENCEPIECE_FILE = "text.model"
-PHONEMES_FILE = "phonemes.json"
-HUGGINGFACE_FILE = "tokenizer.json"
+from cat_tts.text.phonemes import PHONEMES_FILE, PhonemeText
+from cat_tts.text.special_tokens import PAD_ID, UNKNOWN_ID
 
-SPECIAL_IDS = 5
-PAD_ID, AUDIO_START_ID, AUDIO_END_ID, SLOT_ID, UNKNOWN_ID = range(SPECIAL_IDS)
-"""Ids of the special tokens in every model trained here; text never becomes the first four."""
+SENTENCEPIECE_FILE = "text.model"
+HUGGINGFACE_FILE = "tokenizer.json"
 
 
 class TextTokenizer(Protocol):
@@ -86,8 +84,6 @@ def load_text_tokenizer(folder: str | Path) -> TextTokenizer:
     if (folder / SENTENCEPIECE_FILE).is_file():
         return SentencePieceText(folder / SENTENCEPIECE_FILE)
     if (folder / PHONEMES_FILE).is_file():
-        from cat_tts.text.phonemes import PhonemeText
-
         return PhonemeText.load(folder / PHONEMES_FILE)
     if (folder / HUGGINGFACE_FILE).is_file():
         return HuggingFaceText(folder)

@@ -10,8 +10,9 @@ from torch.nn import Parameter
 from inference import Synthesizer, Take
 from inference.engine.engine import Engine
 from inference.engine.request import Request
+from inference.engine.seeds import derived_seed
 from inference.synthesis.batch import together
-from inference.synthesis.best_of_n import best_of_each, derived_seed, satisfies, score
+from inference.synthesis.best_of_n import best_of_each, satisfies, score
 from inference.synthesis.speaker_adaptation import check_steps, tuned
 from inference.voices.voice import Recent, Voice
 

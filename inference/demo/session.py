@@ -9,11 +9,11 @@ import numpy as np
 import soundfile
 from jaxtyping import Float
 
-from inference.engine.request import usual_frames
 from inference.engine.result import Take
 from inference.longform.plan import Plan
 from inference.longform.stream import ReadingStream, joined
 from inference.synthesis.service import Service
+from inference.text.duration import usual_frames
 
 FIRST_SECONDS, NEXT_SECONDS = 0.5, 1.0
 """Length of the first piece of audio, and of the others: soon there, then few."""

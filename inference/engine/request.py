@@ -1,6 +1,5 @@
 """What a take is asked to be, and the sequence that asks a model for it."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,11 +13,6 @@ from cat_tts.sequences.formats import opening_rows
 from cat_tts.sequences.rows import join_texts, positions, speaking_pace
 from cat_tts.text.tokenizers import TextTokenizer
 from inference.voices.voice import Voice
-
-FRAMES_PER_CHARACTER, FRAMES_PER_EAST_ASIAN_CHARACTER = 0.9, 3.1
-"""Usual length of speech at 12.5 frames a second."""
-LEAST, MOST, MARGIN = 0.3, 2.0, 25
-"""A take lasts at least and at most this many times as long as usual; `MARGIN` frames more are granted."""
 
 Mode = Literal["continuation", "reference"]
 
@@ -72,16 +66,3 @@ def check_texts(text: str, prompt_text: str, mode: Mode = "continuation") -> Non
         raise ValueError(f"the text {text!r} has no letter or digit: there is nothing to speak")
     if mode == "continuation" and not prompt_text.strip():
         raise ValueError("the prompt text is empty: write what the prompt says")
-
-
-def usual_frames(text: str) -> float:
-    """About how many frames it takes to speak `text`; East Asian characters take longer than letters."""
-    text = text.strip()
-    east_asian = sum("\u3040" <= c <= "\u9fff" or "\uac00" <= c <= "\ud7a3" for c in text)
-    return east_asian * FRAMES_PER_EAST_ASIAN_CHARACTER + (len(text) - east_asian) * FRAMES_PER_CHARACTER
-
-
-def usual_limits(text: str) -> tuple[int, int]:
-    """The fewest and the most frames that speaking `text` may take."""
-    usual = usual_frames(text)
-    return max(1, int(LEAST * usual)), MARGIN + math.ceil(MOST * usual)

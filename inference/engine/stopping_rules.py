@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from inference.engine.job import Guard, StopReason
-from inference.engine.request import usual_frames
+from inference.text.duration import usual_frames
 
 
 @dataclass(frozen=True, kw_only=True)

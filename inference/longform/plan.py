@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cat_tts import SamplingOptions
 from inference.engine.request import Mode, Request
-from inference.synthesis.best_of_n import derived_seed
+from inference.engine.seeds import derived_seed
 from inference.synthesis.synthesizer import Synthesizer
 from inference.text.segmentation import PIECE_SECONDS, Script, split, usual_seconds
 from inference.voices.voice import Voice

@@ -12,10 +12,11 @@ from cat_tts import SamplingOptions
 from inference.engine.job import StopReason
 from inference.engine.request import Mode, Request
 from inference.engine.result import Take
+from inference.engine.seeds import derived_seed
 from inference.longform.plan import plan
 from inference.longform.segment_cache import Made, WorkFolder
 from inference.longform.silence_trimming import edged
-from inference.synthesis.best_of_n import DRAFT_DEPTH, best_of, derived_seed, satisfies, score, watched
+from inference.synthesis.best_of_n import DRAFT_DEPTH, best_of, satisfies, score, watched
 from inference.synthesis.synthesizer import Synthesizer
 from inference.text.segmentation import PIECE_SECONDS, Piece
 from inference.voices.prompt_audio import PromptAudio

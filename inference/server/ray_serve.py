@@ -15,8 +15,8 @@ from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, PositiveInt
 from ray import serve  # pyright: ignore[reportMissingImports]  # large, and for clusters alone
 
-from inference.cli.serve import API_KEY
 from inference.server.app import create_server
+from inference.server.run import API_KEY
 from inference.server.voice_store import VoiceFolder
 from inference.synthesis.service import Service
 from inference.synthesis.synthesizer import Synthesizer

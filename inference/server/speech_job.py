@@ -1,7 +1,7 @@
 """One answer in the making: a text that is being spoken, and the encoder of its audio."""
 
 from inference.engine.job import Guard
-from inference.engine.request import Request, usual_frames
+from inference.engine.request import Request
 from inference.longform.plan import Plan, plan
 from inference.longform.stream import ReadingStream, watch_for_runaways
 from inference.server.audio_encoder import Encoder
@@ -10,6 +10,7 @@ from inference.server.limits import Limits
 from inference.server.metrics import ServerMetrics, Stopwatch
 from inference.server.schemas import SpeechRequest
 from inference.synthesis.service import Service
+from inference.text.duration import usual_frames
 from inference.text.normalization import normalise
 from inference.voices.voice import Voice
 

@@ -1,6 +1,5 @@
 """Drafts at a shallow depth, which cost little, and the best of them mastered at full depth."""
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,11 +11,13 @@ from cat_tts.asr.ctc_score import UNHEARD, heard
 from cat_tts.asr.model import CatASR
 from cat_tts.generation.text_likelihood import text_evidence
 from inference.engine.engine import Engine
-from inference.engine.request import Request, usual_frames
+from inference.engine.request import Request
 from inference.engine.result import Take
+from inference.engine.seeds import derived_seed
 from inference.engine.stopping_rules import runaway_guard
 from inference.synthesis.batch import together
 from inference.synthesis.synthesizer import Synthesizer
+from inference.text.duration import usual_frames
 
 MOST_TOGETHER = 8
 """Drafts that are made at a time."""
@@ -106,14 +107,6 @@ def watched(
             if on_frame is not None:
                 on_frame(stream.frames)
     return stream.take
-
-
-def derived_seed(seed: int, *path: int) -> int:
-    """Another seed for every path of counts; the seed itself where all are 0."""
-    if not any(path):
-        return seed
-    digest = hashlib.sha256(repr((seed, path)).encode()).digest()
-    return int.from_bytes(digest[:8], "little", signed=True)
 
 
 def score(synthesizer: Synthesizer, take: Take) -> float:

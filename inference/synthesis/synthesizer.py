@@ -17,9 +17,10 @@ from cat_tts.text.tokenizers import TextTokenizer
 from inference.device import usable_device
 from inference.engine.engine import Engine
 from inference.engine.job import Guard, Job
-from inference.engine.request import Mode, Request, check_texts, continuation, request_rows, usual_limits
+from inference.engine.request import Mode, Request, check_texts, continuation, request_rows
 from inference.engine.result import Take, TakeStream
 from inference.synthesis.loading import load
+from inference.text.duration import usual_limits
 from inference.voices.catvoice_file import is_voice_file, known_text, load_voice
 from inference.voices.prompt_audio import PLAIN, PUBLISHED, PromptAudio
 from inference.voices.voice import Voice, Voices

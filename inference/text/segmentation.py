@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from sentencex import segment  # pyright: ignore[reportAttributeAccessIssue]  # compiled, without types
 
 from cat_tts.sequences.rows import join_texts
-from inference.engine.request import usual_frames
+from inference.text.duration import usual_frames
 from inference.text.normalization import DIRECTIVE, language_of
 
 PIECE_SECONDS = 10.0

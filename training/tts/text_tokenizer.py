@@ -11,15 +11,10 @@ from torch import nn
 
 from cat_tts import CatTTS, TTSConfig
 from cat_tts.config import SpecialTokens
-from cat_tts.text.phonemes import collect_phonemes
+from cat_tts.text.phonemes import PHONEMES_FILE, collect_phonemes
+from cat_tts.text.special_tokens import AUDIO_END_ID, AUDIO_START_ID, PAD_ID, SLOT_ID, SPECIAL_IDS
 from cat_tts.text.tokenizers import (
-    AUDIO_END_ID,
-    AUDIO_START_ID,
-    PAD_ID,
-    PHONEMES_FILE,
     SENTENCEPIECE_FILE,
-    SLOT_ID,
-    SPECIAL_IDS,
     TextTokenizer,
     load_text_tokenizer,
     train_sentencepiece,

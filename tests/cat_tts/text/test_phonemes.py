@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from cat_tts.text.phonemes import STRESS, PhonemeText, collect_phonemes, phonemes, sounds
-from cat_tts.text.tokenizers import SPECIAL_IDS, UNKNOWN_ID, load_text_tokenizer
+from cat_tts.text.special_tokens import SPECIAL_IDS, UNKNOWN_ID
+from cat_tts.text.tokenizers import load_text_tokenizer
 
 SENTENCES = ["The quick brown fox jumps over a lazy dog.", "Yes, she sells sea shells!"]
 

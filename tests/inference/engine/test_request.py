@@ -1,6 +1,6 @@
 import pytest
 
-from inference.engine.request import usual_frames
+from inference.text.duration import usual_frames
 
 
 @pytest.mark.parametrize(

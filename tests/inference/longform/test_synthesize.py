@@ -11,9 +11,10 @@ from cat_tts.asr import config as asr_config
 from cat_tts.asr.model import CatASR
 from eval.seed_tts.synthesize import speak
 from inference import Synthesizer
+from inference.engine.seeds import derived_seed
 from inference.longform.silence_trimming import FADE_SECONDS
 from inference.longform.synthesize import Delivery, Progress, passages, read
-from inference.synthesis.best_of_n import derived_seed, plausibility, score
+from inference.synthesis.best_of_n import plausibility, score
 from tokenizer import AudioTokenizer
 
 WORDS = "What the recording says."

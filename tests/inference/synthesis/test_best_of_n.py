@@ -14,9 +14,9 @@ from cat_tts.asr.ctc_score import UNHEARD, heard
 from cat_tts.asr.model import CatASR
 from cat_tts.generation.text_likelihood import text_evidence
 from inference import Synthesizer, Take
+from inference.engine.seeds import derived_seed
 from inference.synthesis.best_of_n import (
     best_of,
-    derived_seed,
     expected_frames,
     heard_of,
     plausibility,

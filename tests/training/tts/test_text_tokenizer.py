@@ -7,14 +7,9 @@ import torch
 
 from cat_tts import CatTTS
 from cat_tts.config import SpecialTokens, tiny
-from cat_tts.text.phonemes import PhonemeText, phonemes
-from cat_tts.text.tokenizers import (
-    PHONEMES_FILE,
-    SENTENCEPIECE_FILE,
-    SPECIAL_IDS,
-    SentencePieceText,
-    load_text_tokenizer,
-)
+from cat_tts.text.phonemes import PHONEMES_FILE, PhonemeText, phonemes
+from cat_tts.text.special_tokens import SPECIAL_IDS
+from cat_tts.text.tokenizers import SENTENCEPIECE_FILE, SentencePieceText, load_text_tokenizer
 from training.data.code_shards import read_codes, read_info
 from training.train_tts import train
 from training.tts.recipes import TTSTraining
