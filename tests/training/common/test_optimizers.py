@@ -50,8 +50,8 @@ def test_muon_goes_as_far_in_all_directions_and_adamw_as_ever(codes: Path, tmp_p
     # Five Newton-Schulz iterations bring them to about 1, times 0.2 * sqrt(the longer side) of the rate.
     unit = 1e-3 * 0.2 * max(gone[True][name].shape) ** 0.5
     assert 0.6 * unit < spread[1].min() and spread[1].max() < 1.3 * unit
-    for table in ("text_embedding.weight", "depth.code_heads.0.weight"):
-        torch.testing.assert_close(gone[True][table], gone[False][table], rtol=0, atol=0)
+    for table in ("text_embedding.weight", "depth.code_heads.0.weight"):  # fused AdamW: equal but for the last bit
+        torch.testing.assert_close(gone[True][table], gone[False][table], rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize("muon", [False, True])

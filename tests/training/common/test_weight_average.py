@@ -20,7 +20,7 @@ def averages(joint: Joint) -> list[float]:
     weights = joint.state_dict()
     return [
         weights[name].flatten()[0].item()
-        for name in ("tokenizer.layers.quantizer.layers.0.codebook.weight", "head.tags.weight")
+        for name in ("tokenizer.quantizer.layers.0.codebook.weight", "head.tags.weight")
     ]
 
 

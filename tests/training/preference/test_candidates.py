@@ -60,5 +60,5 @@ def test_what_is_there_is_not_made_again(made: Path, bundle: Path, codes: Path, 
 def test_bad_requests(bundle: Path, codes: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a text and at most 1 frames: give more max-frames"):
         make(options(tmp_path, bundle, codes, max_frames=1))
-    with pytest.raises(ValueError, match=r"holds no takes: make some with training\.takes"):
+    with pytest.raises(ValueError, match=r"holds no takes: make some with training\.preference\.candidates"):
         list(contests(tmp_path))
