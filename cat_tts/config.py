@@ -22,7 +22,7 @@ class TransformerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SpecialTokens:
-    """Ids of the text channel that are no text."""
+    """Ids of the text channel that are not text."""
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
@@ -62,31 +62,32 @@ class TTSConfig:
     adapter_dim: int | None = None
     """Width of the published model's MLPs before and after the depth layers; None: one projection."""
     full_text_head: bool = False
-    """The published model decides between going on and stopping with a head over all text ids."""
+    """The published model decides between continuing and stopping with a head over all text ids."""
     rope_theta: float = 1_000_000.0
-    shared_time: bool = False
-    """Put text rows where on the time axis of the frames they should be spoken, see `sequence.positions`.
+    time_aligned_positions: bool = False
+    """Put text rows where on the time axis of the frames they should be spoken, see `sequences.rows`.
     Small models then need not learn where they are in the text; the paper's count rows."""
-    text_frames: tuple[float, ...] | None = None
-    """For `shared_time`: how many frames each text id usually takes; None: all alike."""
+    token_durations: tuple[float, ...] | None = None
+    """For `time_aligned_positions`: how many frames each text id usually takes; None: all alike."""
     max_positions: int = 40_960
     max_prompt_frames: int = 750
     """Longest prompt: beyond what training has shown, a model loses the voice or the text."""
 
     def __post_init__(self) -> None:
-        if self.text_frames is not None and len(self.text_frames) != self.text_vocab_size:
+        if self.token_durations is not None and len(self.token_durations) != self.text_vocab_size:
             raise ValueError(
-                f"text_frames of {len(self.text_frames)} ids, but text_vocab_size={self.text_vocab_size}"
+                f"token_durations of {len(self.token_durations)} ids, "
+                f"but text_vocab_size={self.text_vocab_size}"
             )
 
     @property
     def pad_code(self) -> int:
-        """What text rows hold in their code columns."""
+        """The value of text rows in their code columns."""
         return self.codebook_size
 
 
 def paper() -> TTSConfig:
-    """The paper's model as it was published: Qwen3-1.7B and four depth blocks (556 tensors, 3.06B)."""
+    """Return the paper's shape as published: Qwen3-1.7B and four depth blocks (556 tensors, 3.06B)."""
     return TTSConfig(
         temporal=TransformerConfig(
             dim=2048, num_layers=28, num_heads=16, num_kv_heads=8, head_dim=128, ffn_dim=6144
@@ -103,7 +104,7 @@ def paper() -> TTSConfig:
 
 
 def mini() -> TTSConfig:
-    """The embedded default, for the codes of the `mini` tokenizer."""
+    """Return the shape of the embedded default, for the codes of the `mini` tokenizer."""
     return TTSConfig(
         temporal=TransformerConfig(
             dim=256, num_layers=6, num_heads=4, num_kv_heads=2, head_dim=64, ffn_dim=768
@@ -113,14 +114,14 @@ def mini() -> TTSConfig:
         num_codebooks=12,
         tokens=SpecialTokens(pad=0, audio_start=1, audio_end=2, slot=3),
         rope_theta=10_000.0,
-        shared_time=True,
+        time_aligned_positions=True,
         max_positions=4096,
         max_prompt_frames=200,
     )
 
 
 def small() -> TTSConfig:
-    """For the codes of the `small` tokenizer: 29M weights."""
+    """Return the shape for the codes of the `small` tokenizer: 29M weights."""
     return TTSConfig(
         temporal=TransformerConfig(
             dim=384, num_layers=8, num_heads=6, num_kv_heads=3, head_dim=64, ffn_dim=1024
@@ -130,14 +131,14 @@ def small() -> TTSConfig:
         num_codebooks=16,
         tokens=SpecialTokens(pad=0, audio_start=1, audio_end=2, slot=3),
         rope_theta=10_000.0,
-        shared_time=True,
+        time_aligned_positions=True,
         max_positions=4096,
         max_prompt_frames=200,
     )
 
 
 def tiny() -> TTSConfig:
-    """A few thousand weights, for tests; fits the `tiny` tokenizer."""
+    """Return a shape of a few thousand weights, for tests; fits the `tiny` tokenizer."""
     return TTSConfig(
         temporal=TransformerConfig(dim=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, ffn_dim=64),
         depth=TransformerConfig(dim=24, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, ffn_dim=48),
@@ -146,7 +147,7 @@ def tiny() -> TTSConfig:
         codebook_size=32,
         tokens=SpecialTokens(pad=0, audio_start=1, audio_end=2, slot=3),
         rope_theta=10_000.0,
-        shared_time=True,
+        time_aligned_positions=True,
         max_positions=1024,
         max_prompt_frames=100,
     )

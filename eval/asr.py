@@ -1,13 +1,13 @@
-"""How well CAT-ASR hears, by depth, next to a recogniser that hears the audio itself.
+"""Measure the errors of CAT-ASR by depth, beside those of a recognizer of audio.
 
     python -m eval.asr --model FOLDER --tokenizer FOLDER --manifest FILE --depths 1,4,12 --out results.json
     python -m eval.asr --model FOLDER --codes FOLDER --depths 12
 
 Clips are those of a manifest, the prompts of a list in the form of Seed-TTS-Eval (`--meta`),
-or shards of codes. Where there is audio in English, Whisper base hears the original and what the
-tokenizer makes of it at each depth: the latter is the ceiling of everything that reads codes.
+or shards of codes. Where there is audio in English, Whisper base transcribes the original and its
+reconstruction at each depth, which bounds what any recognizer of codes can reach.
 
-English: word errors after Whisper's English normaliser (primary), and of lower-case text split at spaces
+English: word errors after Whisper's English normalizer (primary), and of lower-case text split at spaces
 (secondary). Chinese: character errors of simplified text with numbers spelt out, without punctuation and
 spaces. All rates are micro averages, errors over all words of the references (paper Appendix E and the
 benchmarks that it cites). A clip that fails stays in, all its words deleted. Each transcript is a line of
@@ -42,7 +42,7 @@ from eval.common.results import (
     write_results,
 )
 from eval.metrics.audio import METRIC_RATE, Transcriber
-from eval.metrics.transcripts import Errors, count_errors, rate
+from eval.metrics.transcripts import TranscriptErrors, count_errors, rate
 from eval.seed_tts.utterance_list import read_list, spoken_prompts
 from tokenizer import AudioError, AudioTokenizer, load_audio
 from training.data.code_shards import read_codes
@@ -51,13 +51,13 @@ from training.data.manifest import read_manifest
 logger = logging.getLogger(__name__)
 
 BATCH = 16
-"""Utterances that are transcribed together."""
+"""Utterances that are transcribed in one batch."""
 HEAD = ("system", "reads", "depth", "clips", "failures", "wer", "wer_lower_case", "cer")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One clip to be heard."""
+    """One clip to be transcribed."""
 
     utt: str
     text: str
@@ -69,7 +69,7 @@ class Item:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heard:
+class Transcribed:
     """One transcript, and its errors."""
 
     utt: str
@@ -80,13 +80,13 @@ class Heard:
     language: str
     text: str
     transcript: str
-    errors: Errors
+    errors: TranscriptErrors
     error: str | None
     """Why there is no transcript."""
 
 
 def items_of_audio(options: argparse.Namespace, tokenizer: AudioTokenizer) -> list[Item]:
-    """The clips of `--manifest` or `--meta`, encoded."""
+    """Read and encode the clips of `--manifest` or `--meta`."""
     if options.meta:
         lines = read_list(options.meta)
         pairs = zip(lines, spoken_prompts(lines), strict=True)
@@ -107,7 +107,7 @@ def items_of_audio(options: argparse.Namespace, tokenizer: AudioTokenizer) -> li
 
 
 def items_of_codes(folder: Path, limit: int | None) -> list[Item]:
-    """The rows of shards."""
+    """Read utterances from shards."""
     codes = read_codes(folder)
     rows = [codes[i] for i in range(min(len(codes), limit or len(codes)))]
     return [
@@ -123,9 +123,13 @@ def items_of_codes(folder: Path, limit: int | None) -> list[Item]:
 
 
 def cat_asr(
-    model: CatASR, text: TextTokenizer, items: list[Item], depth: int, beams: int
+    model: CatASR, text_tokenizer: TextTokenizer, items: list[Item], depth: int, beams: int
 ) -> Iterator[tuple[Item, str, str | None]]:
-    """(item, transcript, error) of all items, those of like length together."""
+    """Transcribe items by CAT-ASR, in batches of similar length.
+
+    Yields:
+        Item, transcript, and error if there is one.
+    """
     there = [item for item in items if item.codes is not None and len(item.codes)]
     for item in items:
         if item not in there:
@@ -135,22 +139,26 @@ def cat_asr(
         group = there[first : first + BATCH]
         codes = [item.codes for item in group if item.codes is not None]
         for item, found in zip(group, transcribe(model, codes, depth=depth, beams=beams), strict=True):
-            yield item, text.decode(found.ids), None
+            yield item, text_tokenizer.decode(found.ids), None
 
 
 def whisper(
-    judge: Transcriber, tokenizer: AudioTokenizer, items: list[Item], depth: int | None
+    transcriber: Transcriber, tokenizer: AudioTokenizer, items: list[Item], depth: int | None
 ) -> Iterator[tuple[Item, str, str | None]]:
-    """The same of a recogniser of audio: the original, or its reconstruction at a depth."""
+    """Transcribe items by a recognizer of audio: the original, or its reconstruction at a depth.
+
+    Yields:
+        Item, transcript, and error if there is one.
+    """
     device = next(tokenizer.parameters()).device
     for item in items:
         if item.audio is None or item.codes is None:
             yield item, "", item.error
         elif depth is None:
-            yield item, judge(load_audio(item.audio, METRIC_RATE).numpy(), METRIC_RATE), None
+            yield item, transcriber(load_audio(item.audio, METRIC_RATE).numpy(), METRIC_RATE), None
         else:
             audio = tokenizer.decode(item.codes[None, :, :depth].to(device))[0]
-            yield item, judge(audio.cpu().numpy(), tokenizer.config.sample_rate), None
+            yield item, transcriber(audio.cpu().numpy(), tokenizer.config.sample_rate), None
 
 
 def systems(
@@ -158,13 +166,13 @@ def systems(
     items: list[Item],
     model: tuple[CatASR, TextTokenizer] | None,
     tokenizer: AudioTokenizer | None,
-    judge: Transcriber | None,
-) -> Iterator[Heard]:
-    """Everything that is heard, in the order of the table."""
+    transcriber: Transcriber | None,
+) -> Iterator[Transcribed]:
+    """Yield all transcripts, in the order of the table."""
 
-    def heard(system: str, reads: str, depth: int | None, found: Iterator) -> Iterator[Heard]:
+    def transcribed(system: str, reads: str, depth: int | None, found: Iterator) -> Iterator[Transcribed]:
         for item, transcript, error in found:
-            yield Heard(
+            yield Transcribed(
                 utt=item.utt,
                 system=system,
                 reads=reads,
@@ -180,15 +188,17 @@ def systems(
     if model is not None:
         name = f"CAT-ASR, {'greedy' if options.beams == 1 else f'beam {options.beams}'}"
         for depth in options.depths:
-            yield from heard(name, "codes", depth, cat_asr(*model, items, depth, options.beams))
-    if judge is not None and tokenizer is not None and english:
-        yield from heard("Whisper base", "original", None, whisper(judge, tokenizer, english, None))
+            yield from transcribed(name, "codes", depth, cat_asr(*model, items, depth, options.beams))
+    if transcriber is not None and tokenizer is not None and english:
+        yield from transcribed(
+            "Whisper base", "original", None, whisper(transcriber, tokenizer, english, None)
+        )
         for depth in options.depths:
-            found = whisper(judge, tokenizer, english, depth)
-            yield from heard("Whisper base", "reconstruction", depth, found)
+            found = whisper(transcriber, tokenizer, english, depth)
+            yield from transcribed("Whisper base", "reconstruction", depth, found)
 
 
-def summarise(kept: list[Heard]) -> list[list[object]]:
+def summarize(kept: list[Transcribed]) -> list[list[object]]:
     """One row of `HEAD` for each system and depth."""
     rows: list[list[object]] = []
     for which in dict.fromkeys((one.system, one.reads, one.depth) for one in kept):
@@ -200,7 +210,7 @@ def summarise(kept: list[Heard]) -> list[list[object]]:
     return rows
 
 
-def keep(found: Iterable[Heard], path: Path | None) -> list[Heard]:
+def keep(found: Iterable[Transcribed], path: Path | None) -> list[Transcribed]:
     """All transcripts, each written as a line of `path` as soon as it is there."""
     kept = []
     out = path.open("w", encoding="utf-8") if path else None
@@ -217,8 +227,9 @@ def keep(found: Iterable[Heard], path: Path | None) -> list[Heard]:
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
+    """Parse the options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m eval.asr", description="Word errors of CAT-ASR.")
-    parser.add_argument("--model", help="folder or hub id of a CatASR (without: the recogniser alone)")
+    parser.add_argument("--model", help="folder or hub id of a CatASR (without: the recognizer alone)")
     parser.add_argument("--tokenizer", help="folder or hub id of the AudioTokenizer whose codes it reads")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--manifest", type=Path, help="JSONL manifest of clips with texts")
@@ -229,7 +240,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--limit", type=positive, help="only the first so many clips")
     parser.add_argument("--title", default="Transcription", help="title of the table")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--no-whisper", action="store_true", help="leave the recogniser of audio out")
+    parser.add_argument("--no-whisper", action="store_true", help="leave the recognizer of audio out")
     parser.add_argument("--out", type=Path, help="JSON file; transcripts go beside it as .jsonl")
     add_assets_option(parser)
     options = parser.parse_args(argv)
@@ -242,19 +253,19 @@ def main(argv: list[str] | None = None) -> int:
     """Command line; 0 when it ran, 2 with one line on the standard error stream when it could not."""
     argv = sys.argv[1:] if argv is None else argv
     options = arguments(argv)
-    assets = model = tokenizer = judge = None
+    assets = model = tokenizer = transcriber = None
     try:
         require_place(options.out)
         if not options.codes:
             tokenizer = AudioTokenizer.from_pretrained(options.tokenizer).to(options.device)
             if not options.no_whisper:
                 assets = require_assets(options.assets)
-                judge = Transcriber(assets)
+                transcriber = Transcriber(assets)
         if options.model:
             asr, text = CatASR.from_pretrained(options.model)
             model = asr.to(options.device), text
-        elif judge is None:
-            raise ValueError("nothing to measure: give --model, or audio for the recogniser")
+        elif transcriber is None:
+            raise ValueError("nothing to measure: give --model, or audio for the recognizer")
         readers = [one.config.num_codebooks for one in (model and model[0], tokenizer) if one]
         if not all(1 <= depth <= min(readers) for depth in options.depths):
             raise ValueError(f"--depths {options.depths}: choose 1 to {min(readers)}")
@@ -271,10 +282,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"eval.asr: {error}", file=sys.stderr)
         return 2
     kept = keep(
-        tqdm(systems(options, items, model, tokenizer, judge), unit="transcript"),
+        tqdm(systems(options, items, model, tokenizer, transcriber), unit="transcript"),
         options.out and options.out.with_suffix(".jsonl"),
     )
-    rows = summarise(kept)
+    rows = summarize(kept)
     print(markdown_table(HEAD, rows))
     if options.out:
         table = Table(title=options.title, head=HEAD, rows=rows)

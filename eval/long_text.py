@@ -1,11 +1,11 @@
-"""Whether a long text stays in one voice, at one speed and in constant memory.
+"""Measure the drift of voice, speed and memory over a long text.
 
     python -m eval.long_text --text FILE --prompt voice.wav --prompt-text "What it says." --out JSON
 
-The text is read in pieces by `inference.longform.synthesize`. Reported are, as slopes over the number of the
-piece with 95 % confidence intervals (least squares, normal errors): the similarity of each piece to the
-prompt (CAM++ cosine), and its RTF and CPU seconds per second of speech, of pieces that needed one attempt. A
-voice that does not drift has a slope whose interval holds 0.
+The text is synthesized in segments by `inference.longform.synthesize`. Reported are, as slopes over the
+number of the segment with 95 % confidence intervals (least squares, normal errors): the similarity of each
+segment to the prompt (CAM++ cosine), and its RTF and CPU seconds per second of speech, of segments that
+needed one attempt. A voice that does not drift has a slope whose interval holds 0.
 """
 
 import argparse
@@ -34,31 +34,31 @@ from eval.common.results import (
 )
 from eval.metrics.audio import METRIC_RATE, MetricError, SpeakerEncoder
 from inference import Synthesizer
-from inference.longform.synthesize import Delivery, passages
+from inference.longform.synthesize import LongFormOptions, synthesize_segments
 from tokenizer import load_audio
 
 
 def measure(synthesizer: Synthesizer, encoder: SpeakerEncoder, options: argparse.Namespace) -> list[dict]:
-    """One record for every piece as it is read; `similarity` is None where a piece has no voice."""
+    """Synthesize a text; return a record for every segment, `similarity` None where it has no voice."""
     wanted = encoder.embed(load_audio(options.prompt, METRIC_RATE).numpy(), METRIC_RATE)
-    text, delivery = options.text.read_text(encoding="utf-8"), Delivery(depth=options.depth)
+    text, long_form = options.text.read_text(encoding="utf-8"), LongFormOptions(depth=options.depth)
     records, wall, cpu = [], time.perf_counter(), time.process_time()
-    pieces = passages(synthesizer, text, options.prompt, options.prompt_text, delivery)
-    for passage in tqdm(pieces, unit="piece"):
+    segments = synthesize_segments(synthesizer, text, options.prompt, options.prompt_text, long_form)
+    for segment in tqdm(segments, unit="segment"):
         spent, worked = time.perf_counter() - wall, time.process_time() - cpu
-        speech = passage.audio[: round(passage.seconds * synthesizer.sample_rate)]
+        speech = segment.audio[: round(segment.seconds * synthesizer.sample_rate)]
         try:
-            # oneDNN would keep a compiled convolution for every length, and its memory would pass for ours.
+            # oneDNN would keep a compiled convolution for every length, and its memory would be counted.
             with torch.backends.mkldnn.flags(enabled=False):
                 similarity = float(encoder.embed(speech, synthesizer.sample_rate) @ wanted)
         except MetricError:
             similarity = None
         records.append(
             {
-                **{name: getattr(passage, name) for name in ("text", "seconds", "stop_reason", "attempts")},
+                **{name: getattr(segment, name) for name in ("text", "seconds", "stop_reason", "attempts")},
                 "similarity": similarity,
-                "rtf": spent / passage.seconds,
-                "cpu_per_second": worked / passage.seconds,
+                "rtf": spent / segment.seconds,
+                "cpu_per_second": worked / segment.seconds,
                 "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             }
         )
@@ -67,7 +67,11 @@ def measure(synthesizer: Synthesizer, encoder: SpeakerEncoder, options: argparse
 
 
 def slope(values: Sequence[float | None]) -> dict[str, float | None]:
-    """Least squares over the number of the piece, of the values that are there, per 100 pieces."""
+    """Fit a line to values over the number of the segment, by least squares; None values are left out.
+
+    Returns:
+        The mean, the slope per 100 segments, and the 95 % interval of the slope.
+    """
     numbers = np.array([n for n, value in enumerate(values) if value is not None], dtype=float)
     there = np.array([value for value in values if value is not None], dtype=float)
     if len(there) < 3:
@@ -109,11 +113,11 @@ def main(argv: list[str] | None = None) -> int:
     )
     stops = dict(Counter(r["stop_reason"] for r in records))
     retries = sum(r["attempts"] - 1 for r in records)
-    print(f"{len(records)} pieces, stopped: {stops}, retries: {retries}")
+    print(f"{len(records)} segments, stopped: {stops}, retries: {retries}")
     if options.out:
         head = {"command": command_line("eval.long_text", argv), "metric_models": verify(assets, "campplus/")}
         write_json(
-            options.out, head | {"slopes": slopes, "stops": stops, "retries": retries, "pieces": records}
+            options.out, head | {"slopes": slopes, "stops": stops, "retries": retries, "segments": records}
         )
     return 0
 

@@ -1,6 +1,6 @@
-"""Look at takes instead of listening: spectrograms of several files up to 5 kHz, one above the other.
+"""Plot spectrograms of several files up to 5 kHz, one above the other, to compare them by eye.
 
-    python -m eval.spectrograms out.png prompt=prompt.flac "depth 4=take-4.wav" teacher=teacher.wav
+    python -m eval.spectrograms out.png prompt=prompt.flac "depth 4=depth-4.wav" teacher=teacher.wav
 
 Each panel has the loudest of its own file at the top of its scale. Harmonics are thin parallel lines, and
 formants the broad bands in which they are bright; mush has neither.
@@ -17,7 +17,7 @@ from inference.demo.spectrogram import HOP, WINDOW
 from tokenizer import AudioError, load_audio
 
 SAMPLE_RATE, HIGHEST = 24_000, 5000
-"""Hz; harmonics above are too close to be seen."""
+"""Hz; harmonics above are too close to tell apart."""
 HEADROOM_DB, RANGE_DB = 12, 45
 """What is so far below the loudest is white, and so far below that black."""
 

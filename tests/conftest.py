@@ -13,14 +13,18 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from jaxtyping import config as shape_config
 
+from tests.helpers import shape_checks  # first: it checks what is imported after it
+
+# isort: split
 import cat_tts.config
 import tokenizer.config
 from cat_tts import CatTTS
 from cat_tts.text.tokenizers import train_sentencepiece
-from tests.helpers.command import TEXT, WORDS, Command, clone_command
+from tests.helpers.command import PROMPT_TEXT, TEXT, Command, clone_command
 from tests.helpers.corpus import write_corpus
-from tests.helpers.paths import GOLDEN
+from tests.helpers.paths import GOLDEN, ROOT
 from tests.helpers.voxbox import Planted, voxbox
 from tokenizer import AudioTokenizer
 from training.data.manifest import write_manifest
@@ -47,6 +51,19 @@ def as_ever() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def checked_shapes(request: pytest.FixtureRequest) -> None:
+    """Shapes are checked in the tests of the packages that are wrapped; elsewhere it would take too long."""
+    package = request.path.relative_to(ROOT / "tests").parts[0]
+    shape_config.update("jaxtyping_disable", package not in shape_checks.PACKAGES)
+
+
+@pytest.fixture
+def unchecked_shapes(checked_shapes: None) -> None:
+    """Checks of shapes are off, for tests that pass wrong ones to functions which refuse them themselves."""
+    shape_config.update("jaxtyping_disable", True)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if torch.cuda.is_available():
         return
@@ -60,8 +77,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of this project's layout: tiny random models, with weights large enough that all they read
     matters; to go on or to stop is the toss of a coin."""
     torch.manual_seed(0)
-    folder, chance = tmp_path_factory.mktemp("bundle"), random.Random(0)
-    sentences = [" ".join(chance.choices(VOCABULARY.split(), k=chance.randrange(4, 9))) for _ in range(400)]
+    folder, rng = tmp_path_factory.mktemp("bundle"), random.Random(0)
+    sentences = [" ".join(rng.choices(VOCABULARY.split(), k=rng.randrange(4, 9))) for _ in range(400)]
     model = CatTTS(cat_tts.config.tiny())
     with torch.no_grad():
         for parameter in model.parameters():
@@ -116,7 +133,7 @@ def clone(
 ) -> Command:
     """`cat-tts clone` in an empty working directory, with the tiny models."""
     monkeypatch.chdir(tmp_path)
-    usual = {"text": TEXT, "prompt_text": WORDS, "model": bundle, "device": "cpu", "output": "out.wav"}
+    usual = {"text": TEXT, "prompt_text": PROMPT_TEXT, "model": bundle, "device": "cpu", "output": "out.wav"}
     return clone_command(usual, prompt_file, capfd)
 
 
@@ -154,7 +171,7 @@ def unending(bundle: Path) -> "Synthesizer":
 
 
 @pytest.fixture(scope="module")
-def two_at_once(bundle: Path) -> "Iterator[Service]":
+def two_slot_service(bundle: Path) -> "Iterator[Service]":
     from inference import Synthesizer
     from inference.synthesis.service import Service
 
@@ -163,18 +180,18 @@ def two_at_once(bundle: Path) -> "Iterator[Service]":
 
 
 @pytest.fixture(scope="module")
-def tab(two_at_once: "Service") -> "CloneTab":
-    """The page's first tab, before a visitor has done anything, on a machine with ffmpeg."""
+def tab(two_slot_service: "Service") -> "CloneTab":
+    """The page's first tab, before a user has done anything, on a machine with ffmpeg."""
     import gradio
 
     from inference.demo.clone_tab import CloneTab
     from inference.synthesis.adapted_services import VoiceServices
-    from tests.helpers.page import SPEED, hear_three_words, on_a_page
+    from tests.helpers.page import SPEED, on_a_page, recognize_three_words
 
     with pytest.MonkeyPatch.context() as patch:  # the page only asks whether it is there; gradio would run it
         patch.setattr("shutil.which", lambda name: name)
-        services = VoiceServices(two_at_once)
-        return on_a_page(lambda: CloneTab(services, SPEED, hear_three_words, gradio.Textbox()))[0]
+        services = VoiceServices(two_slot_service)
+        return on_a_page(lambda: CloneTab(services, SPEED, recognize_three_words, gradio.Textbox()))[0]
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""CAT: a causal audio tokenizer. Waveform to residual codes and back, at any depth, exactly streaming."""
+"""CAT, a causal audio tokenizer: waveform to residual codes and back, at any depth, exactly streaming."""
 
 from tokenizer.codes.cat_file import read_codes, write_codes
 from tokenizer.codes.coded_audio import CodedAudio, CodesError, decode_audio, encode_audio

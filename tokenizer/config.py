@@ -1,17 +1,21 @@
-"""The shape of a CAT tokenizer: frozen dataclasses, and presets that are plain functions."""
+"""The shape of a CAT tokenizer: frozen dataclasses, and plain functions as presets."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar
 
-from pydantic import ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import ConfigDict, model_serializer
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageConfig:
-    """One Transformer stage. In the encoder `patch_size` steps are folded into one before it, in the
-    decoder one step is unfolded into `patch_size` after it."""
+    """One Transformer stage.
+
+    In the encoder `patch_size` steps are folded into one before it, in the decoder one step is unfolded into
+    `patch_size` after it.
+    """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
@@ -45,14 +49,14 @@ class QuantizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class VocoderConfig:
-    """A decoder that draws filters for pulses and noise instead of samples. The paper has none."""
+    """A vocoder (not in the paper): the decoder sets filters for pulses and noise; pitches are in Hz."""
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
     bands: int = 64
-    """Of each of the two filters."""
+    """Bands of each of the two filters."""
     impulse: int = 480
-    """Samples that a filter's response lasts."""
+    """Samples of a filter's impulse response."""
     lowest_pitch: float = 60.0
     highest_pitch: float = 500.0
 
@@ -80,7 +84,7 @@ class TokenizerConfig:
     decoder: tuple[StageConfig, ...]
     quantizer: QuantizerConfig
     code_dim: int = 768
-    """Width of what the encoder hands to the quantizer and the quantizer to the decoder."""
+    """Width of the latents, from the encoder to the quantizer and from there to the decoder."""
     sample_rate: int = 24_000
     context_seconds: float = 10.0
     """How far back each layer attends, the present step included."""
@@ -88,7 +92,7 @@ class TokenizerConfig:
     layer_scale: float = 0.01
     """Initial value of the residual branches' gains; small models learn faster from 0.1."""
     vocoder: VocoderConfig | None = None
-    """Not the paper's: the decoder ends in what a vocoder needs to make a patch, not in its samples."""
+    """Not the paper's: the decoder's outputs are controls of a vocoder, not patches of samples."""
 
     def __post_init__(self) -> None:
         widths = [(self.encoder[0].patch_size, self.encoder[0].input_dim)]
@@ -97,9 +101,9 @@ class TokenizerConfig:
         widths += [(a.output_dim, b.input_dim * a.patch_size) for a, b in pairwise(self.decoder)]
         last = self.decoder[-1]
         widths += [(last.output_dim, self.vocoder.controls if self.vocoder else last.patch_size)]
-        for position, (given, wanted) in enumerate(widths):
-            if given != wanted:
-                raise ValueError(f"widths do not fit at joint {position}: {given} features meet {wanted}")
+        for position, (actual, expected) in enumerate(widths):
+            if actual != expected:
+                raise ValueError(f"widths do not fit at joint {position}: {actual} features meet {expected}")
         if math.prod(s.patch_size for s in self.decoder) != self.frame_size:
             raise ValueError("encoder and decoder fold different numbers of samples into a frame")
         if self.context_seconds * self.frame_rate < 1:
@@ -111,9 +115,9 @@ class TokenizerConfig:
             )
 
     @model_serializer(mode="wrap")
-    def _without_none(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A config without a vocoder is written as it was before there were any."""
-        return {name: value for name, value in whole(self).items() if value is not None}
+    def _without_none(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Leave out a vocoder that is None, so that the JSON is as before there were vocoders."""
+        return {name: value for name, value in serialize(self).items() if value is not None}
 
     @property
     def frame_size(self) -> int:
@@ -127,14 +131,16 @@ class TokenizerConfig:
 
     @property
     def num_codebooks(self) -> int:
+        """Number of codebooks, the largest depth."""
         return self.quantizer.num_codebooks
 
     @property
     def codebook_size(self) -> int:
+        """Codes in a codebook."""
         return self.quantizer.codebook_size
 
     def bitrate(self, depth: int) -> float:
-        """Bits per second of a code stream of `depth` codebooks."""
+        """Return the bits per second of a code stream of `depth` codebooks."""
         return depth * self.frame_rate * math.log2(self.codebook_size)
 
 
@@ -150,22 +156,28 @@ def mirrored(
     layer_scale: float,
     vocoder: VocoderConfig | None = None,
 ) -> TokenizerConfig:
-    """An encoder whose stage i folds `patches[i]` steps, and the decoder that is its mirror image.
+    """Return a tokenizer whose decoder is the mirror image of its encoder.
 
-    Every stage hands on exactly what the next one folds into its own width, so that a projection is
+    The output of every stage is exactly what the next one folds into its own width, so that a projection is
     needed only where two widths differ.
+
+    Args:
+        patches: By encoder stage: steps that it folds into one.
+        dims: By encoder stage: its width.
+        layers: By encoder stage: its number of layers.
+        ffn_dims: By encoder stage: the width of its feed-forward layers.
+        head_dim: Width of an attention head, in all stages.
+        code_dim: Width of the latents.
+        quantizer: The quantizer's shape.
+        layer_scale: Initial value of the residual branches' gains.
+        vocoder: The vocoder's shape, where the decoder ends in one.
     """
     outputs = [d // p for d, p in zip(dims[1:], patches[1:], strict=True)]
     encoder, decoder = [], []
     for i, dim in enumerate(dims):
         first, last = i == 0, i == len(dims) - 1
-        inner = {
-            "dim": dim,
-            "num_layers": layers[i],
-            "num_heads": dim // head_dim,
-            "ffn_dim": ffn_dims[i],
-            "patch_size": patches[i],
-        }
+        inner = {"dim": dim, "num_layers": layers[i], "num_heads": dim // head_dim}
+        inner |= {"ffn_dim": ffn_dims[i], "patch_size": patches[i]}
         folded = patches[0] if first else dim
         encoder.append(StageConfig(input_dim=folded, output_dim=code_dim if last else outputs[i], **inner))
         out = vocoder.controls if first and vocoder else folded
@@ -181,7 +193,7 @@ def mirrored(
 
 
 def paper() -> TokenizerConfig:
-    """The paper's 1.6B model as it was published (1.77B with the projections between the stages)."""
+    """Return the paper's 1.6B model as it was published (1.77B with the projections between the stages)."""
     return mirrored(
         patches=(240, 2, 2, 2),
         dims=(768, 768, 768, 1280),
@@ -195,9 +207,9 @@ def paper() -> TokenizerConfig:
 
 
 def scaled(hidden: int) -> TokenizerConfig:
-    """The scaling family of Figure 5: one width for all stages, feed-forward widths and layers as in `paper`.
+    """Return a model of Figure 5's scaling family: one width for all stages, all else as in `paper`.
 
-    Widths 256, 384, 512 and 768 give the figure's 319M, 505M, 710M and 1169M parameters within 1 %.
+    `hidden` 256, 384, 512 and 768 give the figure's 319M, 505M, 710M and 1169M parameters within 1 %.
     """
     return mirrored(
         patches=(240, 2, 2, 2),
@@ -211,8 +223,11 @@ def scaled(hidden: int) -> TokenizerConfig:
     )
 
 
-def listening(*, head_dim: int, dim: int, layers: int, code_dim: int) -> tuple[StageConfig, ...]:
-    """Encoder stages at 50, 50, 25 and 12.5 Hz; the first two have room for a filter bank and its log."""
+def filter_bank_encoder(*, head_dim: int, dim: int, layers: int, code_dim: int) -> tuple[StageConfig, ...]:
+    """Return encoder stages at 50, 50, 25 and 12.5 Hz; the first two have room for a filter bank and its log.
+
+    `dim` is the width of the last stage, and `layers` the number of its layers.
+    """
     shapes = (  # patch, input, width, output, feed-forward, layers
         (480, 480, 640, 320, 2048, 1),
         (1, 320, 320, 192, 1280, 1),
@@ -234,11 +249,11 @@ def listening(*, head_dim: int, dim: int, layers: int, code_dim: int) -> tuple[S
 
 
 def mini() -> TokenizerConfig:
-    """The embedded default: small enough to learn on a CPU and to run many times faster than real time.
+    """Return the embedded default, which trains on a CPU and runs many times faster than real time.
 
     The first two stages of its encoder have room for a filter bank and its logarithm
     (training.audio_tokenizer.initialization.filter_bank), and its decoder ends in a vocoder: neither phase
-    nor loudness is left to be learnt.
+    nor loudness has to be learnt.
     """
     decoder = mirrored(
         patches=(240, 2, 2, 2),
@@ -251,11 +266,11 @@ def mini() -> TokenizerConfig:
         layer_scale=0.1,
         vocoder=VocoderConfig(),
     )
-    return replace(decoder, encoder=listening(head_dim=32, dim=320, layers=4, code_dim=256))
+    return replace(decoder, encoder=filter_bank_encoder(head_dim=32, dim=320, layers=4, code_dim=256))
 
 
 def small() -> TokenizerConfig:
-    """An embedded default that wants minutes of a GPU to learn: 30M weights, 16 codebooks."""
+    """Return an embedded default that needs minutes of a GPU to train: 30M weights, 16 codebooks."""
     decoder = mirrored(
         patches=(240, 2, 2, 2),
         dims=(320, 256, 320, 448),
@@ -267,11 +282,11 @@ def small() -> TokenizerConfig:
         layer_scale=0.1,
         vocoder=VocoderConfig(),
     )
-    return replace(decoder, encoder=listening(head_dim=32, dim=448, layers=4, code_dim=256))
+    return replace(decoder, encoder=filter_bank_encoder(head_dim=32, dim=448, layers=4, code_dim=256))
 
 
 def tiny() -> TokenizerConfig:
-    """A few thousand weights, for tests."""
+    """Return a tokenizer of a few thousand weights, for tests."""
     return mirrored(
         patches=(240, 2, 2, 2),
         dims=(16, 16, 16, 32),

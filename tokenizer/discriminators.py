@@ -1,6 +1,6 @@
 """The two kinds of discriminators that the adversarial stage trains against (paper 3.2, A.1).
 
-They stand beside the tokenizer, not in its training, because a decoder is also tuned to a voice before them.
+They are in `tokenizer`, not in its training, because a decoder adaptation is also trained against them.
 """
 
 import math
@@ -22,22 +22,22 @@ from tokenizer.io import checkpoint
 BANDS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 """Edges of the five bands, as fractions of a spectrum's bins."""
 
-FLOOR = 1e-5
-"""Magnitude, as a part of a full-scale sine's, that is as good as silence."""
+MIN_MAGNITUDE = 1e-5
+"""Magnitude, as a part of a full-scale sine's, that counts as silence."""
 
 
-class Judgement(NamedTuple):
-    """What one sub-discriminator makes of a batch; a tuple, so that wrappers of modules see its tensors."""
+class DiscriminatorOutput(NamedTuple):
+    """The outputs of one sub-discriminator; a tuple, so that distributed wrappers find its tensors."""
 
     features: list[Float[Tensor, "b c y x"]]
     """The maps of all layers but the last, in the order in which they are computed."""
     logits: Float[Tensor, "b 1 y x"]
-    """Patchwise: near 1 where it takes the audio for real, near 0 where for rebuilt."""
+    """Patchwise: near 1 where it classifies the audio as real, near 0 where as reconstructed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorConfig:
-    """Widths and scales; the kernels, strides and bands are DAC's."""
+    """Widths and scales of the discriminators; the kernels, strides and bands are DAC's."""
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
@@ -47,8 +47,8 @@ class DiscriminatorConfig:
     windows: tuple[int, ...] = (2048, 1024, 512)
     band_channels: int = 32
     magnitudes: bool = False
-    """See of a spectrum the logarithms of its magnitudes, and no phases. Not the paper's: a small judge then
-    tells real from rebuilt after a hundred steps, and a vocoder is asked only for what it decides."""
+    """Read the logarithms of a spectrum's magnitudes, and no phases. Not the paper's: a small discriminator
+    then tells real from reconstructed after a hundred steps, and a vocoder has no influence on the phases."""
 
     def __post_init__(self) -> None:
         if not self.periods and not self.windows:
@@ -67,39 +67,47 @@ class DiscriminatorConfig:
 
 
 def paper() -> DiscriminatorConfig:
-    """41.1M parameters by periods and 1.4M by spectra."""
+    """Return the paper's shape: 41.1M parameters by periods and 1.4M by spectra."""
     return DiscriminatorConfig()
 
 
 def mini() -> DiscriminatorConfig:
-    """For the mini tokenizer: one small judge of magnitudes, which a CPU can train in minutes."""
+    """Return the shape for the mini tokenizer: a small one on magnitudes, trained on a CPU in minutes."""
     return DiscriminatorConfig(periods=(), windows=(1024,), band_channels=8, magnitudes=True)
 
 
 def small() -> DiscriminatorConfig:
-    """For the small tokenizer: half as wide as the paper's, at about a quarter of the cost."""
+    """Return the shape for the small tokenizer: half the paper's widths, at about a quarter of the cost."""
     return DiscriminatorConfig(period_channels=(16, 64, 256, 512, 512), band_channels=16)
 
 
 def tiny() -> DiscriminatorConfig:
-    """A few thousand weights, for tests."""
+    """Return a shape of a few thousand weights, for tests."""
     return DiscriminatorConfig(periods=(2, 3), period_channels=(4, 6, 6), windows=(64,), band_channels=3)
 
 
-def leveled(audio: Float[Tensor, "b s"]) -> Float[Tensor, "b s"]:
-    """Without its mean, and scaled to a peak of 0.8: loudness and offset must not tell real from rebuilt."""
+def normalize_level(audio: Float[Tensor, "b s"]) -> Float[Tensor, "b s"]:
+    """Remove the mean and scale to a peak of 0.8: level and offset must not tell real from reconstructed."""
     audio = audio - audio.mean(-1, keepdim=True)
     return 0.8 * audio / (audio.abs().amax(-1, keepdim=True) + 1e-9)
 
 
-def folded(audio: Float[Tensor, "b s"], period: int) -> Float[Tensor, "b 1 y x"]:
-    """Row i holds samples i, i + period, i + 2 period, ...; reflection completes the last period."""
+def fold_periods(audio: Float[Tensor, "b s"], period: int) -> Float[Tensor, "b 1 y x"]:
+    """Fold audio by a period, so that samples one period apart are neighbours.
+
+    Args:
+        audio: [b, s]; reflection completes the last period.
+        period: In samples.
+
+    Returns:
+        [b, 1, period, x], where row i holds samples i, i + period, i + 2 period, ...
+    """
     padded = F.pad(audio[:, None], (0, -audio.shape[-1] % period), "reflect")
     return padded.unflatten(-1, (-1, period)).mT.contiguous()
 
 
 def band_edges(bins: int) -> list[tuple[int, int]]:
-    """First bin, and first bin beyond, of each band."""
+    """Return the first bin of each band, and the first one beyond it."""
     return list(pairwise(int(edge * bins) for edge in BANDS))
 
 
@@ -116,18 +124,19 @@ class PeriodDiscriminator(nn.Module):
         for i, (inputs, outputs) in enumerate(pairwise((1, *channels))):
             layers.append(_conv(inputs, outputs, (1, 5), (1, 1 if i == len(channels) - 1 else 3)))
         self.layers = cast("list[nn.Conv2d]", nn.ModuleList(layers))
-        self.judge = _conv(channels[-1], 1, (1, 3))
+        self.output = _conv(channels[-1], 1, (1, 3))
 
-    def forward(self, audio: Float[Tensor, "b s"]) -> Judgement:
-        x, features = folded(audio, self.period), []
+    def forward(self, audio: Float[Tensor, "b s"]) -> DiscriminatorOutput:
+        """Classify audio [b, s], of which `Discriminators` has normalised the level."""
+        x, features = fold_periods(audio, self.period), []
         for layer in self.layers:
             x = F.leaky_relu(layer(x), 0.1)
             features.append(x)
-        return Judgement(features, self.judge(x))
+        return DiscriminatorOutput(features, self.output(x))
 
 
 class SpectrumDiscriminator(nn.Module):
-    """Convolutions over a complex spectrogram, with weights of its own for each band (DAC)."""
+    """Convolutions over a complex spectrogram, with separate weights for each band (DAC)."""
 
     hann: Tensor
 
@@ -141,12 +150,17 @@ class SpectrumDiscriminator(nn.Module):
             stack = [_conv(channels if i else inputs, channels, *shape) for i, shape in enumerate(shapes)]
             stacks.append(nn.ModuleList(stack))
         self.bands = cast("list[list[nn.Conv2d]]", nn.ModuleList(stacks))
-        self.judge = _conv(channels, 1, (3, 3))
+        self.output = _conv(channels, 1, (3, 3))
 
     def spectrum(self, audio: Float[Tensor, "b s"]) -> Float[Tensor, "b c t f"]:
-        """Real and imaginary part, in float32; frame i is centred on the middle of hop i.
+        """Compute the spectrogram in float32; frame i is centred on the middle of hop i.
 
-        With `magnitudes` one channel: their logarithms, near 0 for silence and near 2 for the loudest.
+        Args:
+            audio: [b, s] samples.
+
+        Returns:
+            Real and imaginary part [b, 2, t, f]; or with `magnitudes` one channel, their logarithms, near 0
+            for silence and near 2 for the loudest.
         """
         window = len(self.hann)
         hop = window // 4
@@ -159,9 +173,10 @@ class SpectrumDiscriminator(nn.Module):
             if not self.magnitudes:
                 return parts
             energy = parts.square().sum(1, keepdim=True) / window**2
-            return (energy + FLOOR**2).log10() / 4 - math.log10(FLOOR) / 2
+            return (energy + MIN_MAGNITUDE**2).log10() / 4 - math.log10(MIN_MAGNITUDE) / 2
 
-    def forward(self, audio: Float[Tensor, "b s"]) -> Judgement:
+    def forward(self, audio: Float[Tensor, "b s"]) -> DiscriminatorOutput:
+        """Classify audio [b, s], of which `Discriminators` has normalised the level."""
         spectrum, features, last = self.spectrum(audio), [], []
         for (low, high), stack in zip(band_edges(spectrum.shape[-1]), self.bands, strict=True):
             x = spectrum[..., low:high]
@@ -169,12 +184,15 @@ class SpectrumDiscriminator(nn.Module):
                 x = F.leaky_relu(layer(x), 0.1)
                 features.append(x)
             last.append(x)
-        return Judgement(features, self.judge(torch.cat(last, -1)))
+        return DiscriminatorOutput(features, self.output(torch.cat(last, -1)))
 
 
 class Discriminators(nn.Module):
-    """All sub-discriminators. Nothing couples the items of a batch, so real and rebuilt audio can share one
-    pass, which `DistributedDataParallel` needs: `real, fake = halves(judge(torch.cat([real, fake])))`."""
+    """All sub-discriminators (paper 3.2, A.1).
+
+    Nothing couples the items of a batch, so real and reconstructed audio can share one pass, which
+    `DistributedDataParallel` needs: `real, fake = split_real_fake(discriminators(torch.cat([real, fake])))`.
+    """
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
@@ -187,16 +205,26 @@ class Discriminators(nn.Module):
         self.periods = cast("list[PeriodDiscriminator]", nn.ModuleList(periods))
         self.spectra = cast("list[SpectrumDiscriminator]", nn.ModuleList(spectra))
 
-    def forward(self, audio: Float[Tensor, "b s"]) -> list[Judgement]:
-        """One judgement a period, then one a window. Raises ValueError on audio too short for a window."""
+    def forward(self, audio: Float[Tensor, "b s"]) -> list[DiscriminatorOutput]:
+        """Classify audio by every sub-discriminator.
+
+        Args:
+            audio: [b, s] samples.
+
+        Returns:
+            One output for each period, then one for each window.
+
+        Raises:
+            ValueError: If the audio is too short for a window or a period.
+        """
         shortest = max(max(self.config.windows, default=0) * 5 // 8, max(self.config.periods, default=0))
         if audio.shape[-1] < shortest:
             raise ValueError(
                 f"{audio.shape[-1]} samples are too few for these discriminators: give {shortest} or more"
             )
         with torch.autocast(audio.device.type, enabled=False):
-            audio = leveled(audio.float())
-        return [judge(audio) for judge in (*self.periods, *self.spectra)]
+            audio = normalize_level(audio.float())
+        return [discriminator(audio) for discriminator in (*self.periods, *self.spectra)]
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json` and `model.safetensors`."""
@@ -204,30 +232,56 @@ class Discriminators(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "Discriminators":
-        """Load what `save_pretrained` wrote, in float32, to judge with and not to be trained."""
+        """Load what `save_pretrained` wrote, in float32, with weights that are not trained.
+
+        Args:
+            folder: A folder, or a hub id.
+
+        Returns:
+            The discriminators, in evaluation mode.
+
+        Raises:
+            CheckpointError: If the folder cannot be loaded.
+        """
         folder = checkpoint.local_folder(folder)
         config = checkpoint.read_config(DiscriminatorConfig, folder / checkpoint.CONFIG)
-        judge = cls(config)
-        checkpoint.load_weights(judge, checkpoint.read_weights(folder), folder)
-        return judge.float().eval().requires_grad_(False)
+        discriminators = cls(config)
+        checkpoint.load_weights(discriminators, checkpoint.read_weights(folder), folder)
+        return discriminators.float().eval().requires_grad_(False)
 
 
-def generator_loss(fake: Sequence[Judgement]) -> Float[Tensor, ""]:
-    """What rebuilt audio minimises to be taken for real (LSGAN), summed over sub-discriminators."""
-    return torch.stack([(1 - judgement.logits.float()).square().mean() for judgement in fake]).sum()
+def generator_loss(fake: Sequence[DiscriminatorOutput]) -> Float[Tensor, ""]:
+    """Return the adversarial loss of the generator (LSGAN), summed over sub-discriminators.
+
+    Args:
+        fake: Outputs for reconstructed audio.
+
+    Returns:
+        The sum of the means of (1 - logit)^2.
+    """
+    return torch.stack([(1 - output.logits.float()).square().mean() for output in fake]).sum()
 
 
-def halves(judgements: list[Judgement]) -> tuple[list[Judgement], list[Judgement]]:
-    """The judgements of the first and of the second half of a batch."""
+def split_real_fake(
+    outputs: list[DiscriminatorOutput],
+) -> tuple[list[DiscriminatorOutput], list[DiscriminatorOutput]]:
+    """Split the outputs for a batch of real, then reconstructed audio.
+
+    Args:
+        outputs: Outputs of all sub-discriminators for the whole batch.
+
+    Returns:
+        Those for the first half of the batch, and those for the second.
+    """
     first, second = [], []
-    for features, logits in judgements:
+    for features, logits in outputs:
         half = len(logits) // 2
-        first.append(Judgement([x[:half] for x in features], logits[:half]))
-        second.append(Judgement([x[half:] for x in features], logits[half:]))
+        first.append(DiscriminatorOutput([x[:half] for x in features], logits[:half]))
+        second.append(DiscriminatorOutput([x[half:] for x in features], logits[half:]))
     return first, second
 
 
 def _conv(inputs: int, outputs: int, kernel: tuple[int, int], stride: tuple[int, int] = (1, 1)) -> nn.Conv2d:
-    """Weight-normed, padded so that only the stride shortens."""
+    """Build a weight-normed convolution, padded so that only the stride shortens."""
     conv = nn.Conv2d(inputs, outputs, kernel, stride, (kernel[0] // 2, kernel[1] // 2))
     return cast(nn.Conv2d, weight_norm(conv))

@@ -13,18 +13,18 @@ from tokenizer import moss_checkpoint
 from tokenizer.config import StageConfig, TokenizerConfig
 from tokenizer.io import checkpoint
 from tokenizer.layers.quantizer import ResidualVQ
-from tokenizer.layers.quantizer_inference import Lookup, Search
+from tokenizer.layers.quantizer_inference import QuantizerDecoder, QuantizerEncoder
 from tokenizer.layers.streaming import StreamCache
 from tokenizer.layers.transformer import Stage, fold, unfold
 from tokenizer.layers.vocoder import Vocoder
 
 Parts = Literal["both", "encoder", "decoder"]
-"""Which halves stand beside the quantizer: an encoder is enough for prompts, a decoder for speech."""
+"""Which halves are built beside the quantizer: an encoder is enough for prompts, a decoder for speech."""
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """One training pass: audio rebuilt from the first codebooks, and the quantizer's own losses."""
+    """Outputs of one training pass: audio decoded from the first codebooks, and the quantizer's losses."""
 
     audio: Float[Tensor, "b s"]
     codes: Int[Tensor, "b t k"]
@@ -53,7 +53,12 @@ class AudioTokenizer(nn.Module):
             self.vocoder = Vocoder(config.vocoder, config.decoder[-1].patch_size, config.sample_rate)
 
     def _stages(self, part: Literal["encoder", "decoder"], rate: float) -> list[Stage]:
-        """An encoder folds the `rate` of its input before its layers, a decoder unfolds it after them."""
+        """Build stages: an encoder divides the rate before its layers, a decoder multiplies it after them.
+
+        Args:
+            part: The half to build; it is empty where `self.parts` is the other one.
+            rate: Steps a second of its input.
+        """
         config, built, folds = self.config, [], part == "encoder"
         stages: tuple[StageConfig, ...] = getattr(config, part)
         for stage in stages if self.parts in (part, "both") else ():
@@ -64,7 +69,15 @@ class AudioTokenizer(nn.Module):
         return cast("list[Stage]", nn.ModuleList(built))
 
     def forward(self, audio: Float[Tensor, "b s"], depth: Int[Tensor, " b"] | None = None) -> Reconstruction:
-        """Rebuild whole frames of audio for training; sample i uses its first `depth[i]` codebooks."""
+        """Encode, quantise and decode whole frames of audio for training.
+
+        Args:
+            audio: [b, s] at `config.sample_rate`, s a multiple of `config.frame_size`.
+            depth: By item of the batch, the number of codebooks in use (quantizer dropout); all when None.
+
+        Returns:
+            The reconstruction, the codes of all codebooks, and the quantizer's losses.
+        """
         quantized = self.quantizer(self.latents(audio), depth)
         audio = self.synthesize(quantized.latents)
         return Reconstruction(audio, quantized.codes, quantized.commitment_loss, quantized.codebook_loss)
@@ -72,7 +85,15 @@ class AudioTokenizer(nn.Module):
     def latents(
         self, audio: Float[Tensor, "b s"], cache: StreamCache | None = None
     ) -> Float[Tensor, "b t d"]:
-        """The encoder alone: whole frames of audio to what the quantizer sees."""
+        """Compute the encoder alone: the latents that the quantizer reads.
+
+        Args:
+            audio: [b, s] at `config.sample_rate`, s a multiple of `config.frame_size`.
+            cache: Continues a stream, and is updated.
+
+        Returns:
+            Latents [b, t, code_dim] at `config.frame_rate`.
+        """
         self._require("encoder")
         x = audio[:, :, None]
         for i, stage in enumerate(self.encoder):
@@ -82,7 +103,15 @@ class AudioTokenizer(nn.Module):
     def synthesize(
         self, latents: Float[Tensor, "b t d"], cache: StreamCache | None = None
     ) -> Float[Tensor, "b s"]:
-        """The decoder alone: quantised latents to audio."""
+        """Compute the decoder alone: from quantised latents to audio.
+
+        Args:
+            latents: [b, t, code_dim].
+            cache: Continues a stream, and is updated.
+
+        Returns:
+            Audio [b, t * config.frame_size] at `config.sample_rate`.
+        """
         controls = self.controls(latents, cache)
         if self.vocoder:
             return self.vocoder(controls, cache.vocoder if cache else None)
@@ -91,7 +120,15 @@ class AudioTokenizer(nn.Module):
     def controls(
         self, latents: Float[Tensor, "b t d"], cache: StreamCache | None = None
     ) -> Float[Tensor, "b u c"]:
-        """What the last decoder stage hands out: controls of the vocoder, or patches where there is none."""
+        """Compute the last decoder stage's output: controls of the vocoder, or patches where there is none.
+
+        Args:
+            latents: [b, t, code_dim].
+            cache: Continues a stream, and is updated.
+
+        Returns:
+            [b, u, c], a step for each patch of samples.
+        """
         self._require("decoder")
         x = latents
         for i, stage in enumerate(self.decoder):
@@ -103,10 +140,19 @@ class AudioTokenizer(nn.Module):
     def encode(
         self, audio: Float[Tensor, "b s"], depth: int | None = None, cache: StreamCache | None = None
     ) -> Int[Tensor, "b t k"]:
-        """Codes of audio in [-1, 1] at `config.sample_rate`; the last frame is completed with silence.
+        """Encode audio as codes; the last frame is completed with silence.
 
-        With a cache (from `encoder_cache`), successive calls continue one stream; each must then bring
-        whole frames. Raises ValueError on a depth or a length that cannot be.
+        Args:
+            audio: [b, s] samples in [-1, 1] at `config.sample_rate`.
+            depth: Number of codebooks; all when None.
+            cache: From `encoder_cache`; successive calls continue one stream, in whole frames.
+
+        Returns:
+            Codes [b, t, k], t = ceil(s / frame_size).
+
+        Raises:
+            ValueError: If the depth, the shape or the length of the audio is impossible, or the cache is that
+                of a stream to decode.
         """
         depth = self._depth(self.config.num_codebooks if depth is None else depth)
         if audio.ndim != 2:
@@ -118,10 +164,10 @@ class AudioTokenizer(nn.Module):
             )
         if audio.shape[-1] == 0:
             raise ValueError("audio has no samples: nothing to encode")
-        search = cache.quantizer if cache else self.quantizer.search()
-        if not isinstance(search, Search):
+        quantizer = cache.quantizer if cache else self.quantizer.encoder()
+        if not isinstance(quantizer, QuantizerEncoder):
             raise ValueError("this cache is of a stream to decode: give one of encoder_cache")
-        return search(self.latents(F.pad(audio, (0, missing)), cache), depth)
+        return quantizer(self.latents(F.pad(audio, (0, missing)), cache), depth)
 
     @torch.no_grad()
     def decode(
@@ -130,35 +176,47 @@ class AudioTokenizer(nn.Module):
         cache: StreamCache | None = None,
         depth: Int[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b s"]:
-        """Audio of `codes`; their number of columns is the depth. `cache` continues a stream.
+        """Decode codes as audio; their number of columns is the depth.
 
-        With `depth`, row i is decoded from its first `depth[i]` columns; what the others hold is not read.
+        Args:
+            codes: [b, t, k], of the first k codebooks.
+            cache: From `decoder_cache`; successive calls continue one stream.
+            depth: By signal, the number of columns to decode; what the others hold is not read.
+
+        Returns:
+            Audio [b, t * config.frame_size] at `config.sample_rate`.
+
+        Raises:
+            ValueError: If a depth is impossible, or the cache is that of a stream to encode.
         """
         self._depth(codes.shape[-1])
         if depth is not None:
             depth = self._depths(depth, codes)
-        lookup = cache.quantizer if cache else self.quantizer.lookup()
-        if not isinstance(lookup, Lookup):
+        quantizer = cache.quantizer if cache else self.quantizer.decoder()
+        if not isinstance(quantizer, QuantizerDecoder):
             raise ValueError("this cache is of a stream to encode: give one of decoder_cache")
-        return self.synthesize(lookup(codes, depth), cache)
+        return self.synthesize(quantizer(codes, depth), cache)
 
     def encoder_cache(self, batch: int = 1) -> StreamCache:
-        """The state in which a stream of `batch` signals to encode begins."""
+        """Return the state in which streams of `batch` signals to encode begin."""
         self._require("encoder")
-        return StreamCache([stage.cache(batch) for stage in self.encoder], self.quantizer.search())
+        return StreamCache([stage.cache(batch) for stage in self.encoder], self.quantizer.encoder())
 
     def decoder_cache(self, batch: int = 1) -> StreamCache:
-        """The state in which a stream of `batch` signals to decode begins."""
+        """Return the state in which streams of `batch` signals to decode begin."""
         self._require("decoder")
-        stages, lookup = [stage.cache(batch) for stage in self.decoder], self.quantizer.lookup().folded()
+        stages, quantizer = [stage.cache(batch) for stage in self.decoder], self.quantizer.decoder().folded()
         vocoder = self.vocoder.state(batch, stages[0].block.device) if self.vocoder else None
-        return StreamCache(stages, lookup, vocoder)
+        return StreamCache(stages, quantizer, vocoder)
 
     def _depths(self, depth: Int[Tensor, " b"], codes: Int[Tensor, "b t k"]) -> Int[Tensor, " b"]:
-        """`depth` where `codes` are; its values are checked where that costs no wait, on the CPU."""
-        rows, _, columns = codes.shape
-        if depth.shape != (rows,):
-            raise ValueError(f"depth of shape {tuple(depth.shape)} for {rows} rows of codes: give one a row")
+        """Return `depth` on the device of `codes`.
+
+        Its values are checked where that costs no wait, on a CPU.
+        """
+        batch, _, columns = codes.shape
+        if depth.shape != (batch,):
+            raise ValueError(f"depth of shape {tuple(depth.shape)} for a batch of {batch}: give one a signal")
         if depth.device.type == "cpu" and not (depth.min() >= 1 and depth.max() <= columns):
             raise ValueError(
                 f"depth={depth.tolist()} but the codes have {columns} columns: choose 1 to {columns}"
@@ -189,8 +247,18 @@ class AudioTokenizer(nn.Module):
     def from_pretrained(cls, model: str | Path, parts: Parts = "both") -> "AudioTokenizer":
         """Load a folder or hub id in this project's layout or the published MOSS-Audio-Tokenizer layout.
 
-        However they are stored, weights are float32: the quantizer's decisions need it. `parts` saves the
-        memory of a half that is not used.
+        However they are stored, weights are float32: the quantizer's decisions need it.
+
+        Args:
+            model: A folder, or a hub id such as owner/name.
+            parts: The halves to load; a half that is not used then takes no memory.
+
+        Returns:
+            The tokenizer, in evaluation mode.
+
+        Raises:
+            ValueError: If `parts` is none of the choices.
+            CheckpointError: If the folder cannot be loaded.
         """
         if parts not in get_args(Parts):
             raise ValueError(f"parts={parts!r}: choose one of {', '.join(get_args(Parts))}")

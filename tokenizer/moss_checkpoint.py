@@ -1,4 +1,4 @@
-"""The layout of the published MOSS-Audio-Tokenizer (v1): its config fields and tensor names, both ways."""
+"""The published MOSS-Audio-Tokenizer (v1) layout: its config fields and tensor names, both ways."""
 
 import re
 from collections.abc import Mapping
@@ -33,12 +33,22 @@ _EXPECTED = {
 
 
 def is_published(raw: Mapping[str, Any]) -> bool:
-    """Whether a config.json is one of the published tokenizer's."""
+    """Return whether a config.json is one of the published tokenizer's."""
     return "encoder_kwargs" in raw and "quantizer_kwargs" in raw
 
 
 def config_from_published(raw: Mapping[str, Any]) -> TokenizerConfig:
-    """This project's config from a published config.json; what it cannot express is refused by name."""
+    """Convert a published config.json to this project's config; what that cannot express is refused by name.
+
+    Args:
+        raw: The published JSON object.
+
+    Returns:
+        The config.
+
+    Raises:
+        CheckpointError: If a field is missing, or its value is not supported.
+    """
     try:
         return _config(raw)
     except KeyError as error:
@@ -79,8 +89,8 @@ def _stages(modules: list[dict[str, Any]], *, patch_first: bool) -> tuple[StageC
     if len(modules) % 2:
         raise CheckpointError(f"{len(modules)} modules: every Transformer needs a PatchedPretransform")
     stages = []
-    for one, other in zip(modules[::2], modules[1::2], strict=True):
-        patch, block = (one, other) if patch_first else (other, one)
+    for first, second in zip(modules[::2], modules[1::2], strict=True):
+        patch, block = (first, second) if patch_first else (second, first)
         if patch["module_type"] != "PatchedPretransform" or block["module_type"] != "Transformer":
             raise CheckpointError("encoder and decoder must alternate PatchedPretransform and Transformer")
         for field, expected in _EXPECTED.items():
@@ -101,12 +111,26 @@ def _stages(modules: list[dict[str, Any]], *, patch_first: bool) -> tuple[StageC
 
 
 def state_to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same weights under the published names, and the quantizer's projections as 1x1 convolutions."""
+    """Rename weights to the published names, and turn the quantizer's projections into 1x1 convolutions.
+
+    Args:
+        state: Weights of an `AudioTokenizer`.
+
+    Returns:
+        The published state.
+    """
     return {_published_name(name): _as_convolution(name, value) for name, value in state.items()}
 
 
 def state_from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `state_to_published`; the older names of the attention matrices are accepted."""
+    """Invert `state_to_published`; the older names of the attention matrices are accepted too.
+
+    Args:
+        state: Published weights.
+
+    Returns:
+        Weights for an `AudioTokenizer`.
+    """
     renamed = {}
     for name, value in state.items():
         for old, new in _OLDER_NAMES.items():

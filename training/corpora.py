@@ -1,4 +1,4 @@
-"""Make manifests of corpora, and look at them: `python -m training.corpora VERB ...`.
+"""Import, validate, count, select and mix corpora: `python -m training.corpora COMMAND ...`.
 
 python -m training.corpora import voxbox ROOT -o all.jsonl --corpora casia vctk
 python -m training.corpora validate all.jsonl --clean clean.jsonl --report report.json
@@ -29,10 +29,13 @@ from training.data.voxbox import voxbox
 
 logger = logging.getLogger(__name__)
 
+RENAMED_FAULTS = {"pace": "speaking rate"}
+"""Names that faults had in earlier versions; they work for this version."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Import:
-    """Read a corpus in its own layout, and write a manifest."""
+    """Read a corpus in its original layout, and write a manifest."""
 
     layout: Annotated[
         Literal["voxbox", "emilia", "libritts", "ljspeech", "csv", "jsonl"], tyro.conf.Positional
@@ -41,63 +44,69 @@ class Import:
     """The corpus's folder, or the CSV or JSONL file."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     corpora: tuple[str, ...] = ()
-    """Of VoxBox; all by default."""
+    """Corpora of VoxBox; all by default."""
     source: str | None = None
-    """What the corpus is called in statistics and mixtures, instead of its layout's usual name."""
+    """Name of the corpus in statistics and mixtures, in place of the usual one of its layout."""
     license: str | None = None
-    """The recordings' licence, instead of what is known of the corpus."""
+    """License of the recordings, in place of the one that is known of the corpus."""
 
     def __call__(self) -> int:
+        """Import, and log what is missing."""
         missed: Counter[str] = Counter()
         clips = import_corpus(self.layout, self.root, missed, self.corpora)
         changes = {"source": self.source, "license": self.license}
         changes = {name: value for name, value in changes.items() if value is not None}
-        kept = 0
+        written = 0
 
         def counted() -> Iterator[Clip]:
-            nonlocal kept
-            for kept, clip in enumerate(clips, 1):  # noqa: B007
+            nonlocal written
+            for written, clip in enumerate(clips, 1):  # noqa: B007
                 yield replace(clip, **changes)
 
         write_manifest(self.out, counted())
         for what, count in sorted(missed.items()):
             logger.warning("%7d  %s", count, what)
-        logger.info("%d clips in %s", kept, self.out)
+        logger.info("%d clips in %s", written, self.out)
         return 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Validate:
-    """Read every sound of a manifest and say what is wrong; exit code 1 where anything is."""
+    """Read all audio of a manifest and report its faults; exit code 1 where there are any."""
 
     manifest: Annotated[Path, tyro.conf.Positional]
     ignore: tuple[str, ...] = ()
-    """Names of faults that are none here."""
+    """Names of faults that do not count."""
     workers: int = 1
     """Processes."""
     report: Path | None = None
-    """JSON: numbers by corpus, and every fault of every clip."""
+    """JSON file to write: numbers by corpus, and every fault of every clip."""
     clean: Path | None = None
-    """A manifest of the clips without fault."""
+    """Manifest to write, of the clips without fault."""
 
     def __call__(self) -> int:
-        found = validate(self.manifest, ignore=self.ignore, workers=self.workers, clean=self.clean)
+        """Validate, and print a table; return the exit code."""
+        ignore = tuple(RENAMED_FAULTS.get(fault, fault) for fault in self.ignore)
+        for old in RENAMED_FAULTS.keys() & set(self.ignore):
+            print(f"the fault {old!r} is called {RENAMED_FAULTS[old]!r} now", file=sys.stderr)
+        report = validate(self.manifest, ignore=ignore, workers=self.workers, clean=self.clean)
         if self.report:
-            write_text(self.report, json.dumps(vars(found), indent=1, ensure_ascii=False) + "\n")
-        print(table(found.corpora))
-        print(f"{found.clips} clips, {found.faulty} with faults")
-        return 1 if found.faulty else 0
+            write_text(self.report, json.dumps(vars(report), indent=1, ensure_ascii=False) + "\n")
+        print(table(report.corpora))
+        print(f"{report.clips} clips, {report.faulty} with faults")
+        return 1 if report.faulty else 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stats:
-    """Clips, hours, languages, licences and speakers by corpus; no sound is read."""
+    """Print clips, hours, languages, licenses and speakers by corpus; no audio is read."""
 
     manifest: Annotated[Path, tyro.conf.Positional]
     json: Path | None = None
-    """The same as JSON."""
+    """JSON file to write the numbers to."""
 
     def __call__(self) -> int:
+        """Count, and print a table."""
         numbers = stats(self.manifest)
         if self.json:
             write_text(self.json, json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
@@ -107,13 +116,14 @@ class Stats:
 
 @dataclass(frozen=True, kw_only=True)
 class Select:
-    """Write a manifest of some clips of another."""
+    """Write a manifest of selected clips of another manifest."""
 
     manifest: Annotated[Path, tyro.conf.Positional]
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     selection: tyro.conf.OmitArgPrefixes[Selection] = field(default_factory=Selection)
 
     def __call__(self) -> int:
+        """Select, and log how many clips were left out."""
         counts = select(self.manifest, self.out, self.selection)
         left_out = [f"{count} left out for their {what}" for what, count in counts.items() if what != "kept"]
         logger.info("%s", ", ".join([f"{counts['kept']} clips in {self.out}", *left_out]))
@@ -128,6 +138,7 @@ class Mix:
     mixture: tyro.conf.OmitArgPrefixes[Mixture] = field(default_factory=Mixture)
 
     def __call__(self) -> int:
+        """Store the mixture, and print the share of each corpus."""
         from training.data.code_shards import read_codes, read_info  # `datasets` takes long to import
 
         rows, rate = read_codes(self.codes), read_info(self.codes).frame_rate
@@ -154,7 +165,17 @@ class Mix:
 def import_corpus(
     layout: str, root: Path, missed: Counter[str], corpora: Sequence[str] = ()
 ) -> Iterator[Clip]:
-    """The clips of a corpus in one of the layouts."""
+    """Yield the clips of a corpus.
+
+    Args:
+        layout: the corpus's layout, see `Import`.
+        root: its folder or file.
+        missed: counts what is missing, by a description.
+        corpora: which corpora of VoxBox; by default all.
+
+    Raises:
+        ValueError: `root` does not exist, or `corpora` is given for another layout.
+    """
     if not root.exists():
         raise ValueError(f"{root}: no such file or folder; check the spelling")
     if layout == "voxbox":
@@ -165,7 +186,7 @@ def import_corpus(
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Lines of aligned columns, the name first."""
+    """Return a table of aligned columns, the name of each row first."""
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     cells = [["corpus", *(name.replace("_", " ") for name in names)]]
     cells += [[key, *(_cell(row.get(name)) for name in names)] for key, row in rows.items()]
@@ -180,7 +201,7 @@ def _cell(value: Any) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point: a mistake of the user ends with one line on stderr and exit code 2."""
+    """Run the command line; a user error ends with one line on stderr and exit code 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     kinds = {"import": Import, "validate": Validate, "stats": Stats, "select": Select, "mixture": Mix}
     try:

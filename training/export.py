@@ -1,4 +1,4 @@
-"""Write a trained TTS model for others: `python -m training.export RUN OUT --layout published`.
+"""Export a trained TTS model for other programs: `python -m training.export RUN OUT --layout published`.
 
 RUN is a run of the TTS training, or any folder or hub id of a CAT-TTS model. The published layout is that of
 MOSS-TTS-Local-Transformer v1.0, which other tools load. With `--adapter`, LoRA weights are added to those
@@ -33,47 +33,62 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """Which model, into which folder, in which form."""
+    """Which model to export, into which folder, in which form."""
 
     model: Annotated[str, tyro.conf.Positional]
-    """A run (its RUN/model is meant), or a folder or hub id of a model."""
+    """A run, whose RUN/model is taken, or a folder or hub id of a model."""
     out: Annotated[Path, tyro.conf.Positional]
     """A folder that does not exist yet, or is empty."""
     layout: Literal["own", "published"] = "own"
     adapter: Path | None = None
     """Folder of LoRA weights, such as RUN/adapter, to be added to the model's."""
     precision: Precision | None = None
-    """Of the stored weights; None: as they are."""
+    """Data type of the stored weights; None leaves it as it is."""
     shard_size: str = "5GB"
     """Largest file of weights in the published layout."""
 
 
 def export(options: Export) -> None:
-    """Write OUT; raise ValueError when OUT holds something, or the layout cannot hold the model."""
+    """Write the model to OUT.
+
+    Raises:
+        ValueError: OUT is not empty, or the layout cannot hold the model.
+    """
     if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
         raise ValueError(f"{options.out} is not empty: choose another place")
     run = Path(options.model) / "model"
-    model, text = CatTTS.from_pretrained(run if (run / CONFIG).is_file() else options.model)
+    model, text_tokenizer = CatTTS.from_pretrained(run if (run / CONFIG).is_file() else options.model)
     if options.adapter is not None:
         model = add_adapter(model, options.adapter)
     if options.precision is not None:
         model = model.to(getattr(torch, options.precision))
     if options.layout == "published":
-        save_published(options.out, model, text, options.shard_size)
+        save_published(options.out, model, text_tokenizer, options.shard_size)
     else:
-        model.save_pretrained(options.out, text)
+        model.save_pretrained(options.out, text_tokenizer)
 
 
-def save_published(folder: Path, model: CatTTS, text: TextTokenizer, shard_size: str = "5GB") -> None:
-    """Write the published layout, its config last: config.json, text tokenizer, and weights, with an index
-    where they are more than one file."""
+def save_published(
+    folder: Path, model: CatTTS, text_tokenizer: TextTokenizer, shard_size: str = "5GB"
+) -> None:
+    """Write the published layout of MOSS-TTS-Local-Transformer v1.0, its config.json last.
+
+    Args:
+        folder: where to write; weights of more than one file get an index.
+        model: the model.
+        text_tokenizer: the model's text tokenizer.
+        shard_size: size of the largest file of weights, such as 5GB.
+
+    Raises:
+        ValueError: the layout cannot hold the model.
+    """
     precision = str(next(model.parameters()).dtype).removeprefix("torch.")
     config = {**config_to_published(model.config), "dtype": precision}
     generation = {"pad_token_id": model.config.tokens.pad}
     state = state_to_published(model.state_dict())
     folder.mkdir(parents=True, exist_ok=True)
     _save_shards(folder, state, shard_size)
-    text.save(folder)
+    text_tokenizer.save(folder)
     write_text(folder / "generation_config.json", json.dumps(generation, indent=2) + "\n")
     write_text(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
@@ -90,7 +105,7 @@ def _save_shards(folder: Path, state: Mapping[str, Tensor], shard_size: str) -> 
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point: a mistake of the user ends with one line on stderr and exit code 2."""
+    """Run the command line; a user error ends with one line on stderr and exit code 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         export(tyro.cli(Export, args=argv, description=__doc__))

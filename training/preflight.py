@@ -1,9 +1,11 @@
-"""Before a long run: `python -m training.preflight mini --codes FOLDER --run runs/tts --tokenizer FOLDER`.
+"""Check a long run beforehand.
+
+    python -m training.preflight mini --codes FOLDER --run runs/tts --tokenizer FOLDER
 
 It takes the options of `training.train_tts`, writes into RUN/preflight, and ends with exit code 1 where the
-run would be in vain. Some utterances of the shards are decoded, to be heard. The model is made to learn them
-by heart, at full depth and with the run's learning rate: if it then does not say them from their text alone,
-no length of training helps. Last, steps of the run itself are measured.
+run would be in vain. Some utterances of the shards are decoded, to be listened to. The model is overfitted to
+them, at full depth and with the run's learning rate: if it then does not reproduce them from their text
+alone, no length of training helps. Last, the speed and memory of steps of the run itself are measured.
 """
 
 import copy
@@ -21,14 +23,15 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from cat_tts import CatTTS, SamplingOptions
-from cat_tts.sequences.rows import speaking_pace
+from cat_tts.sequences.rows import speaking_rate
 from cat_tts.text.tokenizers import TextTokenizer
 from tokenizer import AudioTokenizer, save_audio
 from tokenizer.io.checkpoint import write_config
 from training.common.optimizers import BETAS
-from training.common.run import trapezoid
+from training.common.renamed_options import TTS_OPTIONS, rename_options
+from training.common.run import wsd_schedule
 from training.data.code_shards import Codes, read_codes, read_info, require_tokenizer
-from training.tts.batches import Batch, Batches
+from training.tts.batches import TTSBatch, TTSBatches
 from training.tts.cost import Cost, measure
 from training.tts.recipes import PRESETS, TTSTraining
 from training.tts.samples import speak
@@ -36,51 +39,63 @@ from training.tts.setup import adapted, starting_model
 
 logger = logging.getLogger(__name__)
 
-ENOUGH, EVERY, SHORT = 0.95, 50, 25
-"""Part of the codes that have to come back; steps between two looks at them; frames of a short utterance."""
+MIN_RECALL, RECALL_INTERVAL, SHORT_FRAMES = 0.95, 50, 25
+"""Part of the codes that must be reproduced; steps between two checks; frames of a short utterance."""
 GREEDY = SamplingOptions(temperature=0.0, decision_temperature=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preflight(TTSTraining):
-    """The run that is planned, and how closely to look at it."""
+    """The planned run, and how much of it to check."""
 
     utterances: int = 2
-    """So many short ones are decoded and learnt by heart."""
+    """Number of short utterances that are decoded and overfitted."""
     overfit_steps: int = 600
-    """At most: it ends when they are learnt."""
+    """Most steps of overfitting, which ends when the utterances are reproduced."""
     measured_steps: int = 3
+    """Steps of which speed and memory are measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
-    """What was found."""
+class PreflightReport:
+    """Results of a preflight."""
 
     recalled: list[float]
-    """Part of each utterance's codes that came back."""
+    """Part of each utterance's codes that was reproduced."""
     overfit_steps: int
     overfit_loss: float
-    """A code, in nats, at the end."""
+    """Loss at the end, in nats a code."""
     cost: Cost
 
     @property
     def passed(self) -> bool:
-        return min(self.recalled) >= ENOUGH
+        """Whether all utterances were reproduced."""
+        return min(self.recalled) >= MIN_RECALL
 
 
-def preflight(options: Preflight) -> Report:
-    """Look at everything; raise ValueError where shards and tokenizer do not belong together."""
+def preflight(options: Preflight) -> PreflightReport:
+    """Decode, overfit and measure; write RUN/preflight, and return what is in its report.json.
+
+    Raises:
+        ValueError: the shards are not of this tokenizer, or none is given.
+    """
     codes, info = read_codes(options.codes), read_info(options.codes)
     if options.tokenizer is None:
-        raise ValueError("name the tokenizer of the codes with --tokenizer: they are decoded, to be heard")
+        raise ValueError("name the tokenizer of the codes with --tokenizer, to decode some of them")
     tokenizer = AudioTokenizer.from_pretrained(options.tokenizer, "decoder")
     require_tokenizer(info, tokenizer)
     torch.manual_seed(options.seed)
-    model, text = starting_model(options, codes, info)
-    batches = Batches(
-        codes, model.config, text, options.batches, options.dropout, seed=options.seed, steps=options.steps
+    model, text_tokenizer = starting_model(options, codes, info)
+    batches = TTSBatches(
+        codes,
+        model.config,
+        text_tokenizer,
+        options.batches,
+        options.dropout,
+        seed=options.seed,
+        steps=options.steps,
     )
-    chosen = short_ones(codes, options.utterances)
+    chosen = short_utterances(codes, options.utterances)
     written = [torch.as_tensor(codes[index]["codes"]).long() for index in chosen]
     folder = options.run / "preflight"
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,28 +110,40 @@ def preflight(options: Preflight) -> Report:
     model.to(device)
     batch = batches.collate([(index,) for index in chosen]).to(device)
     texts = [codes[index]["text"] for index in chosen]
-    loss, steps, spoken = overfit(model, text, batch, texts, written, options)
+    loss, steps, spoken = overfit(model, text_tokenizer, batch, texts, written, options)
     _write(folder, "model", spoken, tokenizer)
     recalled = [agreement(*pair) for pair in zip(written, spoken, strict=True)]
-    report = Report(recalled=recalled, overfit_steps=steps, overfit_loss=loss, cost=cost)
+    report = PreflightReport(recalled=recalled, overfit_steps=steps, overfit_loss=loss, cost=cost)
     write_config(folder / "report.json", report)
     return report
 
 
 def overfit(
     model: CatTTS,
-    text: TextTokenizer,
-    batch: Batch,
+    text_tokenizer: TextTokenizer,
+    batch: TTSBatch,
     texts: Sequence[str],
     codes: Sequence[Int[Tensor, "_ k"]],
     options: Preflight,
 ) -> tuple[float, int, list[Int[Tensor, "_ k"]]]:
-    """Learn one batch until its utterances come back from their texts alone: loss, steps, what comes back."""
+    """Overfit a model to one batch until its utterances are reproduced from their texts alone.
+
+    Args:
+        model: the model; it is changed.
+        text_tokenizer: the model's text tokenizer.
+        batch: the utterances as a batch.
+        texts: their texts.
+        codes: their codes, [t, k] each.
+        options: learning rate, clipping and the number of steps.
+
+    Returns:
+        The loss in nats a code, the number of steps, and the codes that the model generates, [n, k] each.
+    """
     optimizer = torch.optim.AdamW(model.parameters(), options.optimizer.learning_rate, betas=BETAS)
     loss, spoken, steps = math.inf, [], options.overfit_steps
     for step in range(steps):
         for group in optimizer.param_groups:
-            factor = trapezoid(step, steps=steps, warmup=10, decay=0.5)
+            factor = wsd_schedule(step, steps=steps, warmup=10, decay=0.5)
             group["lr"] = options.optimizer.learning_rate * factor
         parts = model(batch.rows, None, batch.targets, batch.depth, batch.positions)
         (parts.codes + parts.decision).backward()
@@ -124,40 +151,47 @@ def overfit(
         optimizer.step()
         optimizer.zero_grad()
         loss = parts.codes.item()
-        if (step + 1) % EVERY == 0 or step + 1 == steps:
-            spoken = [_spoken(model.eval(), text, *pair) for pair in zip(texts, codes, strict=True)]
+        if (step + 1) % RECALL_INTERVAL == 0 or step + 1 == steps:
+            spoken = [_speak(model.eval(), text_tokenizer, *pair) for pair in zip(texts, codes, strict=True)]
             model.train()
-            heard = [agreement(*pair) for pair in zip(codes, spoken, strict=True)]
-            logger.info("step %d: loss %.3f, %.0f %% come back", step + 1, loss, 100 * min(heard))
-            if min(heard) >= ENOUGH:
+            recall = min(agreement(*pair) for pair in zip(codes, spoken, strict=True))
+            logger.info("step %d: loss %.3f, %.0f %% reproduced", step + 1, loss, 100 * recall)
+            if recall >= MIN_RECALL:
                 return loss, step + 1, spoken
     return loss, steps, spoken
 
 
 def agreement(codes: Int[Tensor, "t k"], spoken: Int[Tensor, "n k"]) -> float:
-    """Part of the codes that are the same at their place; what is missing or too much counts against it."""
+    """Return the part of codes that are equal at the same index; missing and extra frames count as different.
+
+    Args:
+        codes: the reference [t, k].
+        spoken: the generated codes [n, k].
+    """
     both, longest = min(len(codes), len(spoken)), max(len(codes), len(spoken))
     return float((codes[:both] == spoken[:both]).sum()) / (longest * codes.shape[1])
 
 
-def short_ones(codes: Codes, count: int) -> list[int]:
-    """The utterances that last closest to two seconds, no text twice."""
-    found: dict[str, int] = {}
-    far = np.abs(np.array(codes["frames"][:]) - SHORT)
-    for index in np.argsort(far, kind="stable").tolist():
-        found.setdefault(codes[index]["text"], index)
-        if len(found) == count:
+def short_utterances(codes: Codes, count: int) -> list[int]:
+    """Return the indices of the utterances that are closest to two seconds long, no text twice."""
+    indices: dict[str, int] = {}
+    difference = np.abs(np.array(codes["frames"][:]) - SHORT_FRAMES)
+    for index in np.argsort(difference, kind="stable").tolist():
+        indices.setdefault(codes[index]["text"], index)
+        if len(indices) == count:
             break
-    return list(found.values())
+    return list(indices.values())
 
 
-def _spoken(model: CatTTS, text: TextTokenizer, said: str, codes: Int[Tensor, "t k"]) -> Int[Tensor, "n k"]:
+def _speak(
+    model: CatTTS, text_tokenizer: TextTokenizer, text: str, codes: Int[Tensor, "t k"]
+) -> Int[Tensor, "n k"]:
     return speak(
         model,
+        text_tokenizer,
         text,
-        said,
         codes[:0],
-        pace=speaking_pace(model.config, text.encode(said), len(codes)),
+        rate=speaking_rate(model.config, text_tokenizer.encode(text), len(codes)),
         depth=codes.shape[1],
         seed=0,
         max_frames=len(codes) + 10,
@@ -166,18 +200,19 @@ def _spoken(model: CatTTS, text: TextTokenizer, said: str, codes: Int[Tensor, "t
 
 
 def _write(folder: Path, name: str, codes: Sequence[Int[Tensor, "_ k"]], tokenizer: AudioTokenizer) -> None:
-    for i, one in enumerate(codes):
-        if len(one):
-            audio = tokenizer.decode(one[None])[0].clamp(-1, 1)
+    for i, utterance in enumerate(codes):
+        if len(utterance):
+            audio = tokenizer.decode(utterance[None])[0].clamp(-1, 1)
             save_audio(folder / f"{i}_{name}.wav", audio, tokenizer.config.sample_rate)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point: 0 where the run can begin, 1 where it would be in vain, 2 for a mistake of the user."""
+    """Run the command line; exit code 1 if the run would be in vain, 2 after a user error."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     presets = {name: (preset.__doc__ or "", Preflight(**vars(preset()))) for name, preset in PRESETS.items()}
     try:
-        options = tyro.extras.overridable_config_cli(presets, args=argv, description=__doc__)
+        arguments = rename_options(sys.argv[1:] if argv is None else argv, TTS_OPTIONS)
+        options = tyro.extras.overridable_config_cli(presets, args=arguments, description=__doc__)
         report = preflight(options)
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -186,11 +221,11 @@ def main(argv: list[str] | None = None) -> int:
     return 0 if report.passed else 1
 
 
-def describe(report: Report, options: Preflight) -> str:
-    """The report in words."""
+def describe(report: PreflightReport, options: Preflight) -> str:
+    """Return the report in sentences."""
     cost, folder = report.cost, options.run / "preflight"
     verdict = (
-        "The model speaks what it learnt" if report.passed else "FAILED: what was learnt does not come back"
+        "The model reproduces the utterances" if report.passed else "FAILED: utterances are not reproduced"
     )
     parts = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in cost.parts.items())
     peak = "" if cost.peak is None else f"; at its peak {cost.peak / 2**30:.2f} were allocated"

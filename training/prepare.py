@@ -1,9 +1,9 @@
 """Encode a corpus once: `python -m training.prepare OUT --manifest FILE --tokenizer FOLDER`.
 
-Every clip that has a text becomes one row of a Parquet shard (`training.data.code_shards`): codes at full
-depth, text, speaker. A shard is written whole or not at all, and a second call goes on where the first one
-ended. Started by `accelerate launch`, process r of n makes shards r, r + n, ...; processes never wait for
-each other, and a tar archive is read by one of them, from the front to the back.
+Every clip that has a text becomes an entry of a Parquet shard (`training.data.code_shards`): codes at full
+depth, text, speaker. A shard is written whole or not at all, and a second call continues where the first one
+stopped. Started by `accelerate launch`, process r of n writes shards r, r + n, ...; processes never wait for
+each other, and a tar archive is read by one of them, from front to back.
 """
 
 import json
@@ -36,35 +36,44 @@ from training.data.shard_plan import clips_of, plan
 logger = logging.getLogger(__name__)
 
 SKIPPED = "skipped.jsonl"
-GATHERED = 8
-"""Batches' worth of audio gathered, so that each batch can be of clips of like length."""
+BATCHES_PER_POOL = 8
+"""Audio of so many batches is decoded at a time, so that each batch can have clips of similar length."""
 VOXBOX_HOURS = 102_500
+"""Size of VoxBox, for which the log gives an estimate of disk space."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareOptions:
-    """Which clips, by which tokenizer, into which folder."""
+    """Which clips to encode, with which tokenizer, into which folder."""
 
     out: Annotated[Path, tyro.conf.Positional]
     manifest: Path
     tokenizer: str
     """Folder or hub id of an AudioTokenizer."""
     depth: int | None = None
-    """Codebooks to keep, the first ones; None: all. A model speaks no more than it is trained on."""
+    """Number of codebooks to keep, the first ones; None keeps all. A model cannot generate more than
+    these."""
     max_seconds: float = 30.0
     """Longer clips are left out, and counted."""
     clips_per_shard: int = 1000
     batch_seconds: float = 120.0
-    """Most audio encoded at once, padding included."""
+    """Most audio that is encoded at once, padding included."""
     readers: int = 4
     """Threads of a process that decode sound files."""
 
 
 def prepare(options: PrepareOptions) -> CodesInfo:
-    """Write this process's shards that are still missing; ValueError when OUT holds codes of something else.
+    """Write those of this process's shards that are missing.
 
-    Clips that cannot be read are skipped and listed in `skipped.jsonl`; the process that finds all shards
-    there writes it and logs how many bits the codes take.
+    Clips that cannot be read are skipped and listed in `skipped.jsonl`, which the process that finishes last
+    writes; it also logs how many bits the codes take.
+
+    Returns:
+        The description of the folder.
+
+    Raises:
+        ValueError: OUT holds codes of another tokenizer or corpus, the tokenizer does not have `depth`
+            codebooks, or a shard's files are not there.
     """
     processes = start(unused=False)
     tokenizer = AudioTokenizer.from_pretrained(options.tokenizer).to(processes.device).eval()
@@ -95,8 +104,8 @@ def prepare(options: PrepareOptions) -> CodesInfo:
             f"{options.out} holds codes of another tokenizer or corpus, or shards of another size: "
             "choose an empty folder"
         )
-    mine = [one for one in shards if one.owner % processes.num_processes == processes.process_index]
-    mine = [one for one in mine if not (options.out / shard_name(one.number)).exists()]
+    mine = [shard for shard in shards if shard.owner % processes.num_processes == processes.process_index]
+    mine = [shard for shard in mine if not (options.out / shard_name(shard.number)).exists()]
     clips, total = ClipReader(), sum(shard.clips for shard in mine)
     progress = tqdm(total=total, desc="clips", unit="", disable=not processes.is_local_main_process)
     with ThreadPoolExecutor(options.readers) as pool, progress:
@@ -111,7 +120,7 @@ def prepare(options: PrepareOptions) -> CodesInfo:
             write_shard(options.out / shard_name(shard.number), rows, info, skipped)
             progress.update(shard.clips)
     if all((options.out / name).exists() for name in info.shards):
-        logger.info("%s", summarise(options.out))
+        logger.info("%s", summarize(options.out))
     return info
 
 
@@ -122,15 +131,15 @@ def _encode(
     pool: ThreadPoolExecutor,
     options: PrepareOptions,
 ) -> tuple[list[dict[str, Any]], list[Skipped]]:
-    """Rows in the clips' order, and what could not be read."""
+    """Encode clips: return entries in the clips' order, and the clips that could not be read."""
     rows: dict[int, dict[str, Any]] = {}
     wrong: dict[int, str] = {}
-    for gathered in _gathered(clips, reader, pool, tokenizer.config.sample_rate, options, wrong):
-        for group in _groups(gathered, options.batch_seconds * tokenizer.config.sample_rate):
-            audio = pad_sequence([gathered[i] for i in group], batch_first=True)
+    for decoded in _decode(clips, reader, pool, tokenizer.config.sample_rate, options, wrong):
+        for group in _groups(decoded, options.batch_seconds * tokenizer.config.sample_rate):
+            audio = pad_sequence([decoded[i] for i in group], batch_first=True)
             codes = tokenizer.encode(audio.to(next(tokenizer.parameters()).device), options.depth).cpu()
             for i, encoded in zip(group, codes, strict=True):
-                frames = -(-len(gathered[i]) // tokenizer.config.frame_size)
+                frames = -(-len(decoded[i]) // tokenizer.config.frame_size)
                 rows[i] = {
                     "text": clips[i].text,
                     "speaker": clips[i].speaker,
@@ -143,7 +152,7 @@ def _encode(
     return [rows[i] for i in sorted(rows)], skipped
 
 
-def _gathered(
+def _decode(
     clips: Sequence[Clip],
     reader: ClipReader,
     pool: ThreadPoolExecutor,
@@ -151,9 +160,9 @@ def _gathered(
     options: PrepareOptions,
     wrong: dict[int, str],
 ) -> Iterator[dict[int, Tensor]]:
-    """Some batches' worth of audio at a time, by number of clip; what is wrong with the others."""
+    """Yield audio of some batches at a time, by index of clip; the errors of other clips go into `wrong`."""
 
-    def decoded(i: int, data: bytes | AudioError) -> Tensor | AudioError:
+    def decode(i: int, data: bytes | AudioError) -> Tensor | AudioError:
         try:
             if isinstance(data, AudioError):
                 return data
@@ -170,9 +179,9 @@ def _gathered(
     reads, waiting, seconds = reader.read(clips), {}, 0.0
     while True:
         for i, data in reads:
-            waiting[i] = pool.submit(decoded, i, data)
+            waiting[i] = pool.submit(decode, i, data)
             seconds += clips[i].duration
-            if seconds >= GATHERED * options.batch_seconds:
+            if seconds >= BATCHES_PER_POOL * options.batch_seconds:
                 break
         if not waiting:
             return
@@ -183,19 +192,23 @@ def _gathered(
         waiting, seconds = {}, 0.0
 
 
-def _groups(audio: dict[int, Tensor], most_samples: float) -> Iterator[list[int]]:
-    """Numbers of clips, shortest first, so many at once as `most_samples` hold, but at least one."""
+def _groups(audio: dict[int, Tensor], max_samples: float) -> Iterator[list[int]]:
+    """Yield indices of clips, shortest first, of at most `max_samples` with padding, or a single clip."""
     group: list[int] = []
     for i in sorted(audio, key=lambda i: len(audio[i])):
-        if group and (len(group) + 1) * len(audio[i]) > most_samples:
+        if group and (len(group) + 1) * len(audio[i]) > max_samples:
             yield group
             group = []
         group.append(i)
     yield group
 
 
-def summarise(folder: Path) -> str:
-    """Write `skipped.jsonl` if anything was skipped; say how many rows, hours and bits a code there are."""
+def summarize(folder: Path) -> str:
+    """Write `skipped.jsonl` if clips were skipped; return a line about clips, hours and bits a code.
+
+    Args:
+        folder: a folder in which no shard is missing.
+    """
     info, skipped = read_info(folder), []
     rows, frames, packed, whole = 0, 0, 0, 0
     for name in info.shards:
@@ -208,9 +221,9 @@ def summarise(folder: Path) -> str:
             footer.row_group(i).column(codes).total_compressed_size for i in range(footer.num_row_groups)
         )
         whole += (folder / name).stat().st_size
-        skipped += [Skipped(*one) for one in json.loads(footer.metadata[b"skipped"])]
+        skipped += [Skipped(*fields) for fields in json.loads(footer.metadata[b"skipped"])]
     if skipped:
-        lines = [json.dumps(one._asdict(), ensure_ascii=False) + "\n" for one in skipped]
+        lines = [json.dumps(clip._asdict(), ensure_ascii=False) + "\n" for clip in skipped]
         _write(folder / SKIPPED, "".join(lines).encode())
         logger.warning("%d clips skipped, see %s", len(skipped), folder / SKIPPED)
     seconds = frames / info.frame_rate
@@ -225,14 +238,14 @@ def summarise(folder: Path) -> str:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all, however many processes write the same."""
+    """Write a file whole or not at all, however many processes write the same."""
     if not path.exists() or path.read_bytes() != data:
         with new_file(path, ValueError) as file:
             file.write(data)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point: a mistake of the user ends with one line on stderr and exit code 2."""
+    """Run the command line; a user error ends with one line on stderr and exit code 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("accelerate").setLevel(logging.WARNING)
     try:

@@ -1,8 +1,8 @@
 """Train CAT-TTS on encoded speech: `python -m training.train_tts mini --codes FOLDER --run runs/tts`.
 
 Progressive Sequence Dropout draws each sample's depth; the loss is paper eq. 9 plus the decision between
-going on and stopping. The same command continues the run that it finds in RUN, exactly where it was; what a
-step reads depends on (seed, step) alone. Several processes share a step's passes:
+continuing and stopping. The same command continues the run that it finds in RUN, exactly where it was; what
+a step reads depends on (seed, step) alone. Several processes share a step's passes:
 
     accelerate launch --config_file training/accelerate/ddp.yaml -m training.train_tts ...
 
@@ -19,9 +19,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cat_tts import CatTTS
-from training.common.distributed import descend, total_over_processes
-from training.common.run import StopRequest, key, run_preset, save_state, trapezoid
-from training.tts.batches import Batch
+from training.common.distributed import optimizer_step, total_over_processes
+from training.common.renamed_options import TTS_OPTIONS
+from training.common.run import StopRequest, key, run_preset, save_state, wsd_schedule
+from training.tts.batches import TTSBatch
 from training.tts.monitor import packed, validate
 from training.tts.recipes import PRESETS, TTSTraining
 from training.tts.setup import build
@@ -31,23 +32,23 @@ logger = logging.getLogger(__name__)
 
 def train(options: TTSTraining) -> CatTTS:
     """Run or resume the training; return the averaged model."""
-    parts = build(options)
-    accelerator, monitor, rates, done = parts.accelerator, parts.monitor, options.optimizer, parts.first
-    progress = tqdm(total=options.steps, initial=parts.first, disable=not accelerator.is_main_process)
+    setup = build(options)
+    accelerator, monitor, rates, done = setup.accelerator, setup.monitor, options.optimizer, setup.first
+    progress = tqdm(total=options.steps, initial=setup.first, disable=not accelerator.is_main_process)
     with StopRequest() as stop, progress:
-        for step, passes in enumerate(cast("Iterable[list[Batch]]", parts.loader), parts.first):
+        for step, passes in enumerate(cast("Iterable[list[TTSBatch]]", setup.loader), setup.first):
             done = step + 1
             # The loss is a mean over the codes of the whole step, whichever pass and process has how many.
-            own = torch.stack([batch.counts for batch in passes]).sum(0)
-            counts = cast(Tensor, accelerator.reduce(own.to(accelerator.device), "sum"))
+            local_counts = torch.stack([batch.counts for batch in passes]).sum(0)
+            counts = cast(Tensor, accelerator.reduce(local_counts.to(accelerator.device), "sum"))
             codes, decisions = counts[0] / accelerator.num_processes, counts[1] / accelerator.num_processes
             torch.manual_seed(key(options.seed, step, accelerator.process_index))  # of the adapters' dropout
             sums = 0
             for i, batch in enumerate(passes):
                 batch = batch.to(accelerator.device)
                 last = i == len(passes) - 1
-                with nullcontext() if last else accelerator.no_sync(parts.model):
-                    loss = parts.model(
+                with nullcontext() if last else accelerator.no_sync(setup.model):
+                    loss = setup.model(
                         batch.rows, None, batch.targets, batch.depth, batch.positions, batch.deep
                     )
                     accelerator.backward(loss.code_sums.sum() / codes + loss.decision_sum / decisions)
@@ -55,11 +56,11 @@ def train(options: TTSTraining) -> CatTTS:
             sums = cast(Tensor, accelerator.reduce(sums, "sum")).cpu()
             if not sums.isfinite().all():
                 raise FloatingPointError(f"step {step}: the loss is {sums.sum()}; lower the learning rate")
-            rate = rates.learning_rate * trapezoid(
+            rate = rates.learning_rate * wsd_schedule(
                 step, steps=options.steps, warmup=rates.warmup, decay=rates.decay
             )
-            norm = descend(parts.optimizers, rate, rates.clip)
-            parts.average.update()
+            norm = optimizer_step(setup.optimizers, rate, rates.clip)
+            setup.average.update()
 
             rows = total_over_processes(accelerator, sum(batch.length for batch in passes))
             monitor.add(sums, float(norm), rows)
@@ -67,29 +68,30 @@ def train(options: TTSTraining) -> CatTTS:
             if done % options.monitor.every == 0:
                 if accelerator.is_main_process:
                     progress.set_postfix(codes=f"{monitor.log(done, rate):.3f}", refresh=False)
-                monitor.restart()
-            stopping = total_over_processes(accelerator, int(stop.asked)) > 0
+                monitor.reset()
+            stopping = total_over_processes(accelerator, int(stop.requested)) > 0
             scheduled = done % options.save_every == 0 or done == options.steps
-            speaking = parts.samples is not None and done % options.monitor.samples_every == 0
-            result = parts.result(options.run) if scheduled or stopping or speaking else None
+            sampling = setup.samples is not None and done % options.monitor.samples_every == 0
+            result = setup.result(options.run) if scheduled or stopping or sampling else None
             if result is not None and accelerator.is_main_process:
-                if parts.samples is not None and speaking:
-                    parts.samples.write(done, result.eval(), parts.text, monitor.writer)
+                if setup.samples is not None and sampling:
+                    setup.samples.write(done, result.eval(), setup.text_tokenizer, monitor.writer)
                 if scheduled or stopping:
-                    result.save_pretrained(options.run / "model", parts.text)
+                    result.save_pretrained(options.run / "model", setup.text_tokenizer)
                 if scheduled:
-                    monitor.write(done, validate(result, parts.validation))
+                    monitor.write(done, validate(result, setup.validation))
             if scheduled or stopping:
                 save_state(accelerator, options.run, done)
             if stopping:
                 break
     if stop and accelerator.is_main_process:
-        logger.warning("asked to stop: saved at step %d", done)
-    return parts.result(options.run).eval()
+        logger.warning("stop requested: saved at step %d", done)
+    return setup.result(options.run).eval()
 
 
 def main(argv: list[str] | None = None) -> None:
-    run_preset(train, PRESETS, argv, __doc__ or "")
+    """Run the command line."""
+    run_preset(train, PRESETS, argv, __doc__ or "", TTS_OPTIONS)
 
 
 if __name__ == "__main__":

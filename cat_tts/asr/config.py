@@ -43,12 +43,12 @@ class ASRConfig:
     rope_theta: float = 1_000_000.0
     max_positions: int = 40_960
     bidirectional: bool = False
-    """Frames see the frames behind them too, text remains causal. Ours, not the paper's."""
+    """Frames attend to later frames too, text remains causal. Ours, not the paper's."""
     ctc_layer: int | None = None
-    """After this many layers, a second head spells the text (by CTC) from the frames alone. Ours, not the
-    paper's: trained with it, a small model listens; see docs/cat-asr.md."""
+    """After this many layers, a second head predicts the text (by CTC) from the frames alone. Ours, not the
+    paper's: without it a small model hardly uses the audio; see docs/cat-asr.md."""
     phonemes: tuple[str, ...] = ()
-    """What the second head spells with; UTF-8 bytes where there are none."""
+    """Vocabulary of the CTC head; UTF-8 bytes where there are none."""
 
     def __post_init__(self) -> None:
         tokens = self.tokens
@@ -58,16 +58,16 @@ class ASRConfig:
         if self.ctc_layer is not None and not 1 <= self.ctc_layer <= self.llm.num_layers:
             raise ValueError(f"ctc_layer={self.ctc_layer}: choose 1 to {self.llm.num_layers}, or None")
         if self.phonemes and self.ctc_layer is None:
-            raise ValueError("phonemes are what a second head spells with: give its ctc_layer")
+            raise ValueError("phonemes are the vocabulary of a second head: give its ctc_layer")
 
     @property
-    def spelling_size(self) -> int:
-        """Classes of the second head but the blank, which is the last."""
+    def ctc_vocab_size(self) -> int:
+        """Number of classes of the CTC head without the blank, which is the last."""
         return len(self.phonemes) or 256
 
 
 def paper() -> ASRConfig:
-    """Qwen3-1.7B with 32 tables of 1024 codes (67.1M weights)."""
+    """Return the paper's shape: Qwen3-1.7B with 32 tables of 1024 codes (67.1M weights)."""
     return ASRConfig(
         llm=TransformerConfig(
             dim=2048, num_layers=28, num_heads=16, num_kv_heads=8, head_dim=128, ffn_dim=6144
@@ -78,7 +78,7 @@ def paper() -> ASRConfig:
 
 
 def mini() -> ASRConfig:
-    """For the codes of the `mini` tokenizer; 8.1M weights, of which 3.1M are the tables of codes."""
+    """Return the shape for the codes of the `mini` tokenizer: 8.1M weights, 3.1M of them code tables."""
     return ASRConfig(
         llm=TransformerConfig(dim=256, num_layers=6, num_heads=8, num_kv_heads=4, head_dim=32, ffn_dim=768),
         text_vocab_size=512,
@@ -92,7 +92,7 @@ def mini() -> ASRConfig:
 
 
 def tiny() -> ASRConfig:
-    """A few thousand weights, for tests; fits the `tiny` tokenizer."""
+    """Return a shape of a few thousand weights, for tests; fits the `tiny` tokenizer."""
     return ASRConfig(
         llm=TransformerConfig(dim=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, ffn_dim=64),
         text_vocab_size=300,

@@ -1,4 +1,4 @@
-"""CAT-ASR on top of a trained Qwen3: its weights as they are, with untrained tables of codes."""
+"""CAT-ASR from a trained Qwen3: its weights as they are, with untrained code tables."""
 
 from pathlib import Path
 
@@ -16,28 +16,40 @@ MARKERS = ("<|vision_start|>", "<|vision_end|>", "<|endoftext|>")
 
 
 def is_cat_asr(model: str | Path) -> bool:
-    """Whether a folder or hub id holds a CatASR, and not a bare LLM."""
+    """Return whether a folder or hub id holds a CatASR, and not a bare LLM."""
     return "llm" in checkpoint.read_json(checkpoint.local_folder(model) / checkpoint.CONFIG)
 
 
 def from_qwen3(
     model: str | Path, num_codebooks: int = 32, codebook_size: int = 1024
 ) -> "tuple[CatASR, TextTokenizer]":
-    """A trained Qwen3, such as the paper's Qwen/Qwen3-1.7B, with untrained tables of codes."""
+    """Build a CAT-ASR from a trained Qwen3 (paper Appendix E), with untrained code tables.
+
+    Args:
+        model: Folder or hub id of a Qwen3, such as the paper's Qwen/Qwen3-1.7B.
+        num_codebooks: How many codebooks the model reads.
+        codebook_size: Codes in a codebook.
+
+    Returns:
+        The model, and the text tokenizer of the Qwen3.
+
+    Raises:
+        ValueError: It is no Qwen3, or its tokenizer lacks the tokens that mark audio.
+    """
     folder = checkpoint.local_folder(model)
     raw = checkpoint.read_json(folder / checkpoint.CONFIG)
     if not qwen3.is_qwen3(raw):
         raise ValueError(
             f"{model}: model_type={raw.get('model_type')!r} is no Qwen3; give one such as Qwen/Qwen3-1.7B"
         )
-    llm, text = qwen3.read(raw, folder), load_text_tokenizer(folder)
+    llm, text_tokenizer = qwen3.read(raw, folder), load_text_tokenizer(folder)
     asr = CatASR(
         ASRConfig(
             llm=llm.shape,
             text_vocab_size=llm.vocab_size,
             num_codebooks=num_codebooks,
             codebook_size=codebook_size,
-            tokens=_markers(text, str(model)),
+            tokens=_markers(text_tokenizer, str(model)),
             tied=llm.tied,
             rope_theta=llm.rope_theta,
             max_positions=llm.max_positions,
@@ -50,12 +62,12 @@ def from_qwen3(
     state = trained.model.state_dict()
     del state["embed_tokens.weight"]
     asr.llm.load_state_dict(state)
-    return asr, text
+    return asr, text_tokenizer
 
 
-def _markers(text: TextTokenizer, model: str) -> ASRTokens:
-    found = [text.encode(marker) for marker in MARKERS]
-    if any(len(ids) != 1 for ids in found):
+def _markers(text_tokenizer: TextTokenizer, model: str) -> ASRTokens:
+    encoded = [text_tokenizer.encode(marker) for marker in MARKERS]
+    if any(len(ids) != 1 for ids in encoded):
         raise ValueError(f"{model}: its tokenizer lacks {', '.join(MARKERS)}; give a Qwen3 checkpoint's own")
-    start, end, over = (ids[0] for ids in found)
-    return ASRTokens(audio_start=start, audio_end=end, text_end=over)
+    audio_start, audio_end, text_end = (ids[0] for ids in encoded)
+    return ASRTokens(audio_start=audio_start, audio_end=audio_end, text_end=text_end)

@@ -18,26 +18,28 @@ from cat_tts.asr.config import ASRConfig
 from cat_tts.model import qwen3
 from cat_tts.model.attention_backend import cache_argument
 from cat_tts.sequences.rows import IGNORED
-from cat_tts.text.phonemes import sounds
+from cat_tts.text.phonemes import phonemes_without_stress
 from cat_tts.text.tokenizers import TextTokenizer, load_text_tokenizer
 from tokenizer.io import checkpoint
 
 STEPS_PER_FRAME = 2
-"""Of the second head: English has more letters, and phonemes, a second than frames."""
+"""Steps of the CTC head: English has more letters, and phonemes, a second than frames."""
 
 
 class ASRLoss(NamedTuple):
     """The parts of the training loss."""
 
     text: Float[Tensor, ""]
-    """Mean over the tokens of all texts and their ends."""
+    """Mean cross-entropy over the tokens of all texts and their ends."""
     ctc: Float[Tensor, ""]
-    """Of the second head, mean over what all texts are spelt with; 0 where there is none."""
+    """Loss of the CTC head, a mean over all its targets; 0 where there is none."""
 
 
 class CatASR(nn.Module):
-    """Codes to text. A model is trained at random depths, and so reads the first `depth` codes of a frame,
-    for any depth."""
+    """Codes to text (paper Appendix E).
+
+    A model is trained at random depths, and so reads the first `depth` codes of a frame, for any depth.
+    """
 
     def __init__(self, config: ASRConfig) -> None:
         super().__init__()
@@ -52,7 +54,7 @@ class CatASR(nn.Module):
         self.head = None if config.tied else nn.Linear(dim, config.text_vocab_size, bias=False)
         self.ctc = None
         if config.ctc_layer is not None:
-            classes = STEPS_PER_FRAME * (config.spelling_size + 1)
+            classes = STEPS_PER_FRAME * (config.ctc_vocab_size + 1)
             self.ctc = nn.Sequential(nn.RMSNorm(dim, 1e-6), nn.Linear(dim, classes))
         for module in (self.text_embedding, *self.code_embeddings, self.head, *(self.ctc or ())):
             if isinstance(module, nn.Embedding | nn.Linear):
@@ -61,7 +63,19 @@ class CatASR(nn.Module):
     def embed(
         self, codes: Int[Tensor, "b t k"], frames: Int[Tensor, " b"], depth: Int[Tensor, " b"]
     ) -> Float[Tensor, "b p d"]:
-        """[audio start][frames][audio end] of every item, zeros behind it where others are longer."""
+        """Embed [audio start][frames][audio end] of every utterance, zeros behind it where others are longer.
+
+        Args:
+            codes: Codes [b, t, k], padded.
+            frames: Length [b] of each utterance.
+            depth: Depth [b] of each utterance.
+
+        Returns:
+            Embeddings [b, t + 2, d].
+
+        Raises:
+            ValueError: A depth is larger than k.
+        """
         tokens, deepest = self.config.tokens, int(depth.max())
         if codes.shape[2] < deepest:
             raise ValueError(f"depth={deepest} but the codes have {codes.shape[2]} codebooks")
@@ -83,7 +97,18 @@ class CatASR(nn.Module):
         positions: Int[Tensor, "b t"] | None = None,
         cache: Cache | None = None,
     ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b t d"] | None]:
-        """The LLM: the states that the text is read from, and those of the CTC head in training."""
+        """Run the LLM.
+
+        Args:
+            x: Embeddings [b, t, d].
+            mask: Attention mask [b, 1, t, m]; None: causal.
+            positions: Positions [b, t]; None: their index.
+            cache: Keys and values of earlier positions.
+
+        Returns:
+            The states [b, t, d] that text is predicted from, and those that the CTC head reads (None where
+            there is no such head, or with a cache).
+        """
         wanted = self.ctc is not None and cache is None
         out = self.llm(
             inputs_embeds=x,
@@ -97,7 +122,7 @@ class CatASR(nn.Module):
         return out.last_hidden_state, inner
 
     def logits(self, states: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
-        """Of the next token of text."""
+        """Return logits [n, v] of the next text token for states [n, d]."""
         return F.linear(states, self.text_embedding.weight) if self.head is None else self.head(states)
 
     def forward(
@@ -106,21 +131,26 @@ class CatASR(nn.Module):
         frames: Int[Tensor, " b"],
         text: Int[Tensor, "b n"],
         depth: Int[Tensor, " b"],
-        given: Int[Tensor, "b n"] | None = None,
-        spelt: Int[Tensor, "b m"] | None = None,
+        decoder_inputs: Int[Tensor, "b n"] | None = None,
+        ctc_targets: Int[Tensor, "b m"] | None = None,
     ) -> ASRLoss:
-        """Training loss of a batch: codes and texts padded on the right, texts with `IGNORED`.
+        """Compute the training loss of a batch (paper Appendix E), on the text alone.
 
-        `given` is what the model reads of the text where that is not what it has to write (noise makes it
-        listen), `spelt` what the second head has to find, if anything (`spell`). The loss is on the text
-        alone.
+        Args:
+            codes: Codes [b, t, k], padded on the right.
+            frames: Length [b] of each utterance.
+            text: Text ids [b, n], padded on the right with `IGNORED`.
+            depth: Depth [b] of each utterance.
+            decoder_inputs: What the model reads of the text [b, n], where that is not what it has to write:
+                with noise there, it has to use the audio.
+            ctc_targets: Targets [b, m] of the CTC head (`CatASR.ctc_targets`), padded with `IGNORED`, if any.
         """
         audio = self.embed(codes, frames, depth)
         width, lengths = audio.shape[1] + text.shape[1], (text != IGNORED).sum(1)
         place = torch.arange(width, device=codes.device) - 2 - frames[:, None]
         x = F.pad(audio, (0, 0, 0, text.shape[1]))
         if text.shape[1]:
-            words = self.text_embedding((text if given is None else given).clamp(min=0))
+            words = self.text_embedding((text if decoder_inputs is None else decoder_inputs).clamp(min=0))
             at = place.clamp(0, text.shape[1] - 1)
             words = words.gather(1, at[..., None].expand(-1, -1, words.shape[2]))
             x = torch.where(((place >= 0) & (place < lengths[:, None]))[..., None], words, x)
@@ -130,45 +160,53 @@ class CatASR(nn.Module):
         item, step = (ends != IGNORED).nonzero(as_tuple=True)
         logits = self.logits(states[item, frames[item] + 1 + step])
         loss = F.cross_entropy(logits.float(), ends[item, step])
-        if inner is None or spelt is None:
+        if inner is None or ctc_targets is None:
             return ASRLoss(loss, loss.new_zeros(()))
-        return ASRLoss(loss, self._ctc_loss(inner[:, 1 : 1 + codes.shape[1]], frames, spelt))
+        return ASRLoss(loss, self._ctc_loss(inner[:, 1 : 1 + codes.shape[1]], frames, ctc_targets))
 
     def ctc_logits(self, inner: Float[Tensor, "b t d"]) -> Float[Tensor, "b s w"]:
-        """Of the second head: `STEPS_PER_FRAME` steps a frame, each a byte or phoneme or, last, the blank."""
+        """Return CTC logits [b, STEPS_PER_FRAME * t, classes], blank last, for states [b, t, d]."""
         assert self.ctc is not None
         return self.ctc(inner).unflatten(-1, (STEPS_PER_FRAME, -1)).flatten(1, 2)
 
-    def spell(self, text: str) -> list[int]:
-        """What the second head has to find where `text` is said: ids of phonemes, or bytes in lower case."""
+    def ctc_targets(self, text: str) -> list[int]:
+        """Return what the CTC head has to predict for a text: ids of phonemes, or bytes in lower case."""
         if not self.config.phonemes:
             return list(text.lower().encode())
         ids = {phoneme: i for i, phoneme in enumerate(self.config.phonemes)}
-        return [ids[one] for one in sounds(text) if one in ids]
+        return [ids[phoneme] for phoneme in phonemes_without_stress(text) if phoneme in ids]
 
     def _ctc_loss(
         self,
         inner: Float[Tensor, "b t d"],
         frames: Int[Tensor, " b"],
-        spelt: Int[Tensor, "b m"],
+        ctc_targets: Int[Tensor, "b m"],
     ) -> Float[Tensor, ""]:
         """Texts that are longer than their steps cost nothing: no path writes them."""
-        lengths = (spelt != IGNORED).sum(1)
+        lengths = (ctc_targets != IGNORED).sum(1)
         with torch.autocast(inner.device.type, enabled=False):
             scores = self.ctc_logits(inner.float()).log_softmax(-1).transpose(0, 1)
             total = F.ctc_loss(
                 scores,
-                spelt.clamp(min=0),
+                ctc_targets.clamp(min=0),
                 STEPS_PER_FRAME * frames,
                 lengths,
-                blank=self.config.spelling_size,
+                blank=self.config.ctc_vocab_size,
                 reduction="sum",
                 zero_infinity=True,
             )
         return total / lengths.sum().clamp(min=1)
 
     def audio_mask(self, frames: Int[Tensor, " b"], width: int) -> Bool[Tensor, "b 1 t t"] | None:
-        """None where plain causal attention is meant: what pads on the right is then not seen."""
+        """Build the attention mask of sequences with so many frames.
+
+        Args:
+            frames: Length [b] of each utterance.
+            width: Length t of the sequences, text included.
+
+        Returns:
+            Mask [b, 1, t, t]; None for plain causal attention, which never reads padding on the right.
+        """
         if not self.config.bidirectional:
             return None
         place = torch.arange(width, device=frames.device)
@@ -176,10 +214,10 @@ class CatASR(nn.Module):
         both = audio[:, :, None] & audio[:, None, :]
         return (both | (place <= place[:, None]))[:, None]
 
-    def save_pretrained(self, folder: str | Path, text: TextTokenizer) -> None:
+    def save_pretrained(self, folder: str | Path, text_tokenizer: TextTokenizer) -> None:
         """Write `config.json`, `model.safetensors` and the text tokenizer's files."""
         checkpoint.save(folder, self.config, self.state_dict())
-        text.save(folder)
+        text_tokenizer.save(folder)
 
     @classmethod
     def from_pretrained(cls, model: str | Path) -> "tuple[CatASR, TextTokenizer]":
@@ -194,6 +232,6 @@ class CatASR(nn.Module):
 
 
 def pad_texts(texts: Sequence[Sequence[int]]) -> Int[Tensor, "b n"]:
-    """Ids of several texts as `CatASR.forward` takes them."""
+    """Pad the ids of several texts with `IGNORED` to one tensor [b, n]."""
     longest = max(map(len, texts), default=0)
     return torch.tensor([[*text, *[IGNORED] * (longest - len(text))] for text in texts]).long()

@@ -8,44 +8,49 @@ import torch
 from torch import Tensor
 
 
-def tensors(value: Any) -> list[Tensor]:
-    """The tensors of a dataclass and of the dataclasses in it, in order."""
+def list_tensors(value: Any) -> list[Tensor]:
+    """List the tensors of a dataclass and of the dataclasses in it, in order."""
     if isinstance(value, Tensor):
         return [value]
     if not is_dataclass(value):
         return []
-    return [tensor for field in fields(value) for tensor in tensors(getattr(value, field.name))]
+    return [tensor for field in fields(value) for tensor in list_tensors(getattr(value, field.name))]
 
 
-def cloned(value: Any) -> Any:
-    """The same with tensors of its own."""
+def clone_tensors(value: Any) -> Any:
+    """Copy a dataclass, with clones of its tensors."""
     if isinstance(value, Tensor):
         return value.clone()
     if not is_dataclass(value) or isinstance(value, type):
         return value
-    return replace(value, **{field.name: cloned(getattr(value, field.name)) for field in fields(value)})
+    return replace(
+        value, **{field.name: clone_tensors(getattr(value, field.name)) for field in fields(value)}
+    )
 
 
-class Replay:
-    """`function` as it was with its first inputs, but for the values of their tensors.
+class RecordedFunction:
+    """A function recorded as a CUDA graph with its first inputs; calls replay it with other tensor values.
 
     The result is overwritten by the next call.
     """
 
     def __init__(self, function: Callable[[Any], Tensor], inputs: Any) -> None:
-        self.inputs = cloned(inputs)
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):  # libraries set themselves up in a first run, which no graph may hold
+        self.inputs = clone_tensors(inputs)
+        warm_up_stream = torch.cuda.Stream()
+        warm_up_stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(
+            warm_up_stream
+        ):  # libraries set themselves up in a first run, which no graph may hold
             for _ in range(2):
                 function(self.inputs)
-        torch.cuda.current_stream().wait_stream(aside)
+        torch.cuda.current_stream().wait_stream(warm_up_stream)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
             self.output = function(self.inputs)
 
     def __call__(self, inputs: Any) -> Tensor:
-        for mine, given in zip(tensors(self.inputs), tensors(inputs), strict=True):
-            mine.copy_(given)
+        """Replay the graph with the tensors of `inputs`, which must have the shapes that were recorded."""
+        for static, value in zip(list_tensors(self.inputs), list_tensors(inputs), strict=True):
+            static.copy_(value)
         self.graph.replay()
         return self.output

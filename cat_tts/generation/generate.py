@@ -1,11 +1,12 @@
-"""Whole takes of a batch at once: a plain loop over `FrameDecoder`."""
+"""Generate the codes of a whole batch: a plain loop over `FrameDecoder`."""
 
 from collections.abc import Iterator
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cat_tts.generation.frame_decoder import Continuation, FrameDecoder
+from cat_tts.generation.continuation import Continuation
+from cat_tts.generation.frame_decoder import FrameDecoder
 from cat_tts.generation.sampling import SamplingOptions
 from cat_tts.model.tts import CatTTS
 
@@ -23,29 +24,41 @@ def generate(
     min_frames: int = 1,
     any_text: bool = False,
 ) -> Iterator[Int[Tensor, "b e"]]:
-    """New rows, one at a time: text id and `depth` codes of every sequence.
+    """Generate new rows of a batch, one row of every sequence at a time (paper 3.3).
 
-    A sequence has ended where the text id is `audio_end`; from that row on its codes are pads and mean
-    nothing. The loop ends when all have, or after `max_frames`. Where sequences differ in length, `rows` is
-    padded on the left, False in `mask`. `any_text` is that of `FrameDecoder`.
+    Args:
+        model: The TTS model.
+        rows: Rows [b, t, 1 + K] of the prompts, padded on the left where they differ in length.
+        mask: Mask [b, t], False on padding; None where there is none.
+        depth: How many codebooks to generate.
+        seeds: Seeds [b].
+        max_frames: Frames after which the loop ends at the latest; it ends when all sequences have.
+        options: How codes are sampled.
+        positions: Rotary positions [b, t] of the rows; None: their index.
+        min_frames: Frames before which no sequence stops.
+        any_text: As for `FrameDecoder`.
+
+    Yields:
+        Text id and codes [b, 1 + depth] of the next row. A sequence has ended where the text id is
+        `audio_end`; from that row on its codes are pads.
     """
     decoder = FrameDecoder(model, len(rows), any_text=any_text)
     for i, row in enumerate(rows):
-        kept = slice(None) if mask is None else mask[i]
-        take = Continuation(
-            rows=row[kept],
-            positions=None if positions is None else positions[i][kept],
+        valid = slice(None) if mask is None else mask[i]
+        continuation = Continuation(
+            rows=row[valid],
+            positions=None if positions is None else positions[i][valid],
             depth=depth,
             seed=int(seeds[i]),
             options=options,
             min_frames=min_frames,
             max_frames=max_frames,
         )
-        assert decoder.join(take) == i
+        assert decoder.join(continuation) == i
     while decoder.active:
-        made = decoder.step()
+        results = decoder.step()
         new = rows.new_full((len(rows), 1 + depth), model.config.pad_code)
         new[:, 0] = model.config.tokens.audio_end
-        for i, row in made.items():
+        for i, row in results.items():
             new[i] = row
         yield new

@@ -2,7 +2,7 @@
 
 from functools import cache
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, Literal, no_type_check
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ Weights = Literal["float", "int8"]
 
 
 class Int8Product(Product):
-    """The same with 8 bits a weight and a scale for every column; x and the sums stay float32.
+    """A `Product` with 8 bits a weight and a scale for every column; x and the sums stay float32.
 
     With few rows a product takes as long as its weight takes to be read: a quarter of the bytes is the gain.
     torch's own kernels quantise x as well and are slower at one row: this one is a loop that numba compiles.
@@ -26,22 +26,23 @@ class Int8Product(Product):
         self._weight, self._scale = levels.to(torch.int8).numpy(), scale.numpy()
 
     def __call__(self, x: Float[Tensor, "n i"], out: Float[Tensor, "n o"] | None = None) -> Tensor:
+        """Return the product [n, o] of `x` [n, i] and the weight, in `out` where that is given."""
         y = np.empty((x.shape[0], len(self._scale)), np.float32) if out is None else out.numpy()
         _kernel()(self._weight, self._scale, x.contiguous().numpy(), y)
         return torch.from_numpy(y) if out is None else out
 
-    def _few(self, x: Tensor) -> bool:
+    def _fits_loop(self, x: Tensor) -> bool:
         return True
 
 
-def rounded(weight: Float[Tensor, "o i"]) -> Float[Tensor, "o i"]:
-    """The weight that an `Int8Product` applies in place of this one."""
+def round_to_int8(weight: Float[Tensor, "o i"]) -> Float[Tensor, "o i"]:
+    """Return the weight [o, i] that an `Int8Product` applies in place of this one."""
     levels, scale = _levels(weight)
     return (levels * scale[:, None]).to(weight.dtype)
 
 
 def _levels(weight: Float[Tensor, "o i"]) -> tuple[Float[Tensor, "o i"], Float[Tensor, " o"]]:
-    """Whole numbers from -127 to 127, and what one of them is worth in each column of the result."""
+    """Whole numbers from -127 to 127, and the scale of each column of the result."""
     weight = weight.float()
     scale = (weight.abs().amax(1) / 127).clamp(min=1e-12)
     return (weight / scale[:, None]).round(), scale
@@ -52,6 +53,7 @@ def _kernel() -> Any:
     return compiled(_multiply)
 
 
+@no_type_check  # numba compiles the bare function
 def _multiply(weight: np.ndarray, scale: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
     """y[n, o] = scale[o] * sum of weight[o, i] * x[n, i]; the sums of a row do not depend on other rows."""
     for column in range(weight.shape[0]):
@@ -62,13 +64,13 @@ def _multiply(weight: np.ndarray, scale: np.ndarray, x: np.ndarray, y: np.ndarra
             y[row, column] = total * scale[column]
 
 
-def product(weight: Float[Tensor, "o i"], weights: Weights) -> Product:
-    """The product with a copy of a weight, in the arithmetic asked for."""
+def make_product(weight: Float[Tensor, "o i"], weights: Weights) -> Product:
+    """Return the product with a copy of a weight [o, i], as floats or as 8-bit integers."""
     return Int8Product(weight) if weights == "int8" else Product(weight.clone())
 
 
 def check_weights(weights: Weights, device: torch.device) -> None:
-    """ValueError for weights that a device cannot have, or that an extra is missing for."""
+    """Raise ValueError for weights that a device does not support, or that need a missing package."""
     if weights == "int8" and device.type != "cpu":
         raise ValueError(f"weights='int8' on {device.type}: they are for CPUs; take 'float' here")
     if weights == "int8" and find_spec("numba") is None:

@@ -1,13 +1,13 @@
 """Keyed sampling: what is drawn depends on (seed, frame, layer) and on nothing else.
 
 Gumbel-max: the arg-max of logits plus Gumbel noise is a draw from their softmax. The noise comes from an
-integer hash of its place, so a take is the same alone or in any batch, streamed or not, and its first k
+integer hash of its place, so a sequence is the same alone or in any batch, streamed or not, and its first k
 codebooks see the same noise at every depth of k or more. CPU and CUDA agree to rounding.
 
     options = SamplingOptions()
     noise = gumbel_noise(seeds, frame, layers=1 + depth, size=codebook_size)
-    knobs = Knobs.of([options] * len(seeds), codebook_size, logits.device)
-    codes = choose(filtered_logits(logits, knobs, seen), noise[:, layer])
+    params = BatchedSamplingParams.from_options([options] * len(seeds), codebook_size, logits.device)
+    codes = sample(filtered_logits(logits, params, seen), noise[:, layer])
 """
 
 import math
@@ -26,7 +26,7 @@ SAMPLING_FILE = "sampling.json"
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
-    """How far from the arg-max codes, and the decision to speak on or stop, are drawn."""
+    """How codes, and the decision to continue or to stop, are sampled."""
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
@@ -41,10 +41,10 @@ class SamplingOptions:
     decision_temperature: float = 1.0
     """The temperature of the decision; see `decision`."""
     guidance: float = 1.0
-    """How much more the text counts: logits are carried so many times as far from those of a model that is
-    not told the text (classifier-free guidance). Other values than 1 double the rows of a frame, and want a
-    model that learnt some sequences without their text (`training.tts.batches`, `untold`). The decision to
-    speak on or stop is not guided. Ours, not the paper's."""
+    """Scale of classifier-free guidance: logits are moved so many times as far from the unconditional ones,
+    those of the model without the text. Other values than 1 double the work of a frame, and need a model that
+    was trained without text on some sequences (`training.tts.batches`, `text_dropout`). The decision to
+    continue or to stop is not guided. Ours, not the paper's."""
 
     def __post_init__(self) -> None:
         for name in ("temperature", "decision_temperature"):
@@ -65,7 +65,7 @@ class SamplingOptions:
             )
 
     def decision(self) -> "SamplingOptions":
-        """The options for the text channel: its own temperature and, as published, top-k 50 only."""
+        """Return the options for the text channel: its own temperature and, as published, top-k 50 only."""
         return replace(
             self,
             temperature=self.decision_temperature,
@@ -79,7 +79,19 @@ class SamplingOptions:
 def gumbel_noise(
     seeds: Int[Tensor, " b"], frame: int | Int[Tensor, " b"], layers: int, size: int
 ) -> Float[Tensor, "b layers size"]:
-    """Standard Gumbel noise of every take at its frame; fewer layers or a smaller size give a prefix."""
+    """Compute standard Gumbel noise for each sequence at its frame.
+
+    Fewer layers or a smaller size give a prefix of the same noise.
+
+    Args:
+        seeds: Seeds [b], int64.
+        frame: Index of the frame, one for all or [b].
+        layers: How many draws a frame has: the decision, then its codes.
+        size: How many values a draw has to choose among.
+
+    Returns:
+        Noise [b, layers, size], float32, a function of (seed, frame, layer, index) alone.
+    """
     layer = torch.arange(layers, device=seeds.device, dtype=torch.int32)
     index = torch.arange(size, device=seeds.device, dtype=torch.int32)
     key = _mix(_mix(_low_word(seeds)) ^ _low_word(seeds >> 32))
@@ -93,92 +105,126 @@ def gumbel_noise(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Knobs:
-    """The options of every take of a batch as columns, so that one operator serves all."""
+class BatchedSamplingParams:
+    """Sampling options of a whole batch as columns, so that one operator serves all sequences."""
 
     temperature: Float[Tensor, "b 1"]
-    penalty: Float[Tensor, "b 1"]
-    tail: Float[Tensor, "b 1"]
-    """1 - top_p."""
+    repetition_penalty: Float[Tensor, "b 1"]
+    one_minus_top_p: Float[Tensor, "b 1"]
     top_k: Int[Tensor, "b 1"]
-    chance: Float[Tensor, "b 1"]
-    """0 for takes without chance, 1 for others: the factor of their noise."""
+    noise_scale: Float[Tensor, "b 1"]
+    """Factor of the noise: 0 for greedy sequences, 1 for others."""
     guidance: Float[Tensor, "b 1"]
-    width: int
-    """The largest top_k."""
-    sampled: bool
-    penalised: bool
-    nucleus: bool
-    """Whether any take has a temperature, a penalty, a top_p."""
+    max_top_k: int
+    any_temperature: bool
+    any_penalty: bool
+    any_top_p: bool
+    """Whether any sequence has a temperature, a penalty, a top_p."""
 
     @classmethod
-    def of(cls, options: Sequence[SamplingOptions], size: int, device: torch.device) -> "Knobs":
-        """The knobs of takes that draw among `size` codes."""
-        table = [_numbers(one, size) for one in options]
+    def from_options(
+        cls, options: Sequence[SamplingOptions], size: int, device: torch.device
+    ) -> "BatchedSamplingParams":
+        """Batch the options of sequences.
+
+        Args:
+            options: Options of each sequence.
+            size: How many codes there are to choose among.
+            device: Where the columns are put.
+
+        Returns:
+            Columns [b, 1], and what is common to all sequences.
+        """
+        table = [_as_numbers(each, size) for each in options]
         columns = torch.tensor(table, dtype=torch.float32).to(device).split(1, -1)
-        temperature, penalty, tail, top_k, chance, guidance = columns
+        temperature, penalty, one_minus_top_p, top_k, noise_scale, guidance = columns
         return cls(
             temperature=temperature,
-            penalty=penalty,
-            tail=tail,
+            repetition_penalty=penalty,
+            one_minus_top_p=one_minus_top_p,
             top_k=top_k.long(),
-            chance=chance,
+            noise_scale=noise_scale,
             guidance=guidance,
-            width=max(int(row[3]) for row in table),
-            sampled=any(row[4] for row in table),
-            penalised=any(row[1] != 1 for row in table),
-            nucleus=any(row[2] > 0 for row in table),
+            max_top_k=max(int(row[3]) for row in table),
+            any_temperature=any(row[4] for row in table),
+            any_penalty=any(row[1] != 1 for row in table),
+            any_top_p=any(row[2] > 0 for row in table),
         )
 
     @property
-    def kind(self) -> tuple:
-        """All that decides which operators serve these takes."""
-        return self.width, self.sampled, self.penalised, self.nucleus
+    def static_options(self) -> tuple:
+        """All that decides which operators run, and so which CUDA graph fits."""
+        return self.max_top_k, self.any_temperature, self.any_penalty, self.any_top_p
 
-    def first(self, rows: int) -> "Knobs":
-        """Those of the first takes alone."""
-        names = ("temperature", "penalty", "tail", "top_k", "chance", "guidance")
-        return replace(self, **{name: getattr(self, name)[:rows] for name in names})
+    def first(self, count: int) -> "BatchedSamplingParams":
+        """Return the options of the first `count` sequences."""
+        names = ("temperature", "repetition_penalty", "one_minus_top_p", "top_k", "noise_scale", "guidance")
+        return replace(self, **{name: getattr(self, name)[:count] for name in names})
 
 
 def filtered_logits(
-    logits: Float[Tensor, "b v"], knobs: Knobs, seen: Bool[Tensor, "b v"] | None = None
+    logits: Float[Tensor, "b v"], params: BatchedSamplingParams, used_codes: Bool[Tensor, "b v"] | None = None
 ) -> Float[Tensor, "b v"]:
-    """Float32 logits whose softmax is what the options ask to draw from; -inf marks what cannot be drawn.
+    """Filter logits so that their softmax is the distribution that the options describe.
 
-    The published order: penalty on the codes that were `seen`, temperature, top-k, top-p. What is as likely
-    as the least likely code that is kept is kept too. Temperature 0 leaves only the likeliest, unpenalised.
+    The published order: repetition penalty, temperature, top-k, top-p. A code that is as likely as the least
+    likely one that passes passes too. Temperature 0 leaves only the likeliest, without a penalty.
+
+    Args:
+        logits: Logits [b, v].
+        params: Options of the b sequences.
+        seen: Mask [b, v] of the codes that a sequence has had already; None: no penalty.
+
+    Returns:
+        Logits [b, v], float32, with -inf where a code cannot be drawn.
     """
     logits = logits.float()
-    if seen is not None and knobs.penalised:
-        penalty = torch.where(seen, knobs.penalty, 1.0)
+    if used_codes is not None and params.any_penalty:
+        penalty = torch.where(used_codes, params.repetition_penalty, 1.0)
         logits = torch.where(logits < 0, logits * penalty, logits / penalty)
-    logits = logits / knobs.temperature
-    top = logits.topk(knobs.width, -1).values
-    least = top.gather(-1, knobs.top_k - 1)
-    if knobs.nucleus:
+    logits = logits / params.temperature
+    top = logits.topk(params.max_top_k, -1).values
+    least = top.gather(-1, params.top_k - 1)
+    if params.any_top_p:
         # Ascending, as published: summed in another order, a sum next to the bound could fall beyond it.
         rising = top.masked_fill(top < least, -math.inf).flip(-1)
-        tail = rising.softmax(-1).cumsum(-1) <= knobs.tail
-        tail[:, -1] = False
-        least = rising.masked_fill_(tail, math.inf).amin(-1, keepdim=True)
+        dropped = rising.softmax(-1).cumsum(-1) <= params.one_minus_top_p
+        dropped[:, -1] = False
+        least = rising.masked_fill_(dropped, math.inf).amin(-1, keepdim=True)
     return logits.masked_fill_(logits < least, -math.inf)
 
 
-def guided(
-    told: Float[Tensor, "b v"], untold: Float[Tensor, "b v"], guidance: Float[Tensor, "b 1"]
+def apply_guidance(
+    conditional: Float[Tensor, "b v"], unconditional: Float[Tensor, "b v"], guidance: Float[Tensor, "b 1"]
 ) -> Float[Tensor, "b v"]:
-    """Float32 logits `guidance` times as far from `untold` as those of `told` are."""
-    return torch.lerp(untold.float(), told.float(), guidance)
+    """Apply classifier-free guidance.
+
+    Args:
+        conditional: Logits [b, v] with the text.
+        unconditional: Logits [b, v] without it.
+        guidance: Scale [b, 1].
+
+    Returns:
+        Logits [b, v], float32, `guidance` times as far from the unconditional ones as the conditional are.
+    """
+    return torch.lerp(unconditional.float(), conditional.float(), guidance)
 
 
-def choose(logits: Float[Tensor, "b v"], noise: Float[Tensor, "b v"]) -> Int[Tensor, " b"]:
-    """One draw from the softmax of `logits` (filtered first, as a rule), made by `noise`."""
+def sample(logits: Float[Tensor, "b v"], noise: Float[Tensor, "b v"]) -> Int[Tensor, " b"]:
+    """Draw from the softmax of logits by the Gumbel-max rule.
+
+    Args:
+        logits: Logits [b, v], as a rule filtered.
+        noise: Gumbel noise [b, v].
+
+    Returns:
+        Indices [b].
+    """
     return (logits + noise).argmax(-1)
 
 
-def _numbers(options: SamplingOptions, size: int) -> tuple[float, float, float, int, float, float]:
-    """Temperature, penalty, tail, top-k, chance and guidance, such that no case needs another operator."""
+def _as_numbers(options: SamplingOptions, size: int) -> tuple[float, float, float, int, float, float]:
+    """Temperature, penalty, 1 - top-p, top-k, noise scale, guidance; no case needs another operator."""
     if options.temperature == 0:
         return 1.0, 1.0, 0.0, 1, 0.0, options.guidance
     top_k = options.top_k if 0 < options.top_k < size else size

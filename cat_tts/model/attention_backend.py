@@ -19,7 +19,7 @@ ATTEND = "attend"
 
 
 def cache_argument(model: nn.Module, cache: Cache | None) -> dict[str, Cache | None]:
-    """`cache` under the name that this model's forward pass knows it by."""
+    """Return `cache` as the keyword argument by which this model's forward pass takes it."""
     return {_cache_name(type(model)): cache}
 
 

@@ -1,7 +1,7 @@
-"""Tables of codes that begin with what the codes mean to their tokenizer.
+"""Initialise code tables and heads from the codebooks of the tokenizer.
 
-A fresh table has to learn 1024 rows from nothing, each from the few frames that hold its code; here codes
-that sound alike begin alike, where they are read and where they are predicted.
+A random table has to learn 1024 rows from nothing, each from the few frames that hold its code; here codes
+that sound alike begin alike, in the embedding tables and in the heads.
 """
 
 from collections.abc import Sequence
@@ -17,53 +17,62 @@ from tokenizer.layers.quantizer import ResidualVQ
 TABLE_SCALE = 0.3
 """Standard deviation of the first table: small ones would be overwritten by the first steps of Adam."""
 HEAD_SCALE = 1.4
-"""Standard deviation that `point_heads` gives to the scores of normalised states, however wide they are."""
+"""Standard deviation that `init_code_heads` gives to the scores of normalised states of any width."""
 
 
 @torch.no_grad()
-def read_tables(tables: Sequence[nn.Embedding], quantizer: ResidualVQ) -> None:
-    """Write each codebook's vectors, as the quantizer adds them up, into the first rows of its table.
+def init_code_embeddings(tables: Sequence[nn.Embedding], quantizer: ResidualVQ) -> None:
+    """Initialise embedding tables with each codebook's vectors, as the quantizer adds them up.
 
-    Wider vectors than the tables' are projected at random. A row for no code becomes zeros, so that rows of
-    text are what their text says, and not mostly the sum of all tables' pads.
+    Vectors of another width than the tables are projected at random. A row for no code becomes zeros, so that
+    rows of text are what their text says, and not mostly the sum of all tables' pads.
+
+    Args:
+        tables: A table of each codebook, changed in place.
+        quantizer: Quantizer of the audio tokenizer.
 
     Raises:
-        ValueError: the quantizer has fewer codebooks, or others than the tables have room for.
+        ValueError: The quantizer has fewer codebooks, or others than the tables have room for.
     """
     size, width = _check(len(tables), tables[0].num_embeddings, quantizer), tables[0].embedding_dim
     codes = torch.arange(size, device=tables[0].weight.device)
-    scale, spread = 0.0, None
+    scale, projection = 0.0, None
     for k, table in enumerate(tables):
         rows = quantizer.decode(F.pad(codes[None, :, None], (k, 0)))[0]
         rows = rows - rows.mean(0)  # and with it what the other codebooks and the biases add
-        if spread is None:
-            spread = _spread(rows.shape[1], width).to(rows)
-            scale = TABLE_SCALE / float((rows @ spread).std())
-        table.weight[:size] = scale * rows @ spread
+        if projection is None:
+            projection = _projection(rows.shape[1], width).to(rows)
+            scale = TABLE_SCALE / float((rows @ projection).std())
+        table.weight[:size] = scale * rows @ projection
         table.weight[size:] = 0
 
 
 @torch.no_grad()
-def point_heads(heads: Sequence[nn.Linear], quantizer: ResidualVQ) -> None:
-    """Add to each head's rows the directions in which the quantizer looks its codes up: a state that asks for
-    a code asks for those beside it.
+def init_code_heads(heads: Sequence[nn.Linear], quantizer: ResidualVQ) -> None:
+    """Add to each head's rows the directions in which the quantizer looks its codes up.
+
+    A state that makes a code likely then makes those beside it likely.
+
+    Args:
+        heads: A head of each codebook, changed in place.
+        quantizer: Quantizer of the audio tokenizer.
 
     Raises:
-        ValueError: as `read_tables`.
+        ValueError: As for `init_code_embeddings`.
     """
     size = _check(len(heads), heads[0].out_features, quantizer)
     draw = torch.Generator().manual_seed(0)
     for head, layer in zip(heads, quantizer.layers, strict=False):
-        directions = F.normalize(layer.codebook.weight, dim=-1)
-        spread = torch.randn(directions.shape[1], head.in_features, generator=draw).to(directions)
-        head.weight[:size] += HEAD_SCALE / head.in_features**0.5 * directions @ spread
+        unit_vectors = F.normalize(layer.codebook.weight, dim=-1)
+        projection = torch.randn(unit_vectors.shape[1], head.in_features, generator=draw).to(unit_vectors)
+        head.weight[:size] += HEAD_SCALE / head.in_features**0.5 * unit_vectors @ projection
 
 
 @torch.no_grad()
-def begin_anew(
+def reinit_codebooks(
     tables: Sequence[nn.Embedding], heads: Sequence[nn.Linear], quantizer: ResidualVQ, first: int
 ) -> None:
-    """Let trained tables say exactly what codes mean, and those from codebook `first` on only that.
+    """Reinitialise the tables and heads of deep codebooks, and add what codes mean to the trained tables.
 
     Each row gets what the quantizer adds up for its code, in one random subspace for all codebooks: what
     frames sum to there is their latent, and what is left of it for the next codebook a difference. A deep row
@@ -71,31 +80,39 @@ def begin_anew(
     directions in which the quantizer looks for codes, in one subspace for all. Rows for no code stay, and
     codebooks are counted from 1.
 
+    Args:
+        tables: A table of each codebook, changed in place.
+        heads: A head of each codebook, changed in place.
+        quantizer: Quantizer of the audio tokenizer.
+        first: First codebook, from 1, whose table and head are reinitialised.
+
     Raises:
-        ValueError: there is no such codebook, or as `read_tables`.
+        ValueError: There is no such codebook, or as for `init_code_embeddings`.
     """
     size = _check(len(tables), tables[0].num_embeddings, quantizer)
     if not 1 <= first <= len(tables):
         raise ValueError(
-            f"codebook {first} to begin anew with: these tables have codebooks 1 to {len(tables)}"
+            f"codebook {first} to reinitialise from: these tables have codebooks 1 to {len(tables)}"
         )
     layers = [
         (layer.codebook.weight, cast(Tensor, layer.project_in.weight), cast(Tensor, layer.project_out.weight))
         for layer in quantizer.layers
     ]
     wide, narrow, inner = tables[0].embedding_dim, heads[0].in_features, len(layers[0][2])
-    shared, sought = _spread(inner, wide), _spread(inner, narrow)
+    shared, head_projection = _projection(inner, wide), _projection(inner, narrow)
     draw = torch.Generator().manual_seed(1)
-    stays = tables[max(first - 2, 0)].weight[:size].std()
+    scale = tables[max(first - 2, 0)].weight[:size].std()
     unit = tables[0].weight[:size].std() / (layers[0][0] @ layers[0][2].T @ shared).std()
-    for k, (table, head, (rows, into, out)) in enumerate(zip(tables, heads, layers, strict=False), 1):
+    for k, (table, head, (rows, project_in, project_out)) in enumerate(
+        zip(tables, heads, layers, strict=False), 1
+    ):
         if k >= first:
-            directions = F.normalize(rows, dim=-1)
-            own = directions @ torch.randn(rows.shape[1], wide, generator=draw)
-            table.weight[:size] = stays / own.std() * own
-            wanted = directions @ into @ sought
-            head.weight[:size] = HEAD_SCALE / narrow**0.5 / wanted.std() * wanted
-        added = rows @ out.T @ shared
+            unit_vectors = F.normalize(rows, dim=-1)
+            separate = unit_vectors @ torch.randn(rows.shape[1], wide, generator=draw)
+            table.weight[:size] = scale / separate.std() * separate
+            looked_up = unit_vectors @ project_in @ head_projection
+            head.weight[:size] = HEAD_SCALE / narrow**0.5 / looked_up.std() * looked_up
+        added = rows @ project_out.T @ shared
         table.weight[:size] += unit * (added - added.mean(0))
 
 
@@ -111,7 +128,7 @@ def _check(count: int, rows: int, quantizer: ResidualVQ) -> int:
     return size
 
 
-def _spread(width: int, dim: int) -> Float[Tensor, "w d"]:
+def _projection(width: int, dim: int) -> Float[Tensor, "w d"]:
     """The identity, or a random projection where the widths differ."""
     draw = torch.Generator().manual_seed(0)
     return torch.eye(dim) if width == dim else torch.randn(width, dim, generator=draw) / width**0.5

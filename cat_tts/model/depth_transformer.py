@@ -1,6 +1,6 @@
 """The Depth Transformer: one frame's decision and codes, each given the ones before it (paper C.1).
 
-Its sequence has 1 + k positions. Position 0 reads the temporal state and decides: go on or stop.
+Its sequence has 1 + k positions. Position 0 reads the temporal state and decides: continue or stop.
 Position 1 reads that decision and predicts code 1, position j reads code j-1 and predicts code j.
 There is no positional encoding: the position's own head, and the embeddings it reads, tell it apart.
 """
@@ -18,19 +18,19 @@ from cat_tts.config import TransformerConfig, TTSConfig
 from tokenizer.layers.attention import attend
 
 Shapes = Sequence[tuple[int, int]]
-"""Frames and positions of each: `[(3, 33), (5, 2)]` are 109 rows, frame after frame."""
+"""Groups of frames, and their positions: `[(3, 33), (5, 2)]` are 109 rows, frame after frame."""
 
 
 @dataclass
 class DepthCache:
-    """Keys and values of the positions of one frame: slots are allocated once and reused every frame."""
+    """Keys and values of the positions of one frame: allocated once and reused every frame."""
 
     keys: Float[Tensor, "l b g p d"]
     values: Float[Tensor, "l b g p d"]
     filled: int = 0
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store one layer's keys and values of the next positions; return all of this frame so far."""
+        """Store one layer's keys and values [b, g, p, d] of the next positions; return all of the frame."""
         stop = self.filled + keys.shape[2]
         self.keys[layer, :, :, self.filled : stop] = keys
         self.values[layer, :, :, self.filled : stop] = values
@@ -38,7 +38,7 @@ class DepthCache:
 
 
 class SwiGLU(nn.Module):
-    """down(silu(gate x) * up x), without biases."""
+    """A feed-forward block down(silu(gate x) * up x), without biases."""
 
     def __init__(self, dim: int, hidden: int, output_dim: int) -> None:
         super().__init__()
@@ -47,6 +47,7 @@ class SwiGLU(nn.Module):
         self.down_proj = nn.Linear(hidden, output_dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the output [..., output_dim] for `x` [..., dim]."""
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
@@ -66,16 +67,17 @@ class DepthAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "n p d"], layer: int, cache: DepthCache | None
     ) -> Float[Tensor, "n p d"]:
+        """Attend over the positions of n frames; with a cache, over the earlier ones too."""
         q, k, v = (part.transpose(1, 2) for part in self._heads(x))
         if cache is not None:
             k, v = cache.append(layer, k, v)
         return self.o_proj(attend(q, k, v, window=k.shape[2]).transpose(1, 2).flatten(2))
 
     def ragged(self, x: Float[Tensor, "m d"], shapes: Shapes) -> Float[Tensor, "m d"]:
-        """The same for frames of unequal depths, see `DepthTransformer.ragged`."""
+        """Attend inside frames of unequal depths, see `DepthTransformer.ragged`."""
         sizes, attended = [frames * depth for frames, depth in shapes], []
         for (frames, depth), *parts in zip(
-            shapes, *(one.split(sizes) for one in self._heads(x)), strict=True
+            shapes, *(part.split(sizes) for part in self._heads(x)), strict=True
         ):
             q, k, v = (part.unflatten(0, (frames, depth)).transpose(1, 2) for part in parts)
             attended.append(attend(q, k, v, window=depth).transpose(1, 2).flatten(0, 1).flatten(1))
@@ -102,7 +104,7 @@ class DepthLayer(nn.Module):
     def forward(
         self, x: Float[Tensor, "*n d"], layer: int, cache: DepthCache | None, shapes: Shapes | None = None
     ) -> Float[Tensor, "*n d"]:
-        """Of frames of one depth [n, p, d], or of `shapes` depths [m, d]."""
+        """Return the output for frames of one depth [n, p, d], or of the depths in `shapes` [m, d]."""
         normed = self.input_layernorm(x)
         attention = self.self_attn
         x = x + (attention(normed, layer, cache) if shapes is None else attention.ragged(normed, shapes))
@@ -110,7 +112,7 @@ class DepthLayer(nn.Module):
 
 
 class DepthTransformer(nn.Module):
-    """From temporal states to the decision and the codes of the next frame."""
+    """From temporal states to the decision and the codes of the next frame (paper C.1)."""
 
     def __init__(self, config: TTSConfig) -> None:
         super().__init__()
@@ -137,7 +139,15 @@ class DepthTransformer(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "n p e"], cache: DepthCache | None = None) -> Float[Tensor, "n p d"]:
-        """Hidden states of the next positions of a frame; with a cache, earlier ones are remembered in it."""
+        """Compute the hidden states of the next positions of n frames.
+
+        Args:
+            x: Inputs [n, p, e]: the temporal state, then embeddings.
+            cache: Keys and values of the earlier positions; None where there are none.
+
+        Returns:
+            Hidden states [n, p, d].
+        """
         x = self.adapter_in(x)
         for i, layer in enumerate(self.layers):
             x = layer(x, i, cache)
@@ -146,10 +156,17 @@ class DepthTransformer(nn.Module):
         return self.norm(x)
 
     def ragged(self, x: Float[Tensor, "m e"], shapes: Shapes) -> Float[Tensor, "m d"]:
-        """Hidden states of frames of unequal depths, none of them padded.
+        """Compute the hidden states of frames of unequal depths, none of them padded.
 
         Products run over all rows at once and only attention group by group: sharded weights are gathered
         once, and their gradients are not summed up over thirty small passes.
+
+        Args:
+            x: Inputs [m, e] of all positions, frame after frame.
+            shapes: Groups of frames of one depth, in the order of `x`.
+
+        Returns:
+            Hidden states [m, d].
         """
         x = self.adapter_in(x)
         for i, layer in enumerate(self.layers):
@@ -157,11 +174,11 @@ class DepthTransformer(nn.Module):
         return self.norm(x)
 
     def decision_logits(self, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
-        """Scores of position 0: (go on, stop), or every text id where the model has the full head."""
+        """Return logits [n, v] of position 0: (continue, stop), or all text ids with the full head."""
         return self.decision_head(self._outgoing(hidden, 0))
 
     def code_logits(self, hidden: Float[Tensor, "n d"], k: int) -> Float[Tensor, "n v"]:
-        """Scores of codebook k (from 0), read at position k + 1; the last column is the pad code."""
+        """Return logits [n, v] of codebook k (from 0), read at position k + 1; the last is the pad code."""
         return self.code_heads[k](self._outgoing(hidden, k + 1))
 
     def _outgoing(self, hidden: Tensor, channel: int) -> Tensor:
@@ -170,7 +187,7 @@ class DepthTransformer(nn.Module):
         return self.head_norms[channel](self.adapters[channel](hidden))
 
     def cache(self, batch: int) -> DepthCache:
-        """Empty slots for one frame of `batch` sequences."""
+        """Allocate the cache of one frame of `batch` sequences."""
         shape = self.config.depth
         slots = torch.zeros(
             shape.num_layers, batch, shape.num_kv_heads, 1 + self.config.num_codebooks, shape.head_dim

@@ -29,12 +29,16 @@ _DELAY_SLOT = 151_662
 
 
 def is_published(raw: Mapping[str, Any]) -> bool:
-    """Whether a config.json is of the published TTS family."""
+    """Return whether a config.json is of the published TTS family."""
     return "language_config" in raw or str(raw.get("model_type", "")).startswith("moss_tts")
 
 
 def config_from_published(raw: Mapping[str, Any]) -> TTSConfig:
-    """This project's config from a published v1.0 config.json."""
+    """Convert a published v1.0 config.json to this project's config.
+
+    Raises:
+        CheckpointError: It is of another model of the family, or lacks a key.
+    """
     try:
         return _config(raw)
     except KeyError as error:
@@ -84,9 +88,12 @@ def _config(raw: Mapping[str, Any]) -> TTSConfig:
 
 
 def config_to_published(config: TTSConfig) -> dict[str, Any]:
-    """The published config.json of a model; raise ValueError with the reasons where it cannot have one.
+    """Convert a config to the published config.json.
 
     `max_prompt_frames` has no place there: the published models take prompts of any length.
+
+    Raises:
+        ValueError: The published layout cannot hold the model; the message names the reasons.
     """
     if reasons := unpublishable(config):
         raise ValueError(f"the published layout cannot hold this model: {'; '.join(reasons)}")
@@ -135,7 +142,7 @@ def config_to_published(config: TTSConfig) -> dict[str, Any]:
 
 
 def unpublishable(config: TTSConfig) -> list[str]:
-    """Why a model cannot be told in the published layout; empty where it can."""
+    """List the reasons why the published layout cannot hold a model; empty where it can."""
     temporal, depth = config.temporal, config.depth
     heads = {
         "num_heads": (temporal.num_heads, depth.num_heads),
@@ -143,25 +150,33 @@ def unpublishable(config: TTSConfig) -> list[str]:
         "head_dim": (temporal.head_dim, depth.head_dim),
     }
     reasons = {
-        "shared_time puts text rows on the time axis of the frames": config.shared_time,
+        "time_aligned_positions puts text rows on the time axis of the frames": config.time_aligned_positions,
         "chat=None: it was not trained on conversations": config.chat is None,
         "full_text_head=False: its stop head has two rows": not config.full_text_head,
         "adapter_dim=None: it has no MLPs around the depth layers": config.adapter_dim is None,
     }
     differing = {
-        f"{name} is {one} in the temporal and {other} in the depth layers": one != other
-        for name, (one, other) in heads.items()
+        f"{name} is {outer} in the temporal and {inner} in the depth layers": outer != inner
+        for name, (outer, inner) in heads.items()
     }
     return [reason for reason, holds in {**reasons, **differing}.items() if holds]
 
 
 def state_from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights under this project's names; the table that nothing reads is left out."""
+    """Rename published weights to this project's names; the table that nothing reads is left out.
+
+    Raises:
+        CheckpointError: A name is not one of the published model.
+    """
     return {_our_name(name): value for name, value in state.items() if name != _UNUSED}
 
 
 def state_to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights under the published names, the unread table filled with the text embedding."""
+    """Rename weights to the published names; the unread table is filled with the text embedding.
+
+    Raises:
+        CheckpointError: A weight has no published name.
+    """
     named = {_published_name(name): value for name, value in state.items()}
     return {**named, _UNUSED: state["text_embedding.weight"].clone()}
 

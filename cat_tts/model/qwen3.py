@@ -1,4 +1,4 @@
-"""The Qwen3 under both models: built from a shape, and what the config.json of a trained one says."""
+"""The Qwen3 in both models: built from a shape, or from the config.json of a trained one."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,8 +21,10 @@ _EXPECTED = {
 
 
 class Rotary(Qwen3RotaryEmbedding):
-    """Its frequencies stay float32 in a model of half precision: rounded to bfloat16 they are off by a
-    thousandth, at row 1000 by a radian."""
+    """Rotary embedding whose frequencies stay float32 in a model of half precision.
+
+    Rounded to bfloat16 they are off by a thousandth, at row 1000 by a radian.
+    """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Rotary":
         exact = cast("Tensor", self.inv_freq)
@@ -35,9 +37,13 @@ class Rotary(Qwen3RotaryEmbedding):
 def build(
     shape: TransformerConfig, *, rope_theta: float, max_positions: int, attention: str | None = None
 ) -> Qwen3Model:
-    """With random weights, and no table of embeddings: rows are embedded outside.
+    """Build a Qwen3 with random weights, and without an embedding table: rows are embedded outside.
 
-    `attention` is a name that transformers knows; None lets it choose.
+    Args:
+        shape: Shape of the layers.
+        rope_theta: Base of the rotary frequencies.
+        max_positions: Longest sequence.
+        attention: Name of an attention function in transformers; None lets it choose.
     """
     model = Qwen3Model(
         Qwen3Config(
@@ -60,13 +66,13 @@ def build(
 
 
 def compute_rotary(model: Qwen3Model) -> None:
-    """Anew, for a model that was built without memory: the frequencies are no weights, and not stored."""
+    """Compute the rotary frequencies of a model on the meta device: they are not stored with its weights."""
     model.rotary_emb = Rotary(model.config)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
-    """What a checkpoint of Qwen3 is."""
+class Qwen3Checkpoint:
+    """What the config.json of a trained Qwen3 says."""
 
     shape: TransformerConfig
     vocab_size: int
@@ -76,12 +82,20 @@ class Trained:
 
 
 def is_qwen3(raw: Mapping[str, Any]) -> bool:
-    """Whether a config.json is of the family."""
+    """Return whether a config.json is that of a Qwen3."""
     return raw.get("model_type") == "qwen3"
 
 
-def read(raw: Mapping[str, Any], folder: Path) -> Trained:
-    """A config.json of the family; ValueError where `build` could not make such a model."""
+def read(raw: Mapping[str, Any], folder: Path) -> Qwen3Checkpoint:
+    """Read the config.json of a Qwen3.
+
+    Args:
+        raw: Content of the file.
+        folder: Its folder, for messages.
+
+    Raises:
+        ValueError: `build` cannot build such a model, or a key is missing.
+    """
     rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
     kind = rope.get("rope_type", rope.get("type", "default"))  # the older name
     if kind != "default":
@@ -90,7 +104,7 @@ def read(raw: Mapping[str, Any], folder: Path) -> Trained:
         if raw.get(name, wanted) != wanted:
             raise ValueError(f"{folder}: {name}={raw[name]!r}, but the models here have {wanted!r}")
     try:
-        return Trained(
+        return Qwen3Checkpoint(
             shape=shape_of(raw),
             vocab_size=raw["vocab_size"],
             tied=raw.get("tie_word_embeddings", False),
@@ -102,7 +116,7 @@ def read(raw: Mapping[str, Any], folder: Path) -> Trained:
 
 
 def shape_of(raw: Mapping[str, Any]) -> TransformerConfig:
-    """KeyError where something of it is not said."""
+    """Read the shape of the layers from a config.json; KeyError where a part is missing."""
     return TransformerConfig(
         dim=raw["hidden_size"],
         num_layers=raw["num_hidden_layers"],

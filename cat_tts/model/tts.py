@@ -14,7 +14,7 @@ from cat_tts.model import moss_checkpoint, qwen3
 from cat_tts.model.attention_backend import ATTEND, cache_argument
 from cat_tts.model.depth_transformer import DepthTransformer
 from cat_tts.sequences.rows import IGNORED
-from cat_tts.sequences.sequence_dropout import kept_codes
+from cat_tts.sequences.sequence_dropout import retained_codes
 from cat_tts.text.tokenizers import TextTokenizer, load_text_tokenizer
 from tokenizer.io import checkpoint
 
@@ -26,25 +26,27 @@ class TTSLoss(NamedTuple):
     """
 
     code_sums: Float[Tensor, " k"]
-    """Cross-entropy of each codebook over the frames that keep it."""
+    """Cross-entropy of each codebook over the frames that retain it."""
     code_counts: Int[Tensor, " k"]
-    """How many those are."""
+    """How many frames those are."""
     decision_sum: Float[Tensor, ""]
-    """Cross-entropy of go on or stop, once a frame."""
+    """Cross-entropy of the decision to continue or to stop, once a frame."""
     decision_count: Int[Tensor, ""]
+    """How many decisions there are."""
 
     @property
     def codes(self) -> Float[Tensor, ""]:
-        """Paper eq. 9: a mean over the kept codes, target frames x retained codebooks."""
+        """Mean over the retained codes, target frames x retained codebooks (paper eq. 9)."""
         return self.code_sums.sum() / self.code_counts.sum()
 
     @property
     def decision(self) -> Float[Tensor, ""]:
+        """Mean cross-entropy of the decision."""
         return self.decision_sum / self.decision_count
 
     @property
     def layers(self) -> Float[Tensor, " k"]:
-        """`codes` by codebook; nan where no sample kept it."""
+        """Mean cross-entropy of each codebook; nan where no sample retains it."""
         return self.code_sums / self.code_counts
 
 
@@ -79,7 +81,15 @@ class CatTTS(nn.Module):
                 nn.init.normal_(module.weight, std=0.02)
 
     def embed(self, rows: Int[Tensor, "b t c"], depth: int | Int[Tensor, " b"]) -> Float[Tensor, "b t d"]:
-        """Eq. 8: text channel plus the first `depth` code columns of every row, or `depth[i]` of sample i."""
+        """Embed rows: the text channel plus the first `depth` code columns (paper eq. 8).
+
+        Args:
+            rows: Rows [b, t, 1 + K].
+            depth: Depth of all samples, or of each [b].
+
+        Returns:
+            Embeddings [b, t, d].
+        """
         x = self.text_embedding(rows[..., 0])
         deepest = depth if isinstance(depth, int) else int(depth.max())
         for k in range(deepest):
@@ -94,15 +104,22 @@ class CatTTS(nn.Module):
         cache: Cache | None = None,
         positions: Float[Tensor, "b t"] | None = None,
     ) -> Float[Tensor, "b t d"]:
-        """The Temporal Transformer. `mask` covers the cached rows too, False where they are padding.
+        """Run the Temporal Transformer.
 
-        `positions` are counted where they are not given.
+        Args:
+            embedded: Embeddings [b, t, d].
+            mask: Mask [b, m] of the cached rows and these, False on padding.
+            cache: Keys and values of earlier rows.
+            positions: Rotary positions [b, t]; None: their index.
+
+        Returns:
+            States [b, t, d]; the state after row t predicts row t + 1.
         """
         # Left to itself, transformers would take a fall of the positions for the next packed sequence.
-        made = {"full_attention": None} if mask is None and cache is None else mask
+        attention_mask = {"full_attention": None} if mask is None and cache is None else mask
         out = self.temporal(
             inputs_embeds=embedded,
-            attention_mask=made,
+            attention_mask=attention_mask,
             position_ids=positions,
             use_cache=cache is not None,
             **cache_argument(self.temporal, cache),
@@ -112,17 +129,22 @@ class CatTTS(nn.Module):
     def frame_logits(
         self, states: Float[Tensor, "n d"], targets: Int[Tensor, "n c"]
     ) -> tuple[Float[Tensor, "n u"], Float[Tensor, "n k v"]]:
-        """Teacher forcing inside frames: logits of the decision and of as many codes as `targets` has.
+        """Compute logits with teacher forcing inside frames (paper C.1).
 
-        Ignored targets are fed to the next position as zeros.
+        Args:
+            states: Temporal states [n, d].
+            targets: Text id and codes [n, 1 + k] of the next row; ignored ones are read as zeros.
+
+        Returns:
+            Logits [n, u] of the decision, and [n, k, v] of the codes.
         """
         columns = targets.shape[1] - 1
         tables = [self.text_embedding, *self.code_embeddings[: columns - 1]]
-        fed = [
+        inputs = [
             table(target.clamp(min=0)) * (target != IGNORED)[:, None]
             for table, target in zip(tables, targets[:, :-1].unbind(1), strict=True)
         ]
-        hidden = self.depth(torch.stack([states, *fed], 1))
+        hidden = self.depth(torch.stack([states, *inputs], 1))
         codes = [self.depth.code_logits(hidden[:, k + 1], k) for k in range(columns)]
         return self.depth.decision_logits(hidden[:, 0]), torch.stack(codes, 1)
 
@@ -135,43 +157,58 @@ class CatTTS(nn.Module):
         positions: Float[Tensor, "b t"] | None = None,
         deep: Bool[Tensor, "b t"] | None = None,
     ) -> TTSLoss:
-        """Training loss of sequences, sample i reduced to its first `depth[i]` codebooks.
+        """Compute the training loss, sample i reduced to its first `depth[i]` codebooks (paper eq. 9).
 
-        Sequences that are padded on the right, where no row sees the padding, need no mask.
-        `deep` says on which frames codebooks beyond the first are learnt, if not on all; they count for the
-        others too, so that the loss is the same in expectation.
+        Args:
+            rows: Rows [b, t, 1 + K].
+            mask: Mask [b, t], False on padding; not needed for padding on the right, which no row reads.
+            targets: Targets [b, t, 1 + K], `IGNORED` where nothing is learnt.
+            depth: Depth [b] of each sample.
+            positions: Rotary positions [b, t]; None: their index.
+            deep: Mask [b, t] of the frames on which codebooks beyond the first are learnt, None: all. They
+                count for the others too, so that the loss is the same in expectation.
         """
-        states = self.states(self._embed_kept(rows, depth), mask, positions=positions)
-        kept, wanted = kept_codes(targets, depth), targets[..., 0] != IGNORED
-        counts = (kept[..., None] > torch.arange(self.config.num_codebooks, device=kept.device)).sum((0, 1))
-        learnt, weight = kept, 1.0
+        states = self.states(self._embed_retained(rows, depth), mask, positions=positions)
+        retained, learnt_rows = retained_codes(targets, depth), targets[..., 0] != IGNORED
+        counts = (retained[..., None] > torch.arange(self.config.num_codebooks, device=retained.device)).sum(
+            (0, 1)
+        )
+        learnt, weight = retained, 1.0
         if deep is not None:
-            learnt = torch.where(deep, kept, kept.clamp(max=1))
-            weight = (kept > 0).sum() / deep.sum().clamp(min=1)
-        codes, decision = self.ragged_losses(states[wanted], targets[wanted], learnt[wanted])
+            learnt = torch.where(deep, retained, retained.clamp(max=1))
+            weight = (retained > 0).sum() / deep.sum().clamp(min=1)
+        codes, decision = self.ragged_losses(states[learnt_rows], targets[learnt_rows], learnt[learnt_rows])
         sums = torch.cat([codes[:1], codes[1:] * weight])
-        return TTSLoss(sums, counts, decision, wanted.sum())
+        return TTSLoss(sums, counts, decision, learnt_rows.sum())
 
     def ragged_losses(
-        self, states: Float[Tensor, "n d"], targets: Int[Tensor, "n c"], kept: Int[Tensor, " n"]
+        self, states: Float[Tensor, "n d"], targets: Int[Tensor, "n c"], retained: Int[Tensor, " n"]
     ) -> tuple[Float[Tensor, " k"], Float[Tensor, ""]]:
-        """Cross-entropy of each codebook and of the decision, summed over frames that keep `kept` codes each.
+        """Compute summed cross-entropies of each codebook and of the decision, over frames of unequal depths.
 
         The Depth Transformer runs on the retained codebooks alone: what Progressive Sequence Dropout drops
         costs nothing. Deepest frames come first, so that those which have a position are always the first;
-        their rows are made and read position after position, and attend frame after frame.
+        their rows are computed position after position, and attend frame after frame.
+
+        Args:
+            states: Temporal states [n, d].
+            targets: Targets [n, 1 + K].
+            retained: How many codes [n] each frame retains.
+
+        Returns:
+            Sums [K] of the codebooks, and of the decision.
         """
-        order = kept.argsort(descending=True, stable=True)
-        states, targets, kept = states[order], targets[order], kept[order]
+        order = retained.argsort(descending=True, stable=True)
+        states, targets, retained = states[order], targets[order], retained[order]
         columns = self.config.num_codebooks
-        of_depth = torch.bincount(kept, minlength=columns + 1).tolist()
+        of_depth = torch.bincount(retained, minlength=columns + 1).tolist()
         having = [sum(of_depth[j:]) for j in range(columns + 1)]
         tables = [self.text_embedding, *self.code_embeddings[: columns - 1]]
-        fed = [table(targets[:n, j]) for j, (table, n) in enumerate(zip(tables, having[1:], strict=True))]
-        starts = (kept + 1).cumsum(0) - kept - 1
+        inputs = [table(targets[:n, j]) for j, (table, n) in enumerate(zip(tables, having[1:], strict=True))]
+        starts = (retained + 1).cumsum(0) - retained - 1
         by_frame = torch.cat([starts[:n] + j for j, n in enumerate(having)])  # where a position's rows go
         shapes = [(n, k + 1) for k, n in enumerate(of_depth) if n][::-1]
-        hidden = self.depth.ragged(torch.cat([states, *fed])[by_frame.argsort()], shapes)
+        hidden = self.depth.ragged(torch.cat([states, *inputs])[by_frame.argsort()], shapes)
         first, *rest = hidden[by_frame].split(having)
         codes = [
             _cross_entropy(self.depth.code_logits(part, k), targets[: len(part), 1 + k])
@@ -180,29 +217,33 @@ class CatTTS(nn.Module):
         decision = _cross_entropy(self.depth.decision_logits(first), self._decision_targets(targets[:, 0]))
         return torch.stack(codes), decision
 
-    def _embed_kept(self, rows: Int[Tensor, "b t c"], depth: Int[Tensor, " b"]) -> Float[Tensor, "b t d"]:
-        """`embed`, looking up nothing that is dropped. Every table takes part, if with no row, so that each
-        process has gradients of all weights."""
+    def _embed_retained(self, rows: Int[Tensor, "b t c"], depth: Int[Tensor, " b"]) -> Float[Tensor, "b t d"]:
+        """Embed as `embed` does, looking up nothing that is dropped.
+
+        Every table takes part, if with no row, so that each process has gradients of all weights.
+        """
         x = self.text_embedding(rows[..., 0])
         order = depth.argsort(descending=True)
         of_depth = depth.tolist()
         for k, table in enumerate(self.code_embeddings):
-            kept = order[: sum(one > k for one in of_depth)]
-            x.index_add_(0, kept, table(rows[kept, :, k + 1]))
+            retained = order[: sum(each > k for each in of_depth)]
+            x.index_add_(0, retained, table(rows[retained, :, k + 1]))
         return x
 
     def _decision_targets(self, text: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
         return text if self.config.full_text_head else (text == self.config.tokens.audio_end).long()
 
-    def save_pretrained(self, folder: str | Path, text: TextTokenizer) -> None:
+    def save_pretrained(self, folder: str | Path, text_tokenizer: TextTokenizer) -> None:
         """Write `config.json`, `model.safetensors` and the text tokenizer's files."""
         checkpoint.save(folder, self.config, self.state_dict())
-        text.save(folder)
+        text_tokenizer.save(folder)
 
     @classmethod
     def from_pretrained(cls, model: str | Path) -> "tuple[CatTTS, TextTokenizer]":
-        """Load model and text tokenizer of a folder or hub id, in this project's layout or the published
-        MOSS-TTS-Local-Transformer (v1.0) layout."""
+        """Load the model and the text tokenizer of a folder or hub id.
+
+        The layout is this project's or that of the published MOSS-TTS-Local-Transformer (v1.0).
+        """
         folder = checkpoint.local_folder(model)
         raw = checkpoint.read_json(folder / checkpoint.CONFIG)
         state = checkpoint.read_weights(folder)

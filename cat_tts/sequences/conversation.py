@@ -36,10 +36,23 @@ def render_user(
     ambient_sound: str | None = None,
     language: str | None = None,
 ) -> str:
-    """The content of the user's turn, with `AUDIO_MARK` for every reference that is not None.
+    """Render the content of the user's turn, with `AUDIO_MARK` for every reference that is not None.
 
-    Reference n speaks as `[Sn]`; a None keeps its number. Fields left out read None. `tokens` is the wanted
-    length in frames (12.5 a second).
+    Args:
+        text: The text to speak.
+        references: Codes of the reference recordings. Reference n is speaker `[Sn]`; a None keeps its number.
+        instruction: How to speak.
+        tokens: Wanted length in frames (12.5 a second).
+        quality: Sound quality.
+        sound_event: A sound to be heard.
+        ambient_sound: The background.
+        language: Language of the text.
+
+    Returns:
+        The form that the published models read; fields left out read None.
+
+    Raises:
+        ValueError: A field contains `AUDIO_MARK`.
     """
     fields = {
         "Instruction": instruction,
@@ -63,14 +76,27 @@ def render_user(
 
 def generation_rows(
     config: TTSConfig,
-    tokenizer: TextTokenizer,
+    text_tokenizer: TextTokenizer,
     content: str,
     references: Sequence[Int[Tensor, "_ k"] | None] | None = None,
 ) -> Int[Tensor, "t columns"]:
-    """The user's turn, its reference audio filled in, up to the assistant's audio_start.
+    """Build the user's turn, its reference audio filled in, up to the assistant's audio_start.
 
-    `content` is what `render_user` made for the same `references`. Special ids split text wherever they
-    stand, so encoding the pieces between them is the same as encoding the whole turn.
+    Special ids split text wherever they stand, so encoding the parts between them is the same as encoding the
+    whole turn.
+
+    Args:
+        config: Configuration of a TTS model with the conversation format.
+        text_tokenizer: Tokenizer of the model's text.
+        content: What `render_user` returned for the same references.
+        references: Codes [t_i, k] of the reference recordings.
+
+    Returns:
+        Rows [t, 1 + K].
+
+    Raises:
+        ValueError: The content marks another number of references, spells out a reserved id, or the model has
+            no conversation format.
     """
     clips = [clip for clip in references or [] if clip is not None]
     first, *others = content.split(AUDIO_MARK)
@@ -79,51 +105,73 @@ def generation_rows(
             f"{len(clips)} references for a turn that marks {len(others)}: render it with the same list"
         )
     chat, tokens = _chat(config), config.tokens
-    parts = [text_rows(config, [chat.im_start]), _spoken_text(config, tokenizer, "user\n" + first)]
-    for clip, piece in zip(clips, others, strict=True):
+    parts = [text_rows(config, [chat.im_start]), _checked_text_rows(config, text_tokenizer, "user\n" + first)]
+    for clip, part in zip(clips, others, strict=True):
         parts += [text_rows(config, [tokens.audio_start]), frame_rows(config, clip, chat.user_slot)]
-        parts += [text_rows(config, [tokens.audio_end]), _spoken_text(config, tokenizer, piece)]
-    parts += [text_rows(config, [chat.im_end]), _spoken_text(config, tokenizer, "\n")]
-    parts += [text_rows(config, [chat.im_start]), _spoken_text(config, tokenizer, "assistant\n")]
+        parts += [text_rows(config, [tokens.audio_end]), _checked_text_rows(config, text_tokenizer, part)]
+    parts += [text_rows(config, [chat.im_end]), _checked_text_rows(config, text_tokenizer, "\n")]
+    parts += [text_rows(config, [chat.im_start]), _checked_text_rows(config, text_tokenizer, "assistant\n")]
     return torch.cat([*parts, text_rows(config, [tokens.audio_start])])
 
 
 def continuation_rows(
     config: TTSConfig,
-    tokenizer: TextTokenizer,
+    text_tokenizer: TextTokenizer,
     content: str,
     codes: Int[Tensor, "_ k"],
     references: Sequence[Int[Tensor, "_ k"] | None] | None = None,
 ) -> Int[Tensor, "t columns"]:
-    """`generation_rows`, then the frames of `codes` as if the assistant had spoken them already.
+    """Build `generation_rows`, then the frames of a prompt as if the assistant had spoken them already.
 
     Several clips are one: join them along the frames first.
+
+    Args:
+        config: Configuration of a TTS model with the conversation format.
+        text_tokenizer: Tokenizer of the model's text.
+        content: What `render_user` returned for the same references.
+        codes: Codes [t, k] of the prompt.
+        references: Codes [t_i, k] of the reference recordings.
+
+    Returns:
+        Rows [t, 1 + K].
     """
-    prompt = generation_rows(config, tokenizer, content, references)
+    prompt = generation_rows(config, text_tokenizer, content, references)
     return torch.cat([prompt, frame_rows(config, codes, config.tokens.slot)])
 
 
 def training_rows(
     config: TTSConfig,
-    tokenizer: TextTokenizer,
+    text_tokenizer: TextTokenizer,
     content: str,
     codes: Int[Tensor, "_ k"],
     references: Sequence[Int[Tensor, "_ k"] | None] | None = None,
 ) -> Int[Tensor, "t columns"]:
-    """`continuation_rows`, then the end of the clip and of the assistant's turn."""
-    spoken = continuation_rows(config, tokenizer, content, codes, references)
+    """Build `continuation_rows`, then the end of the clip and of the assistant's turn.
+
+    Args:
+        config: Configuration of a TTS model with the conversation format.
+        text_tokenizer: Tokenizer of the model's text.
+        content: What `render_user` returned for the same references.
+        codes: Codes [t, k] of the whole utterance.
+        references: Codes [t_i, k] of the reference recordings.
+
+    Returns:
+        Rows [t, 1 + K].
+    """
+    spoken = continuation_rows(config, text_tokenizer, content, codes, references)
     end = text_rows(config, [config.tokens.audio_end, _chat(config).im_end])
-    return torch.cat([spoken, end, _spoken_text(config, tokenizer, "\n")])
+    return torch.cat([spoken, end, _checked_text_rows(config, text_tokenizer, "\n")])
 
 
-def _spoken_text(config: TTSConfig, tokenizer: TextTokenizer, text: str) -> Int[Tensor, "t columns"]:
-    """Rows of text that may hold what a user wrote, and so none of the format's own ids."""
-    ids, tokens, chat = tokenizer.encode(text), config.tokens, _chat(config)
+def _checked_text_rows(
+    config: TTSConfig, text_tokenizer: TextTokenizer, text: str
+) -> Int[Tensor, "t columns"]:
+    """Build rows of text that a user may have written, which must hold none of the format's own ids."""
+    ids, tokens, chat = text_tokenizer.encode(text), config.tokens, _chat(config)
     reserved = {tokens.pad, tokens.audio_start, tokens.audio_end, tokens.slot}
     if forged := (reserved | {chat.im_start, chat.im_end, chat.user_slot}) & set(ids):
-        raise ValueError(
-            f"the text spells out {tokenizer.decode(sorted(forged))!r}, reserved by the format: remove it"
-        )
+        spelled = text_tokenizer.decode(sorted(forged))
+        raise ValueError(f"the text spells out {spelled!r}, reserved by the format: remove it")
     return text_rows(config, ids)
 
 

@@ -1,0 +1,1 @@
+"""Tokenizers of text: SentencePiece, phonemes, and those of Hugging Face."""

@@ -1,4 +1,4 @@
-"""English text as phonemes: what a small model reads, which cannot learn English spelling beside speaking.
+"""English text as phonemes, for small models, which cannot learn English spelling as well as speech.
 
 The phonemes are those of `hibari-tts` (misaki's lexicon and rules, a network for unknown words): one letter
 each. A stressed vowel is a token of its own; there are none between words, but punctuation has its tokens.
@@ -26,7 +26,7 @@ SYMBOL = re.compile(f"[{STRESS}]?[^{STRESS}\\s]")
 
 @dataclass(frozen=True, kw_only=True)
 class Alphabet:
-    """What `phonemes.json` beside a model's weights holds."""
+    """Contents of `phonemes.json` beside a model's weights."""
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
@@ -43,63 +43,73 @@ class PhonemeText:
 
     @classmethod
     def load(cls, path: str | Path) -> "PhonemeText":
-        """Read `symbols`, and the dictionary too: the first take shall not wait for it."""
+        """Read `symbols`, and the dictionary too: the first synthesis shall not wait for it."""
         dictionary()
         return cls(read_config(Alphabet, Path(path)).symbols)
 
     @property
     def vocab_size(self) -> int:
+        """One more than the largest id."""
         return SPECIAL_IDS + len(self.symbols)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the phonemes of `text`; a stress that the model has not met is left out.
+        """Return the ids of the phonemes of a text; a stress that the model does not know is left out.
 
         Raises:
-            ValueError: the text has letters of another script, or nothing of it can be said.
+            ValueError: The text has letters of another script, or no phonemes.
         """
-        letters = [one for one in unicodedata.normalize("NFKC", text) if one.isalpha()]
+        letters = [letter for letter in unicodedata.normalize("NFKC", text) if letter.isalpha()]
         foreign = "".join(dict.fromkeys(x for x in letters if "LATIN" not in unicodedata.name(x, "")))
         if foreign:
             raise ValueError(f"this model reads English in Latin letters, and cannot read {foreign!r}")
-        found = phonemes(text)
-        if not found and letters:
+        symbols = phonemes(text)
+        if not symbols and letters:
             raise ValueError(f"no phonemes for {text!r}: this model reads English")
-        return [self._ids.get(one, self._ids.get(one[-1:], UNKNOWN_ID)) for one in found]
+        return [self._ids.get(symbol, self._ids.get(symbol[-1:], UNKNOWN_ID)) for symbol in symbols]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The phonemes in a row; special ids are left out."""
+        """Return the phonemes as one string; special ids are left out."""
         return "".join(self.symbols[int(i) - SPECIAL_IDS] for i in ids if int(i) >= SPECIAL_IDS)
 
     def save(self, folder: str | Path) -> None:
+        """Write `phonemes.json`."""
         write_config(Path(folder) / PHONEMES_FILE, Alphabet(symbols=self.symbols))
 
 
 def collect_phonemes(sentences: Iterable[str]) -> PhonemeText:
-    """The tokenizer of all phonemes of `sentences`, whose order does not matter."""
-    return PhonemeText(sorted({one for sentence in sentences for one in phonemes(sentence)}))
+    """Build the tokenizer of all phonemes of some sentences, whose order does not matter."""
+    return PhonemeText(sorted({symbol for sentence in sentences for symbol in phonemes(sentence)}))
 
 
 def phonemes(text: str) -> list[str]:
-    """Phonemes, vowels with their stress, and punctuation."""
-    dictionary()  # complains where there is none
+    """Return the phonemes of a text, vowels with their stress, and its punctuation.
+
+    Raises:
+        ValueError: hibari-tts is not installed.
+    """
+    dictionary()  # raises where it is missing
     from hibari import Hibari
 
-    return [one for sentence in Hibari.split_sentences(text) for one in _of_sentence(sentence)]
+    return [symbol for sentence in Hibari.split_sentences(text) for symbol in _sentence_phonemes(sentence)]
 
 
-def sounds(text: str) -> list[str]:
-    """Phonemes without stress and without punctuation: what is heard of them."""
-    return [one[-1] for one in phonemes(text) if one[-1].isalpha()]
+def phonemes_without_stress(text: str) -> list[str]:
+    """Return the phonemes of a text without stress and without punctuation."""
+    return [symbol[-1] for symbol in phonemes(text) if symbol[-1].isalpha()]
 
 
 @lru_cache(maxsize=1 << 17)
-def _of_sentence(sentence: str) -> tuple[str, ...]:
+def _sentence_phonemes(sentence: str) -> tuple[str, ...]:
     return tuple(SYMBOL.findall(dictionary()(sentence)))
 
 
 @cache
 def dictionary(british: bool = False) -> Any:
-    """The function from a sentence to its phonemes; it takes most of a second to load, once."""
+    """Load the function from a sentence to its phonemes; that takes most of a second, once.
+
+    Raises:
+        ValueError: hibari-tts is not installed.
+    """
     try:
         from hibari.g2p import G2P
     except ImportError as error:

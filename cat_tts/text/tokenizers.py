@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from transformers import PreTrainedTokenizerFast
@@ -15,17 +15,22 @@ SENTENCEPIECE_FILE = "text.model"
 HUGGINGFACE_FILE = "tokenizer.json"
 
 
+@runtime_checkable
 class TextTokenizer(Protocol):
-    """What models ask of a tokenizer. A model's own vocabulary may be larger: published ones are padded."""
+    """The interface of text tokenizers; the vocabulary of a model may be larger (published ones are)."""
 
     @property
     def vocab_size(self) -> int:
         """One more than the largest id."""
         ...
 
-    def encode(self, text: str) -> list[int]: ...
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text."""
+        ...
 
-    def decode(self, ids: Sequence[int]) -> str: ...
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids."""
+        ...
 
     def save(self, folder: str | Path) -> None:
         """Write the files from which `load_text_tokenizer(folder)` makes an equal tokenizer."""
@@ -40,16 +45,19 @@ class SentencePieceText:
 
     @property
     def vocab_size(self) -> int:
+        """One more than the largest id."""
         return self._processor.get_piece_size()
 
     def encode(self, text: str) -> list[int]:
+        """Return the ids of a text."""
         return self._processor.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The normalised (NFKC, case-folded) text; special pieces are left out."""
+        """Return the normalised (NFKC, case-folded) text; special tokens are left out."""
         return self._processor.decode([int(i) for i in ids])
 
     def save(self, folder: str | Path) -> None:
+        """Write `text.model`."""
         (Path(folder) / SENTENCEPIECE_FILE).write_bytes(self._processor.serialized_model_proto())
 
 
@@ -65,21 +73,28 @@ class HuggingFaceText:
 
     @property
     def vocab_size(self) -> int:
+        """One more than the largest id."""
         return max(self._tokenizer.get_vocab().values()) + 1
 
     def encode(self, text: str) -> list[int]:
+        """Return the ids of a text."""
         return self._tokenizer.encode(text, add_special_tokens=False)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text, special tokens written out."""
+        """Return the text, special tokens written out."""
         return str(self._tokenizer.decode([int(i) for i in ids], clean_up_tokenization_spaces=False))
 
     def save(self, folder: str | Path) -> None:
+        """Write `tokenizer.json` and its configuration."""
         self._tokenizer.save_pretrained(str(folder))
 
 
 def load_text_tokenizer(folder: str | Path) -> TextTokenizer:
-    """The tokenizer of a model's folder, chosen by the file that is there."""
+    """Load the tokenizer of a model's folder, of the kind whose file is there.
+
+    Raises:
+        ValueError: The folder holds none.
+    """
     folder = Path(folder)
     if (folder / SENTENCEPIECE_FILE).is_file():
         return SentencePieceText(folder / SENTENCEPIECE_FILE)
@@ -94,11 +109,21 @@ def load_text_tokenizer(folder: str | Path) -> TextTokenizer:
 
 
 def train_sentencepiece(sentences: Iterable[str], path: str | Path, vocab_size: int) -> SentencePieceText:
-    """Train a unigram model on `sentences`, write it to `path`, and return it.
+    """Train a SentencePiece unigram model.
 
     One thread, no sampling and no shuffling: the same sentences give the same bytes. Characters the
-    vocabulary lacks become UTF-8 byte pieces, so any text can be encoded; `vocab_size` counts those 256 and
-    the special pieces.
+    vocabulary lacks become UTF-8 byte tokens, so any text can be encoded.
+
+    Args:
+        sentences: Texts to train on.
+        path: Where the model is written.
+        vocab_size: Size of the vocabulary, with the 256 bytes and the special tokens.
+
+    Returns:
+        The trained tokenizer.
+
+    Raises:
+        ValueError: The sentences do not suit such a vocabulary.
     """
     model = io.BytesIO()
     try:

@@ -1,0 +1,1 @@
+"""Ablations: dropout, int8 weights and scaled-down tokenizers."""

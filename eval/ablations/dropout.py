@@ -1,4 +1,4 @@
-"""What Progressive Sequence Dropout buys: Figure 3 of the paper in small.
+"""Measure the effect of Progressive Sequence Dropout: Figure 3 of the paper in small.
 
     python -m eval.ablations.dropout runs/sweep --codes FOLDER --p 0,0.5,1 --out sweep.json --figure sweep.png
 
@@ -25,7 +25,7 @@ from cat_tts.config import TransformerConfig, TTSConfig
 from eval.common.results import command_line, markdown_table, positive, require_place, write_json
 from training.train_tts import train
 from training.tts import recipes
-from training.tts.batches import Batch, DropoutConfig
+from training.tts.batches import DropoutConfig, TTSBatch
 from training.tts.monitor import packed
 from training.tts.recipes import TTSTraining
 from training.tts.setup import build
@@ -46,7 +46,7 @@ SHAPES = {"small": small, "mini": models.mini, "tiny": models.tiny}
 
 
 @torch.no_grad()
-def by_utterance(model: CatTTS, batches: Sequence[Batch]) -> Float[np.ndarray, "k n l 2"]:
+def by_utterance(model: CatTTS, batches: Sequence[TTSBatch]) -> Float[np.ndarray, "k n l 2"]:
     """Cross-entropy sums and counts at each depth, of each batch, by codebook."""
     deepest, measured = model.config.num_codebooks, []
     for depth in range(1, deepest + 1):
@@ -74,7 +74,7 @@ def difference(sums: Float[np.ndarray, "k n l 2"], other: Float[np.ndarray, "k n
     return np.stack([mean, spread], 1).tolist()
 
 
-def sweep(options: argparse.Namespace) -> dict | None:
+def reap_cancelled(options: argparse.Namespace) -> dict | None:
     """Train and measure; the last p is what the others are compared with."""
     base = recipes.mini()
     base = replace(
@@ -188,7 +188,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for place in (options.out, options.figure):
             require_place(place)
-        results = sweep(options)
+        results = reap_cancelled(options)
     except ValueError as error:
         print(f"eval.ablations.dropout: {error}", file=sys.stderr)
         return 2

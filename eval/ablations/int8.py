@@ -1,4 +1,4 @@
-"""What weights of 8 bits cost: teacher-forced loss on real speech, with float weights and with rounded ones.
+"""Measure the cost of 8-bit weights: teacher-forced loss on real speech, with float and rounded weights.
 
     python -m eval.ablations.int8 --meta seedtts_style_en/meta.lst --out int8.json
 
@@ -15,8 +15,8 @@ from torch import nn
 from tqdm import tqdm
 
 from cat_tts import CatTTS
-from cat_tts.generation.int8_linear import rounded
-from cat_tts.sequences.rows import positions, shifted_targets, speaking_pace, training_rows
+from cat_tts.generation.int8_linear import round_to_int8
+from cat_tts.sequences.formats import build_example
 from eval.common.results import command_line, markdown_table, mean, positive, require_place, write_json
 from eval.seed_tts.utterance_list import read_list, spoken_prompts
 from inference import Synthesizer
@@ -28,7 +28,7 @@ def round_weights(tts: CatTTS) -> None:
         for part in (tts.temporal, tts.depth):
             for module in part.modules():
                 if isinstance(module, nn.Linear):
-                    module.weight.copy_(rounded(module.weight))
+                    module.weight.copy_(round_to_int8(module.weight))
 
 
 @torch.inference_mode()
@@ -37,14 +37,13 @@ def losses(synthesizer: Synthesizer, prompts: list[tuple[str, Path]]) -> list[di
     config, found = synthesizer.tts.config, []
     for words, path in tqdm(prompts, unit="prompt"):
         codes = synthesizer.voice(path, words).codes
-        rows = training_rows(config, synthesizer.text, words, codes)
-        pace = speaking_pace(config, synthesizer.text.encode(words), len(codes))
+        example = build_example(config, synthesizer.text_tokenizer, words, codes)
         loss = synthesizer.tts(
-            rows[None, :-1],
+            example.rows[None],
             None,
-            shifted_targets(config, rows[None]),
+            example.targets[None],
             torch.tensor([config.num_codebooks]),
-            positions(config, rows[:-1], pace)[None],
+            example.positions[None],
         )
         found.append({"codes": loss.codes.item(), "decision": loss.decision.item()})
     return found

@@ -20,7 +20,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from eval.ablations.variants import SCALES, Variant, batch, end_to_end, size
+from eval.ablations.variants import SCALES, AblationVariant, batch, end_to_end, size
 from eval.common.recordings import recordings
 from eval.common.results import Table, command_line, mean, write_json, write_results
 from eval.metrics.audio import MetricError, pesq_wb, stoi
@@ -47,17 +47,17 @@ class Ablation:
     data: Path
     """Manifest to train on."""
     test: Path
-    """Folder or manifest of audio to measure on; the trainings must not have heard it."""
+    """Folder or manifest of audio to measure on; which the trainings must not include."""
     out: Path
     scale: Literal["mini", "paper", "tiny"] = "mini"
     steps: int | None = None
-    """Of every variant, in place of the scale's own number."""
+    """Steps of every variant, in place of the scale's number."""
     depths: tuple[int, ...] = (1, 2, 4, 8)
     limit: int = 50
     """Most files to measure on."""
 
 
-def plan(options: Ablation) -> list[Variant]:
+def plan(options: Ablation) -> list[AblationVariant]:
     """The variants in the order in which they are trained.
 
     Raises:
@@ -72,8 +72,8 @@ def plan(options: Ablation) -> list[Variant]:
     return FIGURES[options.figure](scale)
 
 
-def complete(variant: Variant) -> bool:
-    """Train to the end what can be resumed; False when it was asked to stop before."""
+def complete(variant: AblationVariant) -> bool:
+    """Train to the end what can be resumed; False when it was stopped before."""
     run = variant.options.run
     if variant.start is not None and not run.exists():
         temporary = run.with_name(f"{run.name}.tmp")

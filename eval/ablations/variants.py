@@ -14,7 +14,7 @@ from training.audio_tokenizer.recipes import TokenizerTraining
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How large the figures are drawn: the recipe that all variants share, and the models of Figure 5."""
+    """The scale of an ablation: the recipe that all variants share, and the models of Figure 5."""
 
     base: TokenizerTraining
     family: Callable[[int], TokenizerConfig]
@@ -22,12 +22,12 @@ class Scale:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variant:
+class AblationVariant:
     """One curve of a figure."""
 
     name: str
     options: TokenizerTraining
-    start: "Variant | None" = None
+    start: "AblationVariant | None" = None
     """The run that this one continues, on a copy."""
 
 
@@ -75,7 +75,7 @@ def tiny() -> Scale:
 SCALES: dict[str, Callable[[], Scale]] = {"paper": paper, "mini": mini, "tiny": tiny}
 
 
-def end_to_end(scale: Scale) -> list[Variant]:
+def end_to_end(scale: Scale) -> list[AblationVariant]:
     """Figure 4: one stage 1, then a stage 2 that trains everything, or keeps encoder and quantizer."""
     base = scale.base
     begin = base.steps // 2
@@ -88,15 +88,15 @@ def end_to_end(scale: Scale) -> list[Variant]:
         optimizer=replace(base.optimizer, decay=0.0),
         run=base.run / "stage-1",
     )
-    common = Variant(name="stage 1", options=first)
+    common = AblationVariant(name="stage 1", options=first)
     return [
         common,
-        Variant(name="stage 2, end-to-end", options=whole, start=common),
-        Variant(name="stage 2, partial", options=partial, start=common),
+        AblationVariant(name="stage 2, end-to-end", options=whole, start=common),
+        AblationVariant(name="stage 2, partial", options=partial, start=common),
     ]
 
 
-def size(scale: Scale) -> list[Variant]:
+def size(scale: Scale) -> list[AblationVariant]:
     """Figure 5: the same training of wider and wider models."""
     variants = []
     for width in scale.widths:
@@ -105,12 +105,14 @@ def size(scale: Scale) -> list[Variant]:
         shape = replace(scale.base.shape, model=model)
         options = replace(_first_stage(scale), shape=shape, run=scale.base.run / f"width-{width}")
         variants.append(
-            Variant(name=f"{millions:.1f}M" if millions < 100 else f"{millions:.0f}M", options=options)
+            AblationVariant(
+                name=f"{millions:.1f}M" if millions < 100 else f"{millions:.0f}M", options=options
+            )
         )
     return variants
 
 
-def batch(scale: Scale) -> list[Variant]:
+def batch(scale: Scale) -> list[AblationVariant]:
     """Figure 6: the same number of steps, each of more audio."""
     base, variants = _first_stage(scale), []
     for factor in (0.25, 0.5, 1.0, 2.0):
@@ -120,12 +122,12 @@ def batch(scale: Scale) -> list[Variant]:
             batches=replace(base.batches, batch_seconds=seconds),
             run=base.run / f"batch-{seconds:g}",
         )
-        variants.append(Variant(name=f"{seconds:g} s a step", options=options))
+        variants.append(AblationVariant(name=f"{seconds:g} s a step", options=options))
     return variants
 
 
 def parameters(config: TokenizerConfig) -> int:
-    """Of a tokenizer of this shape; nothing is allocated."""
+    """Return the size of a tokenizer of this shape; nothing is allocated."""
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in AudioTokenizer(config).parameters())
 

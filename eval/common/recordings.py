@@ -1,4 +1,4 @@
-"""What audio there is to measure: the files of a folder or a manifest, and of what kind each is."""
+"""List the audio to measure: the files of a folder or a manifest, and the kind of each."""
 
 import json
 import os

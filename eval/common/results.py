@@ -1,4 +1,4 @@
-"""What every evaluation needs around its numbers: options, the command that was run, tables, whole files."""
+"""Share what every evaluation needs: options, the command line in results, tables, atomic files."""
 
 import argparse
 import json

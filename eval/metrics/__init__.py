@@ -1,0 +1,1 @@
+"""Metrics: word errors, speaker similarity, intelligibility and spectral distances."""

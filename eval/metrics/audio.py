@@ -1,7 +1,8 @@
-"""What the tables measure, each with its exact definition. Audio is float32 numpy [s], mono, in [-1, 1].
+"""Compute the metrics of the tables, each with its exact definition.
 
+Audio is float32 numpy [s], mono, in [-1, 1].
 PESQ, STOI, similarity and transcription run at 16 kHz (soxr HQ brings other rates there). A metric that is
-undefined for a pair raises `MetricError`: callers count it, and never drop it silently. The two judging
+undefined for a pair raises `MetricError`: callers count it, and never drop it silently. The two scoring
 models are those of `eval.assets`: a word error rate by Whisper base or a similarity by CAM++ cannot be set
 beside published ones of Whisper large or WavLM.
 """
@@ -44,18 +45,18 @@ class WordErrors:
 
 
 def word_error_rate(reference: str, hypothesis: str) -> WordErrors:
-    """Word errors (jiwer) after Whisper's English normaliser, its spelling table included, on both sides.
+    """Word errors (jiwer) after Whisper's English normalizer, its spelling table included, on both sides.
 
-    The normaliser is `whisper_normalizer.english.EnglishTextNormalizer`: lower case, no punctuation,
+    The normalizer is `whisper_normalizer.english.EnglishTextNormalizer`: lower case, no punctuation,
     contractions spread, numbers as digits, American spelling, bracketed remarks and hesitations removed.
 
     Raises:
         ValueError: no word of the reference is left after normalisation.
     """
-    wanted, heard = normalise_english(reference), normalise_english(hypothesis)
+    wanted, transcribed = normalize_english(reference), normalize_english(hypothesis)
     if not any(map(str.isalnum, wanted)):
         raise ValueError(f"text {reference!r} holds no word after normalisation; give a text with words")
-    found = jiwer.process_words(wanted, heard)
+    found = jiwer.process_words(wanted, transcribed)
     errors = found.substitutions + found.deletions + found.insertions
     return WordErrors(errors=errors, words=len(wanted.split()))
 
@@ -70,13 +71,13 @@ def corpus_rate(results: Sequence[WordErrors]) -> float:
     return sum(result.errors for result in results) / sum(result.words for result in results)
 
 
-def normalise_english(text: str) -> str:
+def normalize_english(text: str) -> str:
     """Text as the word error rate sees it."""
-    return _normaliser()(text).strip()
+    return _normalizer()(text).strip()
 
 
 @functools.cache
-def _normaliser() -> EnglishTextNormalizer:
+def _normalizer() -> EnglishTextNormalizer:
     return EnglishTextNormalizer()
 
 
@@ -162,7 +163,7 @@ class Transcriber:
         self._model = WhisperModel(str(Path(folder) / "whisper-base"), device="cpu", compute_type="int8")
 
     def __call__(self, audio: np.ndarray, sample_rate: int) -> str:
-        """Transcript of audio [s]; empty where nothing is heard."""
+        """Transcribe audio [s]; the transcript is empty where there is no speech."""
         require_finite(audio)
         if not len(audio):
             return ""

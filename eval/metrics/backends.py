@@ -1,4 +1,4 @@
-"""The models that judge speech, behind two small interfaces, each with the checksums of its files.
+"""The models that score speech, behind two small interfaces, each with the checksums of its files.
 
 The official ones of Seed-TTS-Eval are Whisper large-v3 (English), Paraformer (Chinese) and WavLM large with
 an ECAPA-TDNN, which have to be downloaded; `eval.assets` brings smaller ones, whose scores are of another
@@ -21,23 +21,23 @@ from eval.metrics.audio import METRIC_RATE, SpeakerEncoder, Transcriber
 from inference.text.normalization import Language
 from tokenizer import load_audio
 
-RECOGNISERS = ("whisper-base", "whisper-large-v3", "paraformer")
+RECOGNIZERS = ("whisper-base", "whisper-large-v3", "paraformer")
 WHISPER_LARGE = "openai/whisper-large-v3"
 _WHISPER_FILES = ["*.json", "*.txt", "model.safetensors"]
 _WHISPER_LANGUAGES = {"en": "english", "zh": "chinese"}
 
 
-class Recogniser(Protocol):
+class Recognizer(Protocol):
     """Speech to text, of one language."""
 
     name: str
     official: bool
-    """This is how Seed-TTS-Eval hears the language."""
+    """Whether Seed-TTS-Eval transcribes the language with this model."""
     files: dict[str, str]
     """SHA-256 by name."""
 
     def transcribe(self, path: Path) -> str:
-        """What is said in a file that `load_audio` can read."""
+        """Transcribe a file that `load_audio` can read."""
         ...
 
 
@@ -45,7 +45,7 @@ class VoiceEncoder(Protocol):
     """Speech to a point whose direction is the speaker."""
 
     def embed(self, audio: np.ndarray, sample_rate: int) -> np.ndarray:
-        """Of audio [s]; MetricError where there is no speaker to hear."""
+        """Embed the speaker of audio [s]; raise MetricError where there is none."""
         ...
 
 
@@ -70,14 +70,16 @@ class WhisperBase:
         self._transcribe = Transcriber(assets, language)
 
     def transcribe(self, path: Path) -> str:
+        """Transcribe a file, see `Recognizer`."""
         return self._transcribe(load_audio(path, METRIC_RATE).numpy(), METRIC_RATE)
 
 
 class WhisperLarge:
-    """Whisper large-v3 as the official script runs it: float32, greedy, no timestamps, other rates brought to
-    16 kHz by FFT, and one window of 30 s, beyond which nothing is heard.
+    """Whisper large-v3 as the official script runs it.
 
-    `model` is a folder or hub id of `transformers`' layout; any size of Whisper will do.
+    That is float32, greedy, without timestamps, other rates resampled to 16 kHz by FFT, and one window of 30
+    s, beyond which audio is ignored. `model` is a folder or hub id of `transformers`' layout; any size of
+    Whisper will do.
     """
 
     def __init__(self, model: str | Path, language: Language, device: str) -> None:
@@ -97,15 +99,20 @@ class WhisperLarge:
 
     @torch.inference_mode()
     def transcribe(self, path: Path) -> str:
+        """Transcribe a file, see `Recognizer`."""
         from scipy.signal import resample
 
         samples, rate = soundfile.read(path, always_2d=True)
         audio = samples.mean(1)
         if rate != METRIC_RATE:
             audio = resample(audio, int(len(audio) * METRIC_RATE / rate))
-        heard = self._processor(audio, sampling_rate=METRIC_RATE, return_tensors="pt").input_features
+        features = self._processor(audio, sampling_rate=METRIC_RATE, return_tensors="pt").input_features
         ids = self._model.generate(
-            heard.to(self._device), language=self._language, task="transcribe", num_beams=1, do_sample=False
+            features.to(self._device),
+            language=self._language,
+            task="transcribe",
+            num_beams=1,
+            do_sample=False,
         )
         return self._processor.batch_decode(ids, skip_special_tokens=True)[0]
 
@@ -120,7 +127,7 @@ class Paraformer:
 
     def __init__(self, language: Language, device: str) -> None:
         if language != "zh":
-            raise ValueError(f"paraformer hears Chinese, and the list is {language}: choose a Whisper")
+            raise ValueError(f"paraformer transcribes Chinese, and the list is {language}: choose a Whisper")
         _require("funasr", "funasr", "paraformer")
         try:
             from funasr import AutoModel  # pyright: ignore[reportMissingImports]  # large
@@ -138,13 +145,14 @@ class Paraformer:
         self.files = {path.name: sha256(path) for path in sorted(folder.glob("*")) if path.is_file()}
 
     def transcribe(self, path: Path) -> str:
+        """Transcribe a file, see `Recognizer`."""
         return self._model.generate(input=str(path), batch_size_s=300)[0]["text"]
 
 
-def load_recogniser(
+def load_recognizer(
     name: str, language: Language, assets: Path | None, weights: str | None, device: str
-) -> Recogniser:
-    """One of `RECOGNISERS`. `weights` replaces those that Whisper large-v3 comes with.
+) -> Recognizer:
+    """One of `RECOGNIZERS`. `weights` replaces those that Whisper large-v3 comes with.
 
     Raises:
         ValueError: a package or the weights are missing, or it does not speak the language.

@@ -38,6 +38,7 @@ class ConvReluNorm(nn.Module):
         self.bn = nn.BatchNorm1d(outputs)
 
     def forward(self, x: Float[Tensor, "b d t"]) -> Float[Tensor, "b e t"]:
+        """Apply convolution, ReLU and normalization."""
         return self.bn(self.conv(x).relu())
 
 
@@ -52,6 +53,7 @@ class Res2Conv(nn.Module):
         self.bns = cast("list[nn.BatchNorm1d]", nn.ModuleList(nn.BatchNorm1d(width) for _ in convs))
 
     def forward(self, x: Float[Tensor, "b d t"]) -> Float[Tensor, "b d t"]:
+        """Apply the convolutions to groups of channels, each after adding the previous group's output."""
         *groups, last = x.chunk(SCALE, dim=1)
         outputs, previous = [], torch.zeros_like(last)
         for group, conv, norm in zip(groups, self.convs, self.bns, strict=True):
@@ -69,10 +71,11 @@ class ChannelGate(nn.Module):
         self.linear2 = nn.Linear(bottleneck, channels)
 
     def forward(self, x: Float[Tensor, "b d t"]) -> Float[Tensor, "b d t"]:
+        """Scale channels by their gates."""
         return x * self.linear2(self.linear1(x.mean(dim=2)).relu()).sigmoid()[:, :, None]
 
 
-class Block(nn.Module):
+class EcapaBlock(nn.Module):
     """SE-Res2 block with a residual."""
 
     def __init__(self, channels: int, bottleneck: int, dilation: int) -> None:
@@ -83,6 +86,7 @@ class Block(nn.Module):
         self.gate = ChannelGate(channels, bottleneck)
 
     def forward(self, x: Float[Tensor, "b d t"]) -> Float[Tensor, "b d t"]:
+        """Add the block's output to its input."""
         return x + self.gate(self.last(self.res2(self.first(x))))
 
 
@@ -95,6 +99,7 @@ class AttentivePooling(nn.Module):
         self.linear2 = nn.Conv1d(attention, channels, 1)
 
     def forward(self, x: Float[Tensor, "b d t"]) -> Float[Tensor, "b e"]:
+        """Pool over time: weighted mean and standard deviation."""
         weight = self.linear2(self.linear1(x).tanh()).softmax(dim=2)
         mean = (weight * x).sum(dim=2)
         variance = (weight * x.square()).sum(dim=2) - mean.square()
@@ -108,7 +113,7 @@ class Ecapa(nn.Module):
         super().__init__()
         self.layer1 = ConvReluNorm(sizes.features, sizes.channels, 5)
         self.layer2, self.layer3, self.layer4 = (
-            Block(sizes.channels, sizes.bottleneck, dilation) for dilation in DILATIONS
+            EcapaBlock(sizes.channels, sizes.bottleneck, dilation) for dilation in DILATIONS
         )
         self.conv = nn.Conv1d(len(DILATIONS) * sizes.channels, sizes.pooled, 1)
         self.pooling = AttentivePooling(sizes.pooled, sizes.attention)
@@ -116,6 +121,7 @@ class Ecapa(nn.Module):
         self.linear = nn.Linear(2 * sizes.pooled, sizes.embedding)
 
     def forward(self, features: Float[Tensor, "b t d"]) -> Float[Tensor, "b e"]:
+        """Embed the speaker of features [b, t, d]."""
         second = self.layer2(self.layer1(features.mT))
         third = self.layer3(second)
         fourth = self.layer4(third)

@@ -7,44 +7,46 @@ from typing import Literal
 import jiwer
 
 from eval.metrics.audio import WordErrors, corpus_rate, word_error_rate
-from eval.metrics.word_errors import normalise_chinese
+from eval.metrics.word_errors import normalize_chinese
 
 
 @dataclass(frozen=True, kw_only=True)
-class Errors:
+class TranscriptErrors:
     """Against one reference; what its language does not have is None."""
 
     words: WordErrors | None = None
-    """After Whisper's English normaliser."""
+    """After Whisper's English normalizer."""
     lower_case: WordErrors | None = None
-    """Of the text in lower case, split at spaces: punctuation counts."""
+    """Errors of the text in lower case, split at spaces: punctuation counts."""
     characters: WordErrors | None = None
 
 
-def count_errors(reference: str, hypothesis: str, language: str) -> Errors:
+def count_errors(reference: str, hypothesis: str, language: str) -> TranscriptErrors:
     """Errors as the language counts them: characters in Chinese ("zh..."), words elsewhere.
 
     Raises:
         ValueError: nothing of the reference is left after normalisation.
     """
     if language.startswith("zh"):
-        return Errors(characters=_characters(reference, hypothesis))
+        return TranscriptErrors(characters=_characters(reference, hypothesis))
     found = jiwer.process_words(reference.lower(), hypothesis.lower())
     errors = found.substitutions + found.deletions + found.insertions
     plain = WordErrors(errors=errors, words=len(reference.split()))
-    return Errors(words=word_error_rate(reference, hypothesis), lower_case=plain)
+    return TranscriptErrors(words=word_error_rate(reference, hypothesis), lower_case=plain)
 
 
-def rate(errors: Sequence[Errors], kind: Literal["words", "lower_case", "characters"]) -> float | None:
+def rate(
+    errors: Sequence[TranscriptErrors], kind: Literal["words", "lower_case", "characters"]
+) -> float | None:
     """The micro average of one kind over the utterances that have it; None where none has."""
     there = [one for found in errors if (one := getattr(found, kind)) is not None]
     return corpus_rate(there) if there else None
 
 
 def _characters(reference: str, hypothesis: str) -> WordErrors:
-    wanted, heard = normalise_chinese(reference), normalise_chinese(hypothesis)
+    wanted, transcribed = normalize_chinese(reference), normalize_chinese(hypothesis)
     if not wanted:
         raise ValueError(f"text {reference!r} holds no character after normalisation; give a text with some")
-    found = jiwer.process_characters(wanted, heard)
+    found = jiwer.process_characters(wanted, transcribed)
     errors = found.substitutions + found.deletions + found.insertions
     return WordErrors(errors=errors, words=len(wanted))

@@ -26,8 +26,8 @@ import zhconv  # pyright: ignore[reportMissingImports]
 import zhon.hanzi  # pyright: ignore[reportMissingImports]
 
 from eval.common.results import require_place
-from eval.metrics.audio import normalise_english
-from inference.text.normalization import Language, normalise
+from eval.metrics.audio import normalize_english
+from inference.text.normalization import Language, normalize
 from tokenizer.io.checkpoint import write_text
 
 PUNCTUATION = frozenset(zhon.hanzi.punctuation + string.punctuation) - {"'"}
@@ -47,6 +47,7 @@ class Errors:
 
     @property
     def total(self) -> int:
+        """All errors."""
         return self.substitutions + self.deletions + self.insertions
 
     @property
@@ -57,11 +58,11 @@ class Errors:
 
 @dataclass(frozen=True, kw_only=True)
 class OfficialScore:
-    """What the official scripts write for one utterance, as fractions (they print percent)."""
+    """The rates that the official scripts write for one utterance, as fractions (they print percent)."""
 
     wer: float
     substitutions: float
-    """A rate: per piece of the normalised truth between single spaces, of which some may be empty, so that
+    """A rate: per piece of the normalized truth between single spaces, of which some may be empty, so that
     the three need not add up to `wer`."""
     deletions: float
     insertions: float
@@ -83,12 +84,12 @@ def official_wer(truth: str, hypothesis: str, language: Language) -> OfficialSco
     errors = count_errors(truth, hypothesis)
     if not errors.words:
         raise ValueError(f"the truth {truth!r} has no word after normalisation: there is nothing to score")
-    pieces = len(truth.split(" "))
+    parts = len(truth.split(" "))
     return OfficialScore(
         wer=errors.total / errors.words,
-        substitutions=errors.substitutions / pieces,
-        deletions=errors.deletions / pieces,
-        insertions=errors.insertions / pieces,
+        substitutions=errors.substitutions / parts,
+        deletions=errors.deletions / parts,
+        insertions=errors.insertions / parts,
         errors=errors,
         truth=truth,
         hypothesis=hypothesis,
@@ -107,18 +108,18 @@ def official_text(text: str, language: Language) -> str:
 def modern_errors(truth: str, hypothesis: str, language: Language) -> Errors:
     """Errors after a normalisation that knows numbers, spellings and widths; `words` may be 0.
 
-    English: words after Whisper's normaliser, which is shown straight apostrophes, as it knows no others.
-    Chinese: characters after `normalise_chinese`.
+    English: words after Whisper's normalizer, which is shown straight apostrophes, as it knows no others.
+    Chinese: characters after `normalize_chinese`.
     """
     if language == "en":
-        wanted, heard = (normalise_english(text.replace("\u2019", "'")) for text in (truth, hypothesis))
-        return count_errors(wanted, heard)
-    return count_errors(" ".join(normalise_chinese(truth)), " ".join(normalise_chinese(hypothesis)))
+        wanted, transcribed = (normalize_english(text.replace("\u2019", "'")) for text in (truth, hypothesis))
+        return count_errors(wanted, transcribed)
+    return count_errors(" ".join(normalize_chinese(truth)), " ".join(normalize_chinese(hypothesis)))
 
 
-def normalise_chinese(text: str) -> str:
+def normalize_chinese(text: str) -> str:
     """Letters and digits alone, of standard width, simplified, lower case, numbers read out (wetext)."""
-    text = normalise(unicodedata.normalize("NFKC", text), "zh")
+    text = normalize(unicodedata.normalize("NFKC", text), "zh")
     return "".join(filter(str.isalnum, simplify(text).lower()))
 
 
@@ -130,7 +131,7 @@ def simplify(text: str) -> str:
 
 
 def count_errors(truth: str, hypothesis: str) -> Errors:
-    """Of texts that are words between spaces."""
+    """Count the errors of texts that are words between spaces."""
     found = jiwer.process_words(truth, hypothesis)
     return Errors(
         substitutions=found.substitutions,

@@ -1,0 +1,1 @@
+"""A MUSHRA listening test: its trials, its page and its analysis."""

@@ -1,7 +1,7 @@
-"""Ratings of a MUSHRA test: kept line by line, screened and summarised as ITU-R BS.1534-3 asks.
+"""Ratings of a MUSHRA test: kept line by line, screened and summarized as ITU-R BS.1534-3 asks.
 
-The unit of every interval is the listener: what one listener says of many recordings is no independent
-evidence. With fewer than two listeners there are means and no intervals.
+The unit of every interval is the listener: ratings of many recordings by one listener are not
+independent. With fewer than two listeners there are means and no intervals.
 """
 
 import itertools
@@ -17,12 +17,12 @@ import numpy as np
 from eval.common.results import Table
 from eval.mushra.trials import MID, REFERENCE
 
-LEAST_REFERENCE, MOST_ANCHOR, MOST_SHARE = 90, 90, 0.15
+MIN_REFERENCE, MAX_ANCHOR, MAX_SHARE = 90, 90, 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rating:
-    """What one listener said of one recording, 0..100 for each condition."""
+    """The ratings of one recording by one listener, 0..100 for each condition."""
 
     listener: str
     trial: str
@@ -42,11 +42,11 @@ class RatingsFile:
         self.ratings = read_ratings(path) if path.exists() else []
 
     def rated(self, listener: str) -> set[str]:
-        """The trials that a listener is through with."""
+        """Return the trials that a listener has finished."""
         return {rating.trial for rating in self.ratings if rating.listener == listener}
 
     def append(self, rating: Rating) -> None:
-        """Keep a rating; a second one of the same listener and trial, of a double click, is not taken."""
+        """Store a rating; a second one of the same listener and trial (a double click) is ignored."""
         with self._lock:
             if rating.trial in self.rated(rating.listener):
                 return
@@ -86,13 +86,13 @@ def screen(ratings: Sequence[Rating]) -> dict[str, str]:
     """The listeners to leave out, each with the reason (BS.1534-3, 4.1.2)."""
     reasons = {}
     for listener in sorted({rating.listener for rating in ratings}):
-        own = [rating.scores for rating in ratings if rating.listener == listener]
-        missed = sum(scores[REFERENCE] < LEAST_REFERENCE for scores in own)
-        praised = sum(scores[MID] > MOST_ANCHOR for scores in own)
-        if missed > MOST_SHARE * len(own):
-            reasons[listener] = f"hidden reference below {LEAST_REFERENCE} in {missed} of {len(own)} trials"
-        elif praised > MOST_SHARE * len(own):
-            reasons[listener] = f"{MID} above {MOST_ANCHOR} in {praised} of {len(own)} trials"
+        scored = [rating.scores for rating in ratings if rating.listener == listener]
+        missed = sum(scores[REFERENCE] < MIN_REFERENCE for scores in scored)
+        praised = sum(scores[MID] > MAX_ANCHOR for scores in scored)
+        if missed > MAX_SHARE * len(scored):
+            reasons[listener] = f"hidden reference below {MIN_REFERENCE} in {missed} of {len(scored)} trials"
+        elif praised > MAX_SHARE * len(scored):
+            reasons[listener] = f"{MID} above {MAX_ANCHOR} in {praised} of {len(scored)} trials"
     return reasons
 
 
@@ -116,20 +116,20 @@ def analyse(ratings: Sequence[Rating]) -> list[Table]:
     listeners = sorted({rating.listener for rating in ratings} - left_out.keys())
     if not listeners:
         raise ValueError("no listener is left after screening: " + "; ".join(left_out.values()))
-    kept = [rating for rating in ratings if rating.listener in listeners]
+    valid = [rating for rating in ratings if rating.listener in listeners]
     means = {
         condition: [
-            float(np.mean([rating.scores[condition] for rating in kept if rating.listener == listener]))
+            float(np.mean([rating.scores[condition] for rating in valid if rating.listener == listener]))
             for listener in listeners
         ]
-        for condition in kept[0].scores
+        for condition in valid[0].scores
     }
     rows = [
         [name, float(np.mean(values)), *(interval(values) or (None, None))] for name, values in means.items()
     ]
     rows.sort(key=lambda row: -row[1])
     title = (
-        f"MUSHRA: {len(listeners)} listeners, {len(kept)} ratings of {len({r.trial for r in kept})} trials"
+        f"MUSHRA: {len(listeners)} listeners, {len(valid)} ratings of {len({r.trial for r in valid})} trials"
     )
     head = ["condition", "mean", "95 % from", "to"]
     screened = [[listener, reason] for listener, reason in left_out.items()]

@@ -11,7 +11,7 @@ from gradio.themes import Default
 
 from eval.mushra.analysis import Rating, RatingsFile
 from eval.mushra.trials import REFERENCE, Trial
-from inference.demo.common import new_wav, told
+from inference.demo.common import new_wav, user_errors
 
 LOOK: dict[str, Any] = {
     "theme": Default(primary_hue="teal", font=["system-ui", "sans-serif"]),
@@ -33,8 +33,8 @@ THANKS = "# Thank you\n\nThat was the last page: you can close it."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Session:
-    """Where one listener is: the trials still to come, and when the page was opened."""
+class ListenerSession:
+    """The progress of one listener: the trials still to come, and when the page was opened."""
 
     listener: str
     todo: tuple[int, ...]
@@ -42,14 +42,14 @@ class Session:
 
 
 def order_of(names: Sequence[str], seed: int, listener: str, trial: str) -> list[str]:
-    """The names as this listener meets them: the same whenever they come back."""
+    """Return the order of names for a listener, the same whenever they come back."""
     return random.Random(f"{seed}\n{listener}\n{trial}").sample(list(names), len(names))
 
 
 def build_page(trials: Sequence[Trial], ratings: RatingsFile, seed: int) -> gr.Blocks:
     """The page, to be launched with `LOOK`. Must outlive no `delete_cache`: its sounds are written once."""
     conditions = list(trials[0].conditions)
-    # The hidden reference is a file of its own, or its address would tell it from the others.
+    # The hidden reference is a file of its own, or its address would give it away.
     sounds = [
         {name: new_wav(audio, trial.sample_rate, "sound") for name, audio in trial.conditions.items()}
         for trial in trials
@@ -59,7 +59,7 @@ def build_page(trials: Sequence[Trial], ratings: RatingsFile, seed: int) -> gr.B
     with gr.Blocks(title="Listening test", analytics_enabled=False) as page:
         session = gr.State()
         text = gr.Markdown(WELCOME, elem_id="text")
-        with gr.Row() as door:
+        with gr.Row() as entrance:
             name = gr.Textbox(label="Your name, or any word that is yours alone", elem_id="listener")
             begin = gr.Button("Begin", variant="primary", elem_id="begin")
         with gr.Column(visible=False) as room:
@@ -74,8 +74,8 @@ def build_page(trials: Sequence[Trial], ratings: RatingsFile, seed: int) -> gr.B
                     sliders.append(gr.Slider(0, 100, step=1, label=label, elem_id=f"score{number}"))
             done = gr.Button("Next", variant="primary", elem_id="next")
 
-        def view(now: Session) -> list[Any]:
-            """What the page shows of a session."""
+        def view(now: ListenerSession) -> list[Any]:
+            """Return the values of the page's components for a session."""
             if not now.todo:
                 return [now, THANKS, gr.update(visible=False), gr.update(visible=False), None] + [
                     gr.skip() for _ in (*players, *sliders)
@@ -96,7 +96,7 @@ def build_page(trials: Sequence[Trial], ratings: RatingsFile, seed: int) -> gr.B
 
         def enter(listener: str) -> list[Any]:
             """The first page, or the next one of a listener who was here before."""
-            with told():
+            with user_errors():
                 listener = " ".join(listener.split())
                 if not listener:
                     raise ValueError("type a name first")
@@ -104,11 +104,11 @@ def build_page(trials: Sequence[Trial], ratings: RatingsFile, seed: int) -> gr.B
             names = order_of([trial.name for trial in trials], seed, listener, "")
             places = {trial.name: number for number, trial in enumerate(trials)}
             todo = tuple(places[name] for name in names if name not in rated)
-            return view(Session(listener=listener, todo=todo, opened=time.time()))
+            return view(ListenerSession(listener=listener, todo=todo, opened=time.time()))
 
-        def keep(now: Session, *scores: float) -> list[Any]:
+        def keep(now: ListenerSession, *scores: float) -> list[Any]:
             """Write the scores of this page down, and turn it."""
-            with told():
+            with user_errors():
                 if not any(scores):
                     raise ValueError("rate the versions first")
             trial = trials[now.todo[0]].name
@@ -126,7 +126,7 @@ def build_page(trials: Sequence[Trial], ratings: RatingsFile, seed: int) -> gr.B
             )
             return view(replace(now, todo=now.todo[1:], opened=time.time()))
 
-        outputs = [session, text, door, room, reference, *players, *sliders]
+        outputs = [session, text, entrance, room, reference, *players, *sliders]
         # What a progress bar has covered stays covered after an error.
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         gr.on([begin.click, name.submit], enter, name, outputs, **quiet)

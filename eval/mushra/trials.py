@@ -1,4 +1,4 @@
-"""What is heard in a MUSHRA test (ITU-R BS.1534-3): reference, hidden reference, two anchors, the systems."""
+"""Prepare the conditions of a MUSHRA test (ITU-R BS.1534-3): references, two anchors and the systems."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ ANCHORS = {LOW: 3_500, MID: 7_000}
 """Hz: the highest frequency that the low and the mid anchor keep."""
 TRANSITION = 500
 """Hz, between what an anchor keeps and what it loses."""
-MOST_SECONDS = 12.0
-MOST_DIFFERENCE = 0.2
+MAX_SECONDS = 12.0
+MAX_DIFFERENCE = 0.2
 """Seconds by which a system's rendition may be longer or shorter than its reference."""
 
 
@@ -34,7 +34,7 @@ def read_trials(reference: Path, systems: Mapping[str, Path]) -> list[Trial]:
     """One trial for each wav file of the folder of references, with the system's file of the same name.
 
     Raises:
-        ValueError: there is none, a system lacks a file, or a trial cannot be heard fairly.
+        ValueError: there is none, a system lacks a file, or the files of a trial differ too much in length.
     """
     if wrong := [name for name in systems if name in (REFERENCE, LOW, MID)]:
         raise ValueError(f"a system is called {wrong[0]!r}, as a condition of the test is; rename its folder")
@@ -52,13 +52,13 @@ def _trial(reference: Path, systems: Mapping[str, Path]) -> Trial:
     if rate < 2 * (ANCHORS[MID] + TRANSITION):
         raise ValueError(f"{reference}: {rate} Hz cannot hold the anchor of 7 kHz; give 16 kHz or more")
     clean = load_audio(reference, rate).numpy()
-    if len(clean) > MOST_SECONDS * rate:
-        raise ValueError(f"{reference}: {len(clean) / rate:.1f} s; cut it to {MOST_SECONDS:.0f} s or less")
+    if len(clean) > MAX_SECONDS * rate:
+        raise ValueError(f"{reference}: {len(clean) / rate:.1f} s; cut it to {MAX_SECONDS:.0f} s or less")
     conditions = {REFERENCE: clean}
     conditions |= {name: low_pass(clean, rate, edge) for name, edge in ANCHORS.items()}
     for system, path in systems.items():
         audio = load_audio(path, rate).numpy()
-        if abs(len(audio) - len(clean)) > MOST_DIFFERENCE * rate:
+        if abs(len(audio) - len(clean)) > MAX_DIFFERENCE * rate:
             raise ValueError(
                 f"{path}: {len(audio) / rate:.2f} s and its reference {len(clean) / rate:.2f} s; "
                 "give renditions of the same recording"

@@ -1,0 +1,1 @@
+"""Audio after codecs, by bitrate."""

@@ -1,10 +1,10 @@
-"""How much of speech, sound and music survives a codec, by bitrate.
+r"""Measure the quality of speech, sound and music after a codec, by bitrate.
 
     python -m eval.reconstruction --tokenizer FOLDER --depths 1,2,4,8 --audio FOLDER --out NAME.json
-    python -m eval.reconstruction --codec mimi=kyutai/mimi@8,18,32 --opus 6,12 --mp3 16,32 \\
+    python -m eval.reconstruction --codec mimi=kyutai/mimi@8,18,32 --opus 6,12 --mp3 16,32 \
         --audio MANIFEST --kinds speech,sound,music --out NAME.json --figure NAME.png
 
-Each codec hears a file at its own rate and is cut to the file's length. PESQ, STOI and similarity (of the
+Each codec gets a file at its sample rate and is cut to the file's length. PESQ, STOI and similarity (of the
 original with the reconstruction) are measured for speech, at 16 kHz, against the file itself; the spectral
 distances of everything at 24 kHz. Numbers are means over the files for which a metric exists; the others are
 counted beside it, with the reason. A run that was killed goes on where it was when the command is repeated.
@@ -38,7 +38,7 @@ from eval.reconstruction.measure import Encoder, measure_file
 from eval.reconstruction.mp3 import KBPS, mp3
 from eval.reconstruction.opus import HIGHEST, LOWEST, opus
 from eval.reconstruction.plot import draw
-from eval.reconstruction.tables import codebook_tables, failure_table, full_table, paper_tables, summarise
+from eval.reconstruction.tables import codebook_tables, failure_table, full_table, paper_tables, summarize
 from tokenizer import AudioTokenizer
 
 
@@ -161,7 +161,7 @@ def main(argv: list[str] | None = None) -> int:
         for record in of_file["records"]
     ]
     settings = [setting for codec in codecs for setting in codec.settings]
-    summary = [summarise(records, setting, kind) for setting in settings for kind in options.kinds]
+    summary = [summarize(records, setting, kind) for setting in settings for kind in options.kinds]
     tables = [*paper_tables(summary, similarity), *(full_table(summary, kind) for kind in options.kinds)]
     tables += [failure_table(records), *codebook_tables([of_file["codes"] for of_file in measured])]
     for table in tables:

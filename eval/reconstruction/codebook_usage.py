@@ -1,4 +1,4 @@
-"""How well a codec uses its codebooks: what is not used is paid for all the same."""
+"""Measure how much of its codebooks a codec uses; unused codes cost as many bits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ class CodebookUse:
 
     @property
     def perplexity(self) -> float:
-        """How many equally likely codes would have this entropy."""
+        """The number of equally likely codes that have this entropy."""
         return 2**self.entropy
 
 
 def codebook_use(codes: Sequence[Int[np.ndarray, "t k"]], codebook_size: int) -> list[CodebookUse]:
-    """Of each codebook, over all recordings together."""
+    """Return the usage of each codebook, over all recordings."""
     found = []
     for column in np.concatenate(codes).T:
         counts = np.bincount(column, minlength=codebook_size)

@@ -1,4 +1,4 @@
-"""Codecs to set beside each other, all with one way to be asked.
+"""Codecs to compare, behind one interface.
 
 Ours, any that `transformers` has (EnCodec, DAC, Mimi, ...: one whose codes of the first k codebooks can be
 decoded alone), Opus and MP3.
@@ -35,8 +35,8 @@ class Setting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rebuilt:
-    """What one setting made of a recording."""
+class CodecReconstruction:
+    """A recording after a codec at one setting."""
 
     setting: Setting
     bitrate: float
@@ -45,7 +45,7 @@ class Rebuilt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Codes:
+class CodecOutput:
     """The codes of a recording, and how many there are to choose from."""
 
     codes: Int[np.ndarray, "t k"]
@@ -58,7 +58,11 @@ class Codec(Protocol):
     sample_rate: int
     settings: Sequence[Setting]
 
-    def reconstruct(self, audio: Float[np.ndarray, " s"]) -> tuple[list[Rebuilt], Codes | None]: ...
+    def reconstruct(
+        self, audio: Float[np.ndarray, " s"]
+    ) -> tuple[list[CodecReconstruction], CodecOutput | None]:
+        """Return the reconstruction of audio [s] at each setting, and the codes if there are any."""
+        ...
 
 
 class CatCodec:
@@ -73,7 +77,10 @@ class CatCodec:
         ]
 
     @torch.inference_mode()
-    def reconstruct(self, audio: Float[np.ndarray, " s"]) -> tuple[list[Rebuilt], Codes | None]:
+    def reconstruct(
+        self, audio: Float[np.ndarray, " s"]
+    ) -> tuple[list[CodecReconstruction], CodecOutput | None]:
+        """Reconstruct audio, see `Codec`."""
         config, outputs = self.model.config, []
         device = next(self.model.parameters()).device
         deepest = max(setting.depth or 0 for setting in self.settings)
@@ -81,8 +88,8 @@ class CatCodec:
         for setting in self.settings:
             decoded = self.model.decode(codes[..., : setting.depth])[0, : len(audio)].float().cpu().numpy()
             bitrate = config.bitrate(setting.depth or 0)
-            outputs.append(Rebuilt(setting=setting, bitrate=bitrate, audio=decoded))
-        return outputs, Codes(codes=codes[0].cpu().numpy(), codebook_size=config.codebook_size)
+            outputs.append(CodecReconstruction(setting=setting, bitrate=bitrate, audio=decoded))
+        return outputs, CodecOutput(codes=codes[0].cpu().numpy(), codebook_size=config.codebook_size)
 
 
 class TransformersCodec:
@@ -123,17 +130,20 @@ class TransformersCodec:
         )
 
     @torch.inference_mode()
-    def reconstruct(self, audio: Float[np.ndarray, " s"]) -> tuple[list[Rebuilt], Codes | None]:
+    def reconstruct(
+        self, audio: Float[np.ndarray, " s"]
+    ) -> tuple[list[CodecReconstruction], CodecOutput | None]:
+        """Reconstruct audio, see `Codec`."""
         codes, decode = self._encode(audio)
         size, outputs = self.model.config.codebook_size, []
         for setting in self.settings:
             depth = setting.depth or 0
             decoded = decode(depth).flatten()[: len(audio)].float().cpu().numpy()
             bitrate = depth * self.frame_rate * float(np.log2(size))
-            outputs.append(Rebuilt(setting=setting, bitrate=bitrate, audio=decoded))
+            outputs.append(CodecReconstruction(setting=setting, bitrate=bitrate, audio=decoded))
         deepest = max(setting.depth or 0 for setting in self.settings)
         table = codes.transpose(-1, -2).reshape(-1, codes.shape[-2])[:, :deepest].cpu().numpy()
-        return outputs, Codes(codes=table, codebook_size=size)
+        return outputs, CodecOutput(codes=table, codebook_size=size)
 
 
 class PlainCodec:
@@ -149,11 +159,14 @@ class PlainCodec:
         self.code, self.sample_rate = code, sample_rate
         self.settings: Sequence[Setting] = [Setting(codec=name, kbps=rate) for rate in kbps]
 
-    def reconstruct(self, audio: Float[np.ndarray, " s"]) -> tuple[list[Rebuilt], Codes | None]:
+    def reconstruct(
+        self, audio: Float[np.ndarray, " s"]
+    ) -> tuple[list[CodecReconstruction], CodecOutput | None]:
+        """Reconstruct audio, see `Codec`."""
         outputs = []
         for setting in self.settings:
             decoded, bitrate = self.code(audio, self.sample_rate, setting.kbps or 0)
-            outputs.append(Rebuilt(setting=setting, bitrate=bitrate, audio=decoded))
+            outputs.append(CodecReconstruction(setting=setting, bitrate=bitrate, audio=decoded))
         return outputs, None
 
 

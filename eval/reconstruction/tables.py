@@ -26,11 +26,11 @@ RANGES = {"below 1,500": 0, "1,500 to 3,000": 1500, "3,000 to 6,000": 3000, "abo
 
 
 def metrics_of(kind: str) -> tuple[str, ...]:
-    """What is measured of a kind of audio: PESQ, STOI and SIM mean something for speech alone."""
+    """Return the metrics of a kind of audio: PESQ, STOI and SIM have a meaning for speech only."""
     return METRICS if kind == "speech" else DISTANCES
 
 
-def summarise(records: Sequence[dict], setting: Setting, kind: str) -> dict:
+def summarize(records: Sequence[dict], setting: Setting, kind: str) -> dict:
     """Means over the files of a kind for which a metric exists, and how many lack it."""
     of_setting = [r for r in records if r["setting"] == setting.name and r["kind"] == kind]
     failures = {name: sum(r[name] is None for r in of_setting) for name in metrics_of(kind)}

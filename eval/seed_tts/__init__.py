@@ -1,0 +1,1 @@
+"""Seed-TTS-Eval: synthesis of a list, scores and tables."""

@@ -1,4 +1,4 @@
-"""Seed-TTS-Eval, of this project's models or of any system's files: word errors and speaker similarity.
+"""Run Seed-TTS-Eval on this project's models or on any system's files: word errors and speaker similarity.
 
     python -m eval.seed_tts --meta en/meta.lst --language en --depths 4,8,16,32 --seeds 3 --out RUN
     python -m eval.seed_tts --meta zh/meta.lst --language zh --wavs FOLDER --out RUN
@@ -8,9 +8,9 @@
 and their macro mean are the official ones (`eval.metrics.word_errors`); a missing file counts as an error and
 is not skipped. The metric models are official where you ask for them (`--asr`, `--sim-checkpoint`).
 
-RUN gets `takes.jsonl`, a line an utterance; `results.json` and `results.md`; `run.json`, which alone tells of
-the machine and its speed; what was spoken, in `wavs`; and what is done so far, in `work`. The same command
-goes on where it was killed, with as many processes as you like, and ends in the same bytes.
+RUN gets `takes.jsonl` with a line for each utterance; `results.json` and `results.md`; `run.json`, the only
+file that depends on the machine and its speed; the audio in `wavs`; and the progress in `work`. The same
+command resumes after it was killed, with any number of processes, and ends in the same bytes.
 """
 
 import argparse
@@ -29,15 +29,16 @@ from tqdm import tqdm
 
 from eval.assets import sha256
 from eval.common.results import add_assets_option, comma_separated, command_line, positive, write_json
-from eval.metrics.backends import RECOGNISERS, WHISPER_LARGE, load_recogniser, load_speakers
+from eval.metrics.backends import RECOGNIZERS, WHISPER_LARGE, load_recognizer, load_speakers
 from eval.seed_tts import groups
 from eval.seed_tts.groups import Spoken
-from eval.seed_tts.judge import Judge, as_record, file_digest
-from eval.seed_tts.report import markdown, summarise
-from eval.seed_tts.run_folder import judge_share, kept_scores, prepare
-from eval.seed_tts.synthesize import Tuned
-from eval.seed_tts.utterance_list import Line, read_list, spoken_prompts
+from eval.seed_tts.report import markdown, summarize
+from eval.seed_tts.run_folder import prepare, score_share, stored_scores
+from eval.seed_tts.scorer import Scorer, as_record, file_digest
+from eval.seed_tts.synthesize import AdaptedSynthesizer
+from eval.seed_tts.utterance_list import UtteranceLine, read_list, spoken_prompts
 from inference import Synthesizer
+from inference.cli.renamed_options import current_options
 from inference.longform.segment_cache import model_key
 from inference.synthesis.loading import DEFAULT_MODEL
 from tokenizer.io.checkpoint import write_text
@@ -49,14 +50,14 @@ SOFTWARE += ("faster-whisper", "ctranslate2", "funasr")
 class SpeakingModel:
     """A model that speaks a list at some depths and seeds."""
 
-    def __init__(self, options: argparse.Namespace, lines: list[Line], device: str) -> None:
+    def __init__(self, options: argparse.Namespace, lines: list[UtteranceLine], device: str) -> None:
         spoken_prompts(lines)
         synthesizer = Synthesizer.from_pretrained(options.model, device=device)
-        most = synthesizer.max_depth
-        depths = tuple(dict.fromkeys(options.depths or (most,)))
-        if not all(1 <= depth <= most for depth in depths):
-            raise ValueError(f"--depths {','.join(map(str, depths))}: this model has depths 1 to {most}")
-        self.slots, self.drafts, self.retries = options.slots, options.best_of, options.retries
+        max_depth = synthesizer.max_depth
+        depths = tuple(dict.fromkeys(options.depths or (max_depth,)))
+        if not all(1 <= depth <= max_depth for depth in depths):
+            raise ValueError(f"--depths {','.join(map(str, depths))}: this model has depths 1 to {max_depth}")
+        self.slots, self.candidates, self.retries = options.slots, options.best_of, options.retries
         self.groups = groups.plan(lines, depths, options.seeds, options.slots)
         self.bitrates = {depth: synthesizer.tokenizer.config.bitrate(depth) for depth in depths}
         self.system = {
@@ -66,30 +67,38 @@ class SpeakingModel:
             "seeds": options.seeds,
             "slots": options.slots,
         }
-        if self.drafts > 1:
-            self.system |= {"name": f"{self.system['name']}, best of {self.drafts}", "drafts": self.drafts}
+        if self.candidates > 1:
+            self.system |= {
+                "name": f"{self.system['name']}, best of {self.candidates}",
+                "candidates": self.candidates,
+            }
         if self.retries:
             self.system |= {"name": f"{self.system['name']}, retried", "retries": self.retries}
-        if options.tune is not None:
-            how = f"{options.tune} steps" if options.tune else "decoder"
-            self.system |= {"name": f"{self.system['name']}, tuned ({how})", "tuned": options.tune}
-        self._speaker = Tuned(synthesizer, options.tune)
+        if options.adapt_steps is not None:
+            how = f"{options.adapt_steps} steps" if options.adapt_steps else "decoder"
+            self.system |= {
+                "name": f"{self.system['name']}, adapted ({how})",
+                "adapt_steps": options.adapt_steps,
+            }
+        self._speaker = AdaptedSynthesizer(synthesizer, options.adapt_steps)
 
     def speak(self, out: Path, state: PartialState) -> None:
-        """Make this process's share of what is not there yet."""
+        """Synthesize this process's share of the groups that are not complete."""
         share = self.groups[state.process_index :: state.num_processes]
         for group in tqdm(share, unit="group", disable=not state.is_main_process):
-            if not groups.is_made(group, out):
-                how = self.slots, self.drafts, self.retries
-                groups.make(self._speaker, group, out, *how)
+            if not groups.is_complete(group, out):
+                how = self.slots, self.candidates, self.retries
+                groups.synthesize_group(self._speaker, group, out, *how)
 
     def spoken(self, out: Path) -> list[Spoken]:
-        """All takes, when every process has made its share."""
-        return [take for group in self.groups for take in groups.made(group, out)]
+        """Return all outputs, when every process has synthesized its share."""
+        return [take for group in self.groups for take in groups.outputs(group, out)]
 
 
-def run(options: argparse.Namespace, lines: list[Line], judge: Judge, state: PartialState) -> dict | None:
-    """The whole benchmark; the main process returns its results, when they are in the folder too.
+def run(
+    options: argparse.Namespace, lines: list[UtteranceLine], scorer: Scorer, state: PartialState
+) -> dict | None:
+    """Run the whole benchmark; the main process writes its results and returns them.
 
     Raises:
         ValueError: the folder holds another run, the model cannot serve the list, or files are missing under
@@ -97,7 +106,7 @@ def run(options: argparse.Namespace, lines: list[Line], judge: Judge, state: Par
     """
     model = None if options.wavs else SpeakingModel(options, lines, device_of(state))
     identity = describe(
-        options, lines, judge, model.system if model else {"name": options.wavs.resolve().name}
+        options, lines, scorer, model.system if model else {"name": options.wavs.resolve().name}
     )
     if state.is_main_process:
         prepare(options.out, identity)
@@ -110,15 +119,15 @@ def run(options: argparse.Namespace, lines: list[Line], judge: Judge, state: Par
         spoken = [Spoken(line=line, wav=options.wavs / f"{line.utt}.wav") for line in lines]
     if options.strict:
         refuse([take.line.utt for take in spoken if not take.wav.is_file()], len(spoken))
-    judge_share(judge, spoken, options.out, state)
+    score_share(scorer, spoken, options.out, state)
     state.wait_for_everyone()
     if not state.is_main_process:
         return None
-    kept = kept_scores(spoken, options.out)
-    scores = [kept[number] for number in range(len(spoken))]
+    stored = stored_scores(spoken, options.out)
+    scores = [stored[number] for number in range(len(spoken))]
     if options.strict:
         refuse([score.utt for score in scores if score.missing], len(scores))
-    results = identity | {"rows": summarise(scores, model.bitrates if model else {})}
+    results = identity | {"rows": summarize(scores, model.bitrates if model else {})}
     records = [json.dumps(as_record(score), ensure_ascii=False) + "\n" for score in scores]
     write_text(options.out / "takes.jsonl", "".join(records))
     write_text(options.out / "results.md", markdown([results]) + "\n")
@@ -133,12 +142,12 @@ def run(options: argparse.Namespace, lines: list[Line], judge: Judge, state: Par
     return results
 
 
-def describe(options: argparse.Namespace, lines: list[Line], judge: Judge, system: dict) -> dict:
+def describe(options: argparse.Namespace, lines: list[UtteranceLine], scorer: Scorer, system: dict) -> dict:
     """All that decides the results."""
     prompts = hashlib.sha256()
     for line in lines:
         prompts.update(f"{line.prompt_audio and file_digest(line.prompt_audio)}\n".encode())
-    models = {"recogniser": judge.recogniser, "similarity": judge.speakers}
+    models = {"recognizer": scorer.recognizer, "similarity": scorer.speakers}
     return {
         "benchmark": "Seed-TTS-Eval",
         "language": options.language,
@@ -180,8 +189,11 @@ def join_processes() -> PartialState:
 
 
 def device_of(state: PartialState) -> str:
-    """Of this process; "cpu" for "cpu:0", to which weights would be copied: where they lie in memory decides
-    the last bits of what is computed from them."""
+    """Return the device of this process; "cpu" for "cpu:0".
+
+    Weights would be copied to "cpu:0", and their addresses decide the last bits of what is computed from
+    them.
+    """
     assert state.device is not None
     return "cpu" if state.device.type == "cpu" else str(state.device)
 
@@ -199,34 +211,39 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--depths", type=comma_separated, help="such as 4,8,16,32 (default: all codebooks)")
     parser.add_argument("--seeds", type=positive, help="how many takes of each line (default: 1)")
     parser.add_argument(
-        "--best-of", type=positive, help="take the best of so many drafts, as cat-tts clone does (default: 1)"
+        "--best-of", type=positive, help="best of so many candidates, as cat-tts clone does (default: 1)"
     )
     parser.add_argument(
         "--retries",
         type=positive,
-        help="make takes that did not end or are not understood again, so often at most (default: 0)",
+        help="further attempts at most, where a result did not end or is not intelligible (default: 0)",
     )
     parser.add_argument(
-        "--tune",
+        "--adapt-steps",
         type=int,
-        help="tune to each prompt first, as cat-tts clone does: steps, or 0 for the decoder alone",
+        help="adapt to each prompt first, as cat-tts clone does: steps, or 0 for the decoder alone",
     )
     parser.add_argument("--slots", type=positive, help="takes at once, in each process (default: 8)")
     parser.add_argument("--limit", type=positive, help="only the first so many lines")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder of the run, to be made or gone on with"
-    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run, new or to be resumed")
     parser.add_argument("--strict", action="store_true", help="fail if a take is missing")
-    parser.add_argument("--asr", choices=RECOGNISERS, default="whisper-base", help="default: whisper-base")
+    parser.add_argument("--asr", choices=RECOGNIZERS, default="whisper-base", help="default: whisper-base")
     parser.add_argument(
         "--asr-model", help=f"for whisper-large-v3: folder or hub id (default: {WHISPER_LARGE})"
     )
     parser.add_argument("--sim-checkpoint", type=Path, help="wavlm_large_finetune.pth (default: CAM++)")
     add_assets_option(parser)
-    options = parser.parse_args(argv)
-    given = (options.depths, options.seeds, options.slots, options.best_of, options.retries, options.tune)
-    if options.wavs and any(one is not None for one in given):
-        parser.error("--depths, --seeds, --slots, --best-of, --retries and --tune are not for --wavs")
+    options = parser.parse_args(current_options(argv, {"--tune": "--adapt-steps"}))
+    of_model = (
+        options.depths,
+        options.seeds,
+        options.slots,
+        options.best_of,
+        options.retries,
+        options.adapt_steps,
+    )
+    if options.wavs and any(value is not None for value in of_model):
+        parser.error("--depths, --seeds, --slots, --best-of, --retries and --adapt-steps are not for --wavs")
     if options.asr_model and options.asr != "whisper-large-v3":
         parser.error("--asr-model goes with --asr whisper-large-v3")
     options.seeds, options.slots = options.seeds or 1, options.slots or 8
@@ -243,11 +260,11 @@ def main(argv: list[str] | None = None) -> int:
         lines = read_list(options.meta, options.language)[: options.limit]
         if options.wavs and not options.wavs.is_dir():
             raise ValueError(f"--wavs {options.wavs}: there is no such folder; name one of files <utt>.wav")
-        recogniser = load_recogniser(
+        recognizer = load_recognizer(
             options.asr, options.language, options.assets, options.asr_model, device_of(state)
         )
-        judge = Judge(recogniser, load_speakers(options.sim_checkpoint, options.assets), options.language)
-        results = run(options, lines, judge, state)
+        scorer = Scorer(recognizer, load_speakers(options.sim_checkpoint, options.assets), options.language)
+        results = run(options, lines, scorer, state)
     except (ValueError, OSError) as error:
         print(f"eval.seed_tts: {error}", file=sys.stderr)
         return 2

@@ -1,8 +1,8 @@
-"""Synthesise every line of a list at every depth and seed, in groups that are made whole or not at all.
+"""Synthesize every line of a list at every depth and seed, in groups that are complete or not there at all.
 
-The last bits of a batch's sums depend on who else is in it. So that a run which was killed ends in the same
-bytes, a group is always made by the same company: of the same lines, from its beginning, by an engine of its
-own, in which takes join and leave. Which process makes it does not matter.
+The last bits of a batch's sums depend on what else is in it. So that a run which was killed ends in the same
+bytes, a group always has the same lines, and is synthesized from its beginning by an engine that serves
+nothing else. Which process does it does not matter.
 """
 
 import json
@@ -14,32 +14,32 @@ from pathlib import Path
 import torch
 
 from eval.common.results import write_json
-from eval.seed_tts.synthesize import Tuned
-from eval.seed_tts.utterance_list import Line, spoken_prompts
+from eval.seed_tts.synthesize import AdaptedSynthesizer
+from eval.seed_tts.utterance_list import UtteranceLine, spoken_prompts
 from inference import Synthesizer
 from inference.engine.request import Request
 from tokenizer import save_audio
 from tokenizer.io.audio import AI_GENERATED
 
-GROUP = 4
-"""Lines of a group, for each slot: more slots stand empty at its end the smaller it is."""
+LINES_PER_SLOT = 4
+"""Lines of a group, for each slot: the smaller a group, the more slots are empty at its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Takes that are made together."""
+    """Lines that are synthesized in one engine, at one depth, with one seed."""
 
     number: int
     depth: int
     seed: int
-    lines: tuple[Line, ...]
+    lines: tuple[UtteranceLine, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spoken:
-    """What a system gave for one line, or was to give."""
+    """The output of a system for one line, which may be missing."""
 
-    line: Line
+    line: UtteranceLine
     wav: Path
     depth: int | None = None
     seed: int | None = None
@@ -49,9 +49,16 @@ class Spoken:
     """Why there is no file, where the system says so."""
 
 
-def plan(lines: list[Line], depths: tuple[int, ...], seeds: int, slots: int) -> list[Group]:
-    """All groups of a run; its seeds are 1, 2, ..."""
-    size = GROUP * slots
+def plan(lines: list[UtteranceLine], depths: tuple[int, ...], seeds: int, slots: int) -> list[Group]:
+    """Return all groups of a run; its seeds are 1, 2, ...
+
+    Args:
+        lines: the list.
+        depths: numbers of codebooks.
+        seeds: how many seeds.
+        slots: slots of the engine, which decide the size of a group.
+    """
+    size = LINES_PER_SLOT * slots
     parts = [
         (depth, seed, tuple(lines[start : start + size]))
         for depth in depths
@@ -64,20 +71,32 @@ def plan(lines: list[Line], depths: tuple[int, ...], seeds: int, slots: int) -> 
     ]
 
 
-def is_made(group: Group, out: Path) -> bool:
-    """Its record is there, and so are all files that it tells of."""
-    return _record(group, out).exists() and all(take.error or take.wav.exists() for take in made(group, out))
+def is_complete(group: Group, out: Path) -> bool:
+    """Return whether a group's record is there, and all files that it lists."""
+    return _record(group, out).exists() and all(
+        take.error or take.wav.exists() for take in outputs(group, out)
+    )
 
 
-def make(speaker: Tuned, group: Group, out: Path, slots: int, drafts: int, retries: int) -> None:
-    """Synthesise a group; its record is written last.
+def synthesize_group(
+    speaker: AdaptedSynthesizer, group: Group, out: Path, slots: int, candidates: int, retries: int
+) -> None:
+    """Synthesize a group; its record is written last.
 
-    A take that the model refuses has its reason in the record. Anything else that goes wrong ends the run.
+    For a line that the model refuses, the record has the reason. Any other error ends the run.
+
+    Args:
+        speaker: the model.
+        group: the lines.
+        out: the folder of the run.
+        slots: how many lines are synthesized at a time.
+        candidates: best of so many, see `speak`.
+        retries: further attempts at most, see `speak`.
     """
     start, synthesizer = time.perf_counter(), speaker.synthesizer
     requests = [_request(synthesizer, group, line) for line in group.lines]
-    asked = [request for request in requests if not isinstance(request, ValueError)]
-    spoken = iter(speaker.speak(asked, slots, drafts, retries))
+    accepted = [request for request in requests if not isinstance(request, ValueError)]
+    spoken = iter(speaker.speak(accepted, slots, candidates, retries))
     seconds = time.perf_counter() - start
     takes = []
     for line, request in zip(group.lines, requests, strict=True):
@@ -94,8 +113,8 @@ def make(speaker: Tuned, group: Group, out: Path, slots: int, drafts: int, retri
     write_json(path, {"depth": group.depth, "compute_seconds": seconds, "takes": takes})
 
 
-def made(group: Group, out: Path) -> Iterator[Spoken]:
-    """What `make` left of a group."""
+def outputs(group: Group, out: Path) -> Iterator[Spoken]:
+    """Yield the outputs of a group that `synthesize_group` has written."""
     takes = json.loads(_record(group, out).read_text(encoding="utf-8"))["takes"]
     for line, take in zip(group.lines, takes, strict=True):
         yield Spoken(
@@ -109,7 +128,7 @@ def made(group: Group, out: Path) -> Iterator[Spoken]:
 
 
 def speed(groups: list[Group], out: Path) -> dict[int, float | None]:
-    """RTF by depth: wall-clock seconds of all groups, with prompts where they are new, over their audio's."""
+    """Return the RTF by depth: wall-clock seconds, with the encoding of new prompts, over those of audio."""
     spent: dict[int, float] = {}
     audible: dict[int, float] = {}
     for group in groups:
@@ -120,7 +139,7 @@ def speed(groups: list[Group], out: Path) -> dict[int, float | None]:
     return {depth: spent[depth] / audible[depth] if audible[depth] else None for depth in spent}
 
 
-def _request(synthesizer: Synthesizer, group: Group, line: Line) -> Request | ValueError:
+def _request(synthesizer: Synthesizer, group: Group, line: UtteranceLine) -> Request | ValueError:
     ((prompt_text, prompt_audio),) = spoken_prompts([line])
     try:
         return synthesizer.request(
@@ -134,5 +153,5 @@ def _record(group: Group, out: Path) -> Path:
     return out / "work" / "groups" / f"{group.number:06}.json"
 
 
-def _wav(group: Group, line: Line, out: Path) -> Path:
+def _wav(group: Group, line: UtteranceLine, out: Path) -> Path:
     return out / "wavs" / f"depth-{group.depth}" / f"seed-{group.seed}" / f"{line.utt}.wav"

@@ -20,12 +20,12 @@ import numpy as np
 from scipy import stats
 
 from eval.common.results import command_line, markdown_table, require_place, write_json
-from eval.seed_tts.judge import Score
+from eval.seed_tts.scorer import Score
 
 RESAMPLES = 2_000
 
 
-def summarise(scores: list[Score], bitrates: Mapping[int, float]) -> list[dict]:
+def summarize(scores: list[Score], bitrates: Mapping[int, float]) -> list[dict]:
     """A row for each depth, over all its utterances and seeds, missing ones included."""
     depths = dict.fromkeys(score.depth for score in scores)
     return [
@@ -82,13 +82,13 @@ def estimate(values: np.ndarray) -> dict:
 
 
 def tables(results: list[dict]) -> list[dict]:
-    """A table of title, head and rows for all that was judged in one way; a row for each system and depth.
+    """A table of title, head and rows for all results of the same metrics; a row for each system and depth.
 
     With a column for the RTF where the results say by "run" how they were made.
     """
     found = []
-    for title in dict.fromkeys(map(judged_by, results)):
-        alike = [result for result in results if judged_by(result) == title]
+    for title in dict.fromkeys(map(scored_by, results)):
+        alike = [result for result in results if scored_by(result) == title]
         rate = "CER" if alike[0]["language"] == "zh" else "WER"
         head = ["system", "depth", "bit/s", "takes", "missing", f"{rate} % [95 %]", "S / D / I %"]
         head += [f"{rate} % micro", f"{rate} % modern micro", "SIM [95 %]", "ended by"]
@@ -124,9 +124,12 @@ def markdown(results: list[dict]) -> str:
     )
 
 
-def judged_by(result: dict) -> str:
-    """One line on list and metric models, and whether the numbers may stand beside published ones."""
-    names = {part: result["metrics"][part] for part in ("recogniser", "similarity")}
+def scored_by(result: dict) -> str:
+    """Return a line on list and metric models, and whether the numbers are comparable to published ones."""
+    metrics = result["metrics"]
+    if "recogniser" in metrics:  # results of earlier versions
+        metrics = {**metrics, "recognizer": metrics["recogniser"]}
+    names = {part: metrics[part] for part in ("recognizer", "similarity")}
     text = ", ".join(
         f"{part}: {model['name']}{'' if model['official'] else ' (not the official one)'}"
         for part, model in names.items()

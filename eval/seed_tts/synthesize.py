@@ -1,4 +1,4 @@
-"""Many requests answered together, each by one take, the best of several drafts, or several attempts."""
+"""Synthesize requests in a batch: once, as the best of several candidates, or in several attempts."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -7,48 +7,62 @@ from itertools import chain
 
 from torch.nn import Parameter
 
-from inference import Synthesizer, Take
+from inference import SynthesisResult, Synthesizer
 from inference.engine.engine import Engine
 from inference.engine.request import Request
 from inference.engine.seeds import derived_seed
-from inference.synthesis.batch import together
-from inference.synthesis.best_of_n import best_of_each, satisfies, score
-from inference.synthesis.speaker_adaptation import check_steps, tuned
-from inference.voices.voice import Recent, Voice
+from inference.synthesis.batch import synthesize_batch
+from inference.synthesis.best_of_n import best_of_n_batch, is_acceptable, score
+from inference.synthesis.speaker_adaptation import adapt_to_speaker, check_adaptation_steps
+from inference.voices.voice import RecentCache, Voice
 
-KEPT_BYTES = 2**32
-"""Of weights that are tuned to voices and kept for their next takes."""
+CACHE_BYTES = 2**32
+"""Size of the cache of weights that are adapted to voices."""
 
 
-class Tuned:
-    """A synthesizer whose decoder is tuned to the voices of what is asked, unless `steps` is None; from one
-    step on, copies of its model are too."""
+class AdaptedSynthesizer:
+    """A synthesizer that is adapted to the voice of each request.
+
+    Args:
+        synthesizer: the synthesizer.
+        steps: None for no adaptation; 0 adapts the decoder alone; with one step or more, the weights of a
+        copy of
+            the TTS model are adapted too.
+
+    Raises:
+        ValueError: the number of steps is out of range.
+    """
 
     def __init__(self, synthesizer: Synthesizer, steps: int | None) -> None:
         if steps is not None:
-            check_steps(steps)
+            check_adaptation_steps(steps)
         self.synthesizer, self.steps = synthesizer, steps
-        self._kept: Recent[Synthesizer] = Recent(KEPT_BYTES, self._bytes)
+        self._adapted: RecentCache[Synthesizer] = RecentCache(CACHE_BYTES, self._bytes)
 
-    def speak(self, requests: Sequence[Request], slots: int, drafts: int, retries: int = 0) -> list[Take]:
-        """`speak`; a model that is tuned answers its own voice only, one request after another."""
+    def speak(
+        self, requests: Sequence[Request], slots: int, candidates: int, retries: int = 0
+    ) -> list[SynthesisResult]:
+        """Synthesize requests as `speak` does; adapted models serve one request after another."""
         if self.steps is None:
-            plain = [replace(one.voice, audio=None, timbre=None) for one in requests]
-            requests = [replace(one, voice=voice) for one, voice in zip(requests, plain, strict=True)]
+            plain = [replace(request.voice, audio=None, decoder_adaptation=None) for request in requests]
+            requests = [replace(request, voice=voice) for request, voice in zip(requests, plain, strict=True)]
         if not self.steps:
-            return speak(self.synthesizer, requests, slots, drafts, retries)
-        takes: list[Take] = []
-        for one in requests:
-            takes += speak(self._of(one.voice, self.steps), [one], drafts, drafts, retries)
-        return takes
+            return speak(self.synthesizer, requests, slots, candidates, retries)
+        results: list[SynthesisResult] = []
+        for request in requests:
+            adapted = self._adapt(request.voice, self.steps)
+            results += speak(adapted, [request], candidates, candidates, retries)
+        return results
 
-    def _of(self, voice: Voice, steps: int) -> Synthesizer:
-        return self._kept.of((voice.key, voice.text), lambda: tuned(self.synthesizer, voice, steps))
+    def _adapt(self, voice: Voice, steps: int) -> Synthesizer:
+        return self._adapted.get(
+            (voice.key, voice.text), lambda: adapt_to_speaker(self.synthesizer, voice, steps)
+        )
 
-    def _bytes(self, one: Synthesizer) -> int:
-        """Of the weights that it does not share."""
+    def _bytes(self, adapted: Synthesizer) -> int:
+        """Return the size of the weights that an adapted copy does not share."""
         shared = {id(weight) for weight in _weights(self.synthesizer)}
-        return sum(weight.nbytes for weight in _weights(one) if id(weight) not in shared)
+        return sum(weight.nbytes for weight in _weights(adapted) if id(weight) not in shared)
 
 
 def _weights(synthesizer: Synthesizer) -> Iterator[Parameter]:
@@ -56,30 +70,39 @@ def _weights(synthesizer: Synthesizer) -> Iterator[Parameter]:
 
 
 def speak(
-    synthesizer: Synthesizer, requests: Sequence[Request], slots: int, drafts: int, retries: int = 0
-) -> list[Take]:
-    """What `cat-tts clone` gives, with `--best-of` from two drafts on, and with so many `--retries`."""
+    synthesizer: Synthesizer, requests: Sequence[Request], slots: int, candidates: int, retries: int = 0
+) -> list[SynthesisResult]:
+    """Synthesize requests in a batch, each as `cat-tts clone` does.
+
+    Args:
+        synthesizer: the model.
+        requests: what to say.
+        slots: how many sequences the engine generates at a time.
+        candidates: from two on, the best of so many, as `--best-of` does.
+        retries: further attempts where a result is not acceptable, as `--retries` does.
+    """
     engine = Engine(
         synthesizer.tts,
         synthesizer.tokenizer,
         slots=slots,
-        waiting=drafts * len(requests),
+        waiting=candidates * len(requests),
         weights=synthesizer.weights,
     )
-    made: list[list[Take]] = [[] for _ in requests]
-    wanting = list(range(len(requests)))
+    results: list[list[SynthesisResult]] = [[] for _ in requests]
+    pending = list(range(len(requests)))
     for attempt in range(1 + retries):
-        asked = [replace(requests[i], seed=derived_seed(requests[i].seed, attempt)) for i in wanting]
-        for i, take in zip(wanting, _attempt(synthesizer, engine, asked, drafts, retries > 0), strict=True):
-            made[i].append(take)
-        wanting = [i for i in wanting if retries and not satisfies(synthesizer, made[i][-1])]
+        batch = [replace(requests[i], seed=derived_seed(requests[i].seed, attempt)) for i in pending]
+        attempts = _attempt(synthesizer, engine, batch, candidates, retries > 0)
+        for i, result in zip(pending, attempts, strict=True):
+            results[i].append(result)
+        pending = [i for i in pending if retries and not is_acceptable(synthesizer, results[i][-1])]
     best = partial(score, synthesizer)
-    return [max(takes, key=best) if i in wanting else takes[-1] for i, takes in enumerate(made)]
+    return [max(tried, key=best) if i in pending else tried[-1] for i, tried in enumerate(results)]
 
 
 def _attempt(
-    synthesizer: Synthesizer, engine: Engine, requests: Sequence[Request], drafts: int, guarded: bool
-) -> list[Take]:
-    if drafts == 1:
-        return together(synthesizer, engine, requests, guarded=guarded)
-    return [choice.take for choice in best_of_each(synthesizer, engine, requests, drafts)]
+    synthesizer: Synthesizer, engine: Engine, requests: Sequence[Request], candidates: int, guarded: bool
+) -> list[SynthesisResult]:
+    if candidates == 1:
+        return synthesize_batch(synthesizer, engine, requests, guarded=guarded)
+    return [choice.result for choice in best_of_n_batch(synthesizer, engine, requests, candidates)]

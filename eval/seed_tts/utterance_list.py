@@ -16,8 +16,8 @@ FORMS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
-    """One utterance to synthesise."""
+class UtteranceLine:
+    """One utterance to synthesize."""
 
     utt: str
     target_text: str
@@ -26,14 +26,14 @@ class Line:
     prompt_audio: Path | None = None
 
 
-def read_list(path: Path, language: Language = "en") -> list[Line]:
+def read_list(path: Path, language: Language = "en") -> list[UtteranceLine]:
     """The lines of a `meta.lst`; empty ones are skipped, and paths are relative to it.
 
     Raises:
         ValueError: a line has another number of fields or an empty one, a target that cannot be scored, the
             name of one before, or a prompt that is no file; the message gives file and line.
     """
-    lines: dict[str, Line] = {}
+    lines: dict[str, UtteranceLine] = {}
     for number, text in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
         if not text.strip():
             continue
@@ -50,7 +50,7 @@ def read_list(path: Path, language: Language = "en") -> list[Line]:
     return list(lines.values())
 
 
-def parse_line(text: str, folder: Path) -> Line:
+def parse_line(text: str, folder: Path) -> UtteranceLine:
     """One line, checked by itself."""
     fields = text.split("|")
     if len(fields) not in FORMS or not all(field.strip() for field in fields):
@@ -65,7 +65,7 @@ def parse_line(text: str, folder: Path) -> Line:
     prompt = folder / named["prompt_wav"].strip() if "prompt_wav" in named else None
     if prompt and not prompt.is_file():
         raise ValueError(f"there is no prompt {prompt}; paths are relative to the list")
-    return Line(
+    return UtteranceLine(
         utt=utt,
         target_text=named["text"],
         prompt_text=named.get("prompt_text", "").strip(),
@@ -73,7 +73,7 @@ def parse_line(text: str, folder: Path) -> Line:
     )
 
 
-def spoken_prompts(lines: list[Line]) -> list[tuple[str, Path]]:
+def spoken_prompts(lines: list[UtteranceLine]) -> list[tuple[str, Path]]:
     """Transcript and recording of every prompt.
 
     Raises:

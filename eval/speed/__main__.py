@@ -1,4 +1,4 @@
-"""How fast: frames against other ways to make them.
+"""Measure the speed of frame generation, against other implementations.
 
 python -m eval.speed --sizes tiny,small --batches 1,8 --depths 8,16,32 --out speed.json
 """

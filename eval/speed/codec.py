@@ -1,4 +1,6 @@
-"""How fast the codec is: `python -m eval.speed.codec [--tokenizer FOLDER] [--minutes 10] [--out FILE]`.
+"""Measure the speed of the codec.
+
+    python -m eval.speed.codec [--tokenizer FOLDER] [--minutes 10] [--out FILE]
 
 Against the same weights computed the plain, published way (`eval.speed.reference_codec`): clips as long as
 the window and longer, streams of one frame a call with a full window, and the quantizer alone. On a CPU the
@@ -33,7 +35,7 @@ Task = tuple[Callable[[], object], Callable[[], object], int, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class CodecTiming:
     """One task, both ways."""
 
     task: str
@@ -67,16 +69,16 @@ class CodecSpeed:
     threads: int
     parameters: int
     codes: int
-    """Of all clips, all codebooks."""
+    """Codes of all clips, in all codebooks."""
     codes_differing: int
-    """Of them, from the published way: near ties fall either way in float32."""
+    """Codes that differ from those of the published computation: near ties fall either way in float32."""
     audio_difference: float
-    """Largest, between ours and the published way."""
+    """Largest difference between this project's audio and that of the published computation."""
     stream_difference: float
     """Largest, between streamed and offline audio of 25 s."""
     operators: dict[str, int]
     """Operator calls of a streamed frame."""
-    rows: list[Row]
+    rows: list[CodecTiming]
     mimi: dict[str, float] | None
     flatness: Flatness | None
 
@@ -108,13 +110,13 @@ def measure(
     codes = [tokenizer.encode(clip) for clip in clips]
     differences = [(tokenizer.decode(code) - published.decode(code)).abs().max().item() for code in codes]
 
-    piece, column = clips[0][:, : config.frame_size], codes[0][:, :1]
+    frame, column = clips[0][:, : config.frame_size], codes[0][:, :1]
     encoding, decoding = tokenizer.encoder_cache(), tokenizer.decoder_cache()
     for part, code in zip(clips[0].split(config.frame_size, 1), codes[0].split(1, 1), strict=True):
         tokenizer.encode(part, cache=encoding)
         tokenizer.decode(code, decoding)
     encoder_rings, decoder_rings = published.encoder_rings(), published.decoder_rings()
-    latents, search, lookup = tokenizer.latents(piece), encoding.quantizer, decoding.quantizer
+    latents, search, lookup = tokenizer.latents(frame), encoding.quantizer, decoding.quantizer
     tasks: dict[str, Task] = {}
     for seconds, clip, code in zip(CLIPS, clips, codes, strict=True):
         encode = partial(published.encode, clip), partial(tokenizer.encode, clip)
@@ -122,8 +124,8 @@ def measure(
         tasks |= {f"encode {seconds} s": (*encode, 1, seconds), f"decode {seconds} s": (*decode, 1, seconds)}
     tasks |= {
         "encode a frame": (
-            lambda: published.encode(piece, encoder_rings),
-            lambda: tokenizer.encode(piece, cache=encoding),
+            lambda: published.encode(frame, encoder_rings),
+            lambda: tokenizer.encode(frame, cache=encoding),
             10,
             1 / config.frame_rate,
         ),
@@ -171,7 +173,7 @@ def measure(
             "decode": operator_calls(tasks["decode a frame"][1]),
         },
         rows=[
-            Row(
+            CodecTiming(
                 task=task,
                 published_ms=1000 * median(theirs for theirs, _ in pairs),
                 ours_ms=1000 * median(ours for _, ours in pairs),
@@ -213,7 +215,7 @@ def _stream_difference(tokenizer: AudioTokenizer, draw: torch.Generator) -> floa
 def _flatness(tokenizer: AudioTokenizer, minutes: float) -> Flatness:
     config, device = tokenizer.config, next(tokenizer.parameters()).device
     encoding, decoding = tokenizer.encoder_cache(), tokenizer.decoder_cache()
-    piece = torch.zeros(1, config.frame_size, device=device)
+    frame = torch.zeros(1, config.frame_size, device=device)
     column = torch.zeros(1, 1, config.num_codebooks, dtype=torch.long, device=device)
     window = round(config.context_seconds * config.frame_rate)
     flat = Flatness(
@@ -221,7 +223,7 @@ def _flatness(tokenizer: AudioTokenizer, minutes: float) -> Flatness:
     )
     for _ in range(round(60 * minutes / config.context_seconds)):
         decode = [_seconds(lambda: tokenizer.decode(column, decoding), 1, device) for _ in range(window)]
-        encode = [_seconds(lambda: tokenizer.encode(piece, cache=encoding), 1, device) for _ in range(window)]
+        encode = [_seconds(lambda: tokenizer.encode(frame, cache=encoding), 1, device) for _ in range(window)]
         blocks = [stage.block for cache in (encoding, decoding) for stage in cache.stages]
         flat.decode_ms.append(1000 * median(decode))
         flat.encode_ms.append(1000 * median(encode))
@@ -257,6 +259,7 @@ def table(result: CodecSpeed) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line: `python -m eval.speed.codec --help`."""
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="python -m eval.speed.codec", description="Speed of the codec.")
     parser.add_argument("--tokenizer", help="folder or hub id (default: random weights of 22M parameters)")

@@ -1,4 +1,4 @@
-"""How soon and how fast the embedded model speaks, prompt encoding and audio decoding included."""
+"""Measure time to first audio and RTF of a model, prompt encoding and audio decoding included."""
 
 import statistics
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How fast frames are made, against other ways to make them and against what the memory allows.
+"""Measure the speed of frame generation, against other implementations and against memory bandwidth.
 
 Every contender has random weights of the same shapes. They take turns, round by round, and ratios are medians
 of the ratios of a round: neighbours on the machine slow all of a round, not one contender.
@@ -98,7 +98,7 @@ def measure(
 
 
 def _ratios(times: Mapping[str, Sequence[float]], ours: str) -> dict[str, float]:
-    """How many times as long the others take, by name."""
+    """The time of the others as a multiple, by name."""
     if ours not in times:
         return {}
     return {
@@ -131,7 +131,7 @@ def _ours(weights: Weights = "float", options: SamplingOptions = GREEDY) -> Call
 
         def run(frames: int) -> None:
             for i in range(batch):
-                take = Continuation(
+                sequence = Continuation(
                     rows=rows[i],
                     depth=depth,
                     seed=i,
@@ -139,7 +139,7 @@ def _ours(weights: Weights = "float", options: SamplingOptions = GREEDY) -> Call
                     min_frames=frames,
                     max_frames=frames,
                 )
-                decoder.join(take)
+                decoder.join(sequence)
             while decoder.active:
                 decoder.step()
 
@@ -149,7 +149,7 @@ def _ours(weights: Weights = "float", options: SamplingOptions = GREEDY) -> Call
 
 
 def _products(model: CatTTS, batch: int, depth: int) -> Run:
-    """The bare `nn.Linear` products of a frame, and nothing else."""
+    """The `nn.Linear` products of a frame, and nothing else."""
     inner = model.depth
     stop = nn.Linear(inner.decision_head.in_features, 2, bias=False).to(inner.decision_head.weight)
     modules = _linear(model.temporal)
@@ -195,8 +195,11 @@ CONTENDERS: dict[str, Callable[[CatTTS, int, int], Run]] = {
 
 
 def frame_bytes(model: CatTTS, depth: int) -> int:
-    """Bytes of the weights that one frame reads at least, as our decoder reads them: the incoming adapter
-    once, tables by the row, of the stop head two rows, layers of the Depth Transformer at every position."""
+    """Return how many bytes of weights a frame reads at least in `FrameDecoder`.
+
+    It reads the incoming adapter once, rows of tables, two rows of the stop head, and the layers of the Depth
+    Transformer at every position.
+    """
     inner = model.depth
     layers = sum(p.nbytes for layer in inner.layers for p in layer.parameters())
     heads = sum(p.nbytes for head in inner.code_heads[:depth] for p in head.parameters())
@@ -207,7 +210,7 @@ def frame_bytes(model: CatTTS, depth: int) -> int:
 
 
 def copy_bandwidth(device: str) -> float:
-    """Bytes read and written a second by a copy that no cache holds."""
+    """Return bytes read and written a second by a copy that no cache holds."""
     size = 2**28 if device.startswith("cuda") else 2**26
     source = torch.ones(size // 4, device=device)
     target = source.clone()
@@ -215,8 +218,10 @@ def copy_bandwidth(device: str) -> float:
 
 
 def clock(device: str) -> float:
-    """Seconds of the calling thread on the CPU, where it alone computes; on a GPU those of the wall, when all
-    that was asked for is done."""
+    """Return the time in seconds: CPU time of the calling thread, which is the only one that computes.
+
+    On a GPU it is wall-clock time, after all work on the GPU is finished.
+    """
     if not device.startswith("cuda"):
         return time.thread_time()
     torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""How much memory a call takes at its peak, beyond what was there before it."""
+"""Measure the peak memory of a call, beyond what was allocated before it."""
 
 import ctypes
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How many operators a computation calls: where pieces are small, they are what it costs."""
+"""Count the operators that a computation calls, whose overhead dominates where tensors are small."""
 
 from collections import Counter
 from collections.abc import Callable

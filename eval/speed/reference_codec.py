@@ -1,7 +1,7 @@
 """The codec computed the plain way, as the published code does: the yardstick of `eval.speed.codec`.
 
 The same model on the same weights, written from its description and not slowed on purpose. Everything that
-could be known beforehand is computed at every call: weight norms and normalised codebooks of every level,
+could be known beforehand is computed at every call: weight norms and normalized codebooks of every level,
 rotary tables, positions and masks of every layer. A stream attends to a whole ring of past steps under a
 mask, be the ring empty or full.
 """
@@ -29,16 +29,17 @@ class Ring:
 
     keys: Float[Tensor, "b h c d"]
     values: Float[Tensor, "b h c d"]
-    seen: int = 0
+    count: int = 0
+    """Steps that were appended."""
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Int[Tensor, " c"]]:
         """Store a chunk; return all slots and the positions that they hold, negative where none."""
         capacity, steps = self.keys.shape[2], keys.shape[2]
-        slots = torch.arange(self.seen, self.seen + steps, device=keys.device) % capacity
+        slots = torch.arange(self.count, self.count + steps, device=keys.device) % capacity
         self.keys.index_copy_(2, slots, keys)
         self.values.index_copy_(2, slots, values)
-        self.seen += steps
-        last = self.seen - 1
+        self.count += steps
+        last = self.count - 1
         positions = last - (last - torch.arange(capacity, device=keys.device)) % capacity
         return self.keys, self.values, positions
 
@@ -76,7 +77,7 @@ class PublishedStyleCodec:
     def quantize(self, x: Float[Tensor, "b t d"]) -> tuple[Int[Tensor, "b t k"], Float[Tensor, "b t d"]]:
         """Codes, and the latents that they stand for: residual quantisation under a mask of the lengths.
 
-        Nearest is the smallest squared distance between normalised vectors; the projections are
+        Nearest is the smallest squared distance between normalized vectors; the projections are
         convolutions of one step, and the straight-through form of training is kept.
         """
         quantizer, x = self.model.quantizer, x.mT
@@ -84,8 +85,8 @@ class PublishedStyleCodec:
         residual, total, codes = _project(quantizer.project_in, x), torch.zeros((), device=x.device), []
         for level in quantizer.layers:
             low = _project(level.project_in, residual * mask)
-            directions, rows = F.normalize(low.mT.flatten(0, 1)), F.normalize(level.codebook.weight)
-            distance = directions.square().sum(1, keepdim=True) - 2 * directions @ rows.T
+            unit_latents, rows = F.normalize(low.mT.flatten(0, 1)), F.normalize(level.codebook.weight)
+            distance = unit_latents.square().sum(1, keepdim=True) - 2 * unit_latents @ rows.T
             distance = distance + rows.square().sum(1, keepdim=True).T
             code = (-distance).argmax(1).view(low.shape[0], -1)
             row = level.codebook(code).mT
@@ -137,7 +138,7 @@ def _stage(stage: Stage, x: Float[Tensor, "b t i"], rings: list[Ring] | None) ->
 
 
 def _attention(layer: Layer, x: Tensor, rope_period: float, ring: Ring | None) -> Tensor:
-    steps, first = x.shape[1], ring.seen if ring else 0
+    steps, first = x.shape[1], ring.count if ring else 0
     qkv = layer.qkv(x).unflatten(-1, (3, layer.num_heads, -1)).permute(2, 0, 3, 1, 4)
     q, k, v = qkv.unbind()
     q, k = _rotate(q, first, rope_period), _rotate(k, first, rope_period)
@@ -156,5 +157,5 @@ def _rotate(x: Float[Tensor, "b h t d"], first: int, period: float) -> Float[Ten
     position = torch.arange(first, first + x.shape[2], device=x.device, dtype=torch.float32)
     angle = position[:, None] * torch.pow(period, -half)
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    turned = even * angle.cos() - odd * angle.sin(), even * angle.sin() + odd * angle.cos()
-    return torch.stack(turned, -1).flatten(-2).to(x.dtype)
+    rotated = even * angle.cos() - odd * angle.sin(), even * angle.sin() + odd * angle.cos()
+    return torch.stack(rotated, -1).flatten(-2).to(x.dtype)

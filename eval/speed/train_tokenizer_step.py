@@ -1,5 +1,6 @@
-"""Throughput of a training step against a plain loop: `python -m eval.speed.train_tokenizer_step --data
-MANIFEST`.
+"""Compare the throughput of a training step with that of a plain loop.
+
+    python -m eval.speed.train_tokenizer_step --data MANIFEST
 
 Both train the mini recipe on the same batches, stage 1 and stage 2: training.train_tokenizer, and the loop
 written out below, which knows no Accelerate, no checkpoint and no log. Rounds take turns on one thread;
@@ -24,7 +25,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tokenizer import AudioTokenizer
 from tokenizer.discriminators import Discriminators, generator_loss
 from training.audio_tokenizer import recipes
-from training.audio_tokenizer.batches import Segments
+from training.audio_tokenizer.batches import TokenizerBatches
 from training.audio_tokenizer.heads.semantic import SemanticHead
 from training.audio_tokenizer.losses import MultiScaleMelLoss, discriminator_loss, feature_loss, weighted_sum
 from training.audio_tokenizer.recipes import TokenizerTraining
@@ -34,12 +35,12 @@ from training.train_tokenizer import train
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedOptions:
-    """What to compare."""
+    """Options of the comparison."""
 
     data: Path
     """Manifest with texts."""
     steps: int = 12
-    """Of a round; the first two are not counted."""
+    """Steps of a round; the first two are not counted."""
     rounds: int = 3
     preset: str = "mini"
     memory_steps: int = 100
@@ -50,15 +51,17 @@ def plain(options: TokenizerTraining) -> None:
     """The reference: each step as one would write it down first."""
     torch.manual_seed(options.seed)
     shape, rates = options.shape, options.optimizer
-    model, judge = AudioTokenizer(shape.model), Discriminators(shape.discriminators)
+    model, discriminators = AudioTokenizer(shape.model), Discriminators(shape.discriminators)
     head = SemanticHead(shape.semantic)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(rates.ema))
     mel = MultiScaleMelLoss(shape.model.sample_rate)
     trained = [*model.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(trained, rates.learning_rate, betas=(0.8, 0.99))
-    judging = torch.optim.AdamW(judge.parameters(), rates.discriminator_learning_rate, betas=(0.8, 0.99))
+    discriminator_optimizer = torch.optim.AdamW(
+        discriminators.parameters(), rates.discriminator_learning_rate, betas=(0.8, 0.99)
+    )
     clips = read_manifest(options.data)
-    data = Segments(
+    data = TokenizerBatches(
         clips, options.batches, shape.model, head.encode_text, seed=options.seed, steps=options.steps
     )
     for step in range(options.steps):
@@ -74,11 +77,11 @@ def plain(options: TokenizerTraining) -> None:
             semantic = head(quantized.latents, batch.frames, batch.tasks, batch.texts)
             losses["semantic"] = semantic.total / semantic.tokens
         if options.adversarial_from is not None and step >= options.adversarial_from:
-            judging.zero_grad()
-            discriminator_loss(judge(batch.audio), judge(audio.detach())).backward()
-            torch.nn.utils.clip_grad_norm_(judge.parameters(), rates.clip)
-            judging.step()
-            real, fake = judge(batch.audio), judge(audio)
+            discriminator_optimizer.zero_grad()
+            discriminator_loss(discriminators(batch.audio), discriminators(audio.detach())).backward()
+            torch.nn.utils.clip_grad_norm_(discriminators.parameters(), rates.clip)
+            discriminator_optimizer.step()
+            real, fake = discriminators(batch.audio), discriminators(audio)
             losses |= {"adversarial": generator_loss(fake), "feature": feature_loss(real, fake)}
         optimizer.zero_grad()
         weighted_sum(losses, options.weights).backward()
@@ -133,9 +136,10 @@ def compare(options: SpeedOptions) -> dict[str, float]:
     return results
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line: `python -m eval.speed.train_tokenizer_step --help`."""
     torch.set_num_threads(1)
-    print(json.dumps(compare(tyro.cli(SpeedOptions, description=__doc__)), indent=2))
+    print(json.dumps(compare(tyro.cli(SpeedOptions, args=argv, description=__doc__)), indent=2))
 
 
 if __name__ == "__main__":

@@ -31,24 +31,24 @@ from cat_tts.text.tokenizers import train_sentencepiece
 from eval.common.results import command_line, markdown_table, require_place, write_json
 from eval.speed.generation import SIZES
 from eval.speed.memory import peak_growth
-from training.common.distributed import descend
+from training.common.distributed import optimizer_step
 from training.data.code_shards import read_codes
-from training.tts.batches import Batch, BatchConfig, Batches, DropoutConfig
+from training.tts.batches import DropoutConfig, TTSBatch, TTSBatchConfig, TTSBatches
 from training.tts.cost import count_saved
 
 Step = Callable[[CatTTS], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """What to compare."""
+class StepOptions:
+    """Options of the comparison."""
 
     codes: Path
     """Folder of shards; their texts and lengths are used."""
     size: str = "small"
     """One of eval.speed's: small is 12 x 512 and 4 x 256 wide, with 32 codebooks."""
     rows: int = 512
-    """Of a step, padding included."""
+    """Rows of a step, padding included."""
     rounds: int = 5
     utterances: int = 400
     deep_part: float = 1 / 16
@@ -56,7 +56,7 @@ class Options:
     out: Annotated[Path | None, tyro.conf.arg(help="JSON file to write")] = None
 
 
-def plain(batch: Batch) -> Step:
+def plain(batch: TTSBatch) -> Step:
     """The reference: all rows, all positions, all heads; a mean over channels of each channel's mean."""
 
     def step(model: CatTTS) -> Tensor:
@@ -73,8 +73,8 @@ def plain(batch: Batch) -> Step:
     return step
 
 
-def ours(batch: Batch) -> Step:
-    """What training.train_tts computes for a pass."""
+def ours(batch: TTSBatch) -> Step:
+    """Return the computation of training.train_tts for a pass."""
 
     def step(model: CatTTS) -> Tensor:
         loss = model(batch.rows, None, batch.targets, batch.depth, batch.positions, batch.deep)
@@ -90,11 +90,11 @@ def full_step(step: Step, model: CatTTS, optimizer: torch.optim.Optimizer) -> No
     with torch.autocast("cuda", torch.bfloat16) if cuda else nullcontext():
         loss = step(model)
     loss.backward()
-    descend([optimizer], 1e-4, 1.0)
+    optimizer_step([optimizer], 1e-4, 1.0)
 
 
 def seconds(run: Callable[[], object], device: torch.device) -> float:
-    """Of this thread, or of the GPU."""
+    """Return the time of this thread, or of the GPU, in seconds."""
     if device.type == "cpu":
         begin = time.thread_time()
         run()
@@ -107,7 +107,7 @@ def seconds(run: Callable[[], object], device: torch.device) -> float:
 
 
 def saved_bytes(step: Step, model: CatTTS) -> int:
-    """What a forward pass keeps for the backward pass, weights left out: each storage once."""
+    """Return the bytes stored for the backward pass, without weights, each storage counted once."""
     cuda = next(model.parameters()).is_cuda
     lower = torch.autocast("cuda", torch.bfloat16) if cuda else nullcontext()
     with count_saved(model) as found, lower:
@@ -115,7 +115,7 @@ def saved_bytes(step: Step, model: CatTTS) -> int:
         return sum(found.values())
 
 
-def data(options: Options, config: TTSConfig) -> Batches:
+def data(options: StepOptions, config: TTSConfig) -> TTSBatches:
     """Single utterances with real texts and lengths, and random codes."""
     codes = read_codes(options.codes)
     draw = torch.Generator().manual_seed(0)
@@ -129,12 +129,12 @@ def data(options: Options, config: TTSConfig) -> Batches:
     with TemporaryDirectory() as folder:
         size = min(512, config.text_vocab_size)
         words = train_sentencepiece(codes["text"][:], Path(folder) / "text.model", size)
-    batches = BatchConfig(rows=options.rows, pair=0.0)
+    batches = TTSBatchConfig(rows=options.rows, pair=0.0)
     dropout = DropoutConfig(p=0.0)
-    return Batches(Dataset.from_list(rows), config, words, batches, dropout, seed=0, steps=options.rounds)
+    return TTSBatches(Dataset.from_list(rows), config, words, batches, dropout, seed=0, steps=options.rounds)
 
 
-def contenders(options: Options, batches: Batches, number: int) -> dict[str, tuple[Step, Batch]]:
+def contenders(options: StepOptions, batches: TTSBatches, number: int) -> dict[str, tuple[Step, TTSBatch]]:
     """The steps of a round. At p = 1 depths are spread evenly: few samples then have the mean of many."""
     (batch,) = batches[number]
     count, full = len(batch.rows), int(batch.depth[0])
@@ -158,7 +158,7 @@ def contenders(options: Options, batches: Batches, number: int) -> dict[str, tup
     return {name: (make(one.to(device)), one) for name, (make, one) in steps.items()}
 
 
-def compare(options: Options) -> dict[str, Any]:
+def compare(options: StepOptions) -> dict[str, Any]:
     """Rows a second, bytes and FLOPs of each contender."""
     torch.manual_seed(0)
     device = torch.device(options.device)
@@ -212,9 +212,10 @@ def table(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the command line: `python -m eval.speed.train_tts_step --help`."""
     torch.set_num_threads(1)
     argv = sys.argv[1:] if argv is None else argv
-    options = tyro.cli(Options, args=argv, description=__doc__)
+    options = tyro.cli(StepOptions, args=argv, description=__doc__)
     require_place(options.out)
     result = compare(options)
     shown = table(result)

@@ -1,0 +1,1 @@
+"""The `cat-tts` command: a module for each subcommand, and `main`."""

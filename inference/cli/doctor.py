@@ -1,4 +1,4 @@
-"""`cat-tts doctor`: what is installed, what a model runs on here, and whether it works."""
+"""`cat-tts doctor`: print what is installed and what a model runs on, and test the model."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from inference.device import peak_bytes
-from inference.engine.result import Take
+from inference.engine.result import SynthesisResult
 from inference.synthesis.loading import DEFAULT_MODEL
 from inference.synthesis.synthesizer import Synthesizer
 from tokenizer import load_audio
@@ -22,108 +22,123 @@ from tokenizer.codes.cat_file import pack_codes, unpack_codes
 from tokenizer.codes.coded_audio import decode_audio, encode_audio
 from tokenizer.layers import attention
 
-NEEDED = ("torch", "transformers", "accelerate", "numpy", "soundfile", "soxr", "safetensors", "tyro")
+REQUIRED = ("torch", "transformers", "accelerate", "numpy", "soundfile", "soxr", "safetensors", "tyro")
 OPTIONAL = {
     "flash-attn": "faster attention on CUDA",
     "wetext": "numbers and dates in words",
     "gradio": "the demo",
     "fastapi": "the server",
     "datasets": "training",
-    "faster-whisper": "transcripts by ear",
+    "faster-whisper": "transcripts of prompts on the page",
 }
 PROMPT = DEFAULT_MODEL / "prompt.flac"
 TEXT = "Good morning, this is a short test of the voice, and it takes about two seconds to say."
 SECONDS = 2.0
 TOLERANCE = 1e-3
-"""How far a sample may be off between a stream and the whole: -60 dBFS."""
+"""Largest difference between a sample of a stream and of audio decoded at once: -60 dBFS."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor:
-    """Say what is installed and what the model runs on, and test it in a few seconds."""
+    """Print what is installed and what the model runs on, and test it in a few seconds."""
 
     model: str | None = None
     """Folder or hub id; the embedded model by default."""
     tokenizer: str | None = None
-    """Folder or hub id of the audio tokenizer, where the model does not bring its own."""
+    """Folder or hub id of the audio tokenizer, where the model does not include one."""
     device: str | None = None
     """cpu or cuda; cuda where there is one by default."""
 
 
-class Broken(Exception):
-    """A check that failed, and how."""
+class CheckFailed(Exception):
+    """Says how a check failed."""
 
 
 def doctor(options: Doctor) -> None:
-    """Run the command; exit code 1 if a check fails, ValueError where the model cannot be loaded."""
+    """Run the command; the exit code is 1 if a check fails.
+
+    Args:
+        options: The options of the command line.
+
+    Raises:
+        ValueError: The model cannot be loaded.
+    """
     print(f"Python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} CPUs")
-    print(f"packages: {', '.join(f'{name} {_version(name)}' for name in NEEDED)}")
+    print(f"packages: {', '.join(f'{name} {_version(name)}' for name in REQUIRED)}")
     print(f"libsndfile: {soundfile.__libsndfile_version__}")
     for name, use in OPTIONAL.items():
         print(f"optional: {name} {_version(name)} ({use})")
     synthesizer = Synthesizer.from_pretrained(options.model, options.tokenizer, options.device)
     _describe(synthesizer)
-    broken = self_test(synthesizer)
+    failures = self_test(synthesizer)
     print(f"peak memory: {peak_bytes(synthesizer.device) / 1e6:.0f} MB")
-    if broken:
-        print(f"{broken} of the checks failed")
+    if failures:
+        print(f"{failures} of the checks failed")
         sys.exit(1)
     print("all is well")
 
 
 def self_test(synthesizer: Synthesizer) -> int:
-    """Speak two seconds and check them; prints a line for each check, and returns how many failed."""
-    words = PROMPT.with_suffix(".txt").read_text(encoding="utf-8")
-    takes: list[Take] = []
+    """Synthesize two seconds of speech and check them; print a line for each check.
+
+    Args:
+        synthesizer: The model to test.
+
+    Returns:
+        How many checks failed.
+    """
+    transcript = PROMPT.with_suffix(".txt").read_text(encoding="utf-8")
+    takes: list[SynthesisResult] = []
 
     def speak() -> str:
-        synthesizer.take(TEXT, PROMPT, words, max_seconds=SECONDS)  # what is made once is made here
+        synthesizer.synthesize(TEXT, PROMPT, transcript, max_seconds=SECONDS)  # computes what is cached
         start, first = time.perf_counter(), 0.0
-        with synthesizer.stream(TEXT, PROMPT, words, max_seconds=SECONDS) as stream:
+        with synthesizer.stream(TEXT, PROMPT, transcript, max_seconds=SECONDS) as stream:
             for _ in stream:
                 first = first or time.perf_counter() - start
-        takes.append(stream.take)
+        takes.append(stream.result)
         elapsed = time.perf_counter() - start
-        said = f"{takes[0].seconds:.2f} s of audio, first audio after {first:.2f} s"
+        summary = f"{takes[0].seconds:.2f} s of audio, first audio after {first:.2f} s"
         if not np.isfinite(takes[0].audio).all():
-            raise Broken(f"{said}, with NaN or infinite samples")
-        return f"{said}, RTF {elapsed / takes[0].seconds:.2f}"
+            raise CheckFailed(f"{summary}, with NaN or infinite samples")
+        return f"{summary}, RTF {elapsed / takes[0].seconds:.2f}"
 
     def repeat() -> str:
-        take = synthesizer.take(TEXT, PROMPT, words, max_seconds=SECONDS)
+        take = synthesizer.synthesize(TEXT, PROMPT, transcript, max_seconds=SECONDS)
         if not (torch.equal(take.codes, takes[0].codes) and np.array_equal(take.audio, takes[0].audio)):
-            raise Broken("the stream and the take of the same seed differ")
+            raise CheckFailed("the stream and the take of the same seed differ")
         return "the stream is the take, sample for sample"
 
     def decode() -> str:
-        voice = synthesizer.voice(PROMPT, words)
+        voice = synthesizer.voice(PROMPT, transcript)
         codes = torch.cat([voice.codes[:, : takes[0].depth], takes[0].codes.cpu()])[None]
         whole = synthesizer.tokenizer.decode(codes.to(synthesizer.device))[0].float().clamp(-1, 1).cpu()
-        apart = float(np.abs(whole.numpy()[-len(takes[0].audio) :] - takes[0].audio).max())
-        if not apart <= TOLERANCE:
-            raise Broken(f"audio decoded at once is {apart:.1e} off the stream, {TOLERANCE} may be")
-        return f"audio decoded at once is the stream, within {apart:.1e}"
+        difference = float(np.abs(whole.numpy()[-len(takes[0].audio) :] - takes[0].audio).max())
+        if not difference <= TOLERANCE:
+            raise CheckFailed(f"audio decoded at once is {difference:.1e} off the stream, {TOLERANCE} may be")
+        return f"audio decoded at once is the stream, within {difference:.1e}"
 
     def pack() -> str:
         audio = load_audio(PROMPT, synthesizer.sample_rate)
-        made = encode_audio(synthesizer.tokenizer, audio)
-        data = pack_codes(made)
-        read = unpack_codes(data)
-        heard = decode_audio(synthesizer.tokenizer, read)
-        if not torch.equal(read.codes, made.codes) or len(heard) != len(audio) or not heard.isfinite().all():
-            raise Broken("the prompt does not come back from its codes")
-        return f"{read.seconds:.2f} s of prompt went through {len(data)} bytes of codes"
+        coded = encode_audio(synthesizer.tokenizer, audio)
+        data = pack_codes(coded)
+        unpacked = unpack_codes(data)
+        decoded = decode_audio(synthesizer.tokenizer, unpacked)
+        same_codes = torch.equal(unpacked.codes, coded.codes)
+        if not same_codes or len(decoded) != len(audio) or not decoded.isfinite().all():
+            raise CheckFailed("the prompt does not come back from its codes")
+        return f"{unpacked.seconds:.2f} s of prompt went through {len(data)} bytes of codes"
 
     return sum([_failed(check) for check in (speak, repeat, decode, pack)])
 
 
 def _failed(check: Callable[[], str]) -> bool:
-    """Run a check, whatever becomes of it, and say so."""
+    """Run a check, print its outcome, and return whether it failed, by whatever exception."""
     try:
         print(f"ok: {check()}")
         return False
     except Exception as error:
-        reason = str(error) if isinstance(error, Broken) else f"{type(error).__name__}: {error}"
+        reason = str(error) if isinstance(error, CheckFailed) else f"{type(error).__name__}: {error}"
         print(f"BROKEN: {check.__name__}: {' '.join(reason.split())}")
         return True
 

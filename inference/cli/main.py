@@ -6,27 +6,36 @@ import sys
 import tyro
 
 from inference.cli.clone import Clone, clone
-from inference.cli.codec import Decode, Encode, decode, encode
+from inference.cli.codec import DecodeCommand, EncodeCommand, decode, encode
 from inference.cli.doctor import Doctor, doctor
+from inference.cli.renamed_options import current_options
 from inference.cli.serve import Serve, serve
 from inference.cli.voice import VoiceFiles, voice
 
 COMMANDS = {
     "clone": (Clone, clone),
-    "encode": (Encode, encode),
-    "decode": (Decode, decode),
+    "encode": (EncodeCommand, encode),
+    "decode": (DecodeCommand, decode),
     "voice": (VoiceFiles, voice),
     "doctor": (Doctor, doctor),
     "serve": (Serve, serve),
 }
-"""The options of each command, and what runs it."""
+"""The options of each subcommand, and the function that runs it."""
+RENAMED = {
+    "--piece-seconds": "--segment-seconds",
+    "--tune": "--adapt-steps",
+    "--normalise": "--normalize",
+    "--work": "--cache",
+}
+"""New options by old ones, which still work in this version."""
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point: a mistake of the user ends with one line on stderr and exit code 2."""
+    """Run the command; a mistake of the user ends with one line on stderr and exit code 2."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    arguments = current_options(argv, RENAMED)
     kinds = {name: kind for name, (kind, _) in COMMANDS.items()}
-    options = tyro.extras.subcommand_cli_from_dict(kinds, prog="cat-tts", args=argv)
+    options = tyro.extras.subcommand_cli_from_dict(kinds, prog="cat-tts", args=arguments)
     try:
         dict(COMMANDS.values())[type(options)](options)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""`cat-tts voice`: keep a voice in a file, and see what such a file holds."""
+"""`cat-tts voice`: save a voice to a file, and print what such a file holds."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,29 +6,27 @@ from typing import Annotated
 
 import tyro
 
-from inference.cli.codec import described
+from inference.cli.codec import describe_codes
 from inference.synthesis.synthesizer import Synthesizer
 from inference.voices.catvoice_file import (
-    SavedVoice,
-    VoiceFileError,
-    check_labels,
     check_voice_output,
     is_voice_file,
     read_voice,
     saved_voice,
     write_voice,
 )
+from inference.voices.catvoice_format import SavedVoice, VoiceFileError, check_labels
 from inference.voices.prompt_audio import check_prompt
 
 
 @dataclass(frozen=True, kw_only=True)
-class Save:
-    """Encode a recording of a voice, and keep it with its words in a small file to clone from."""
+class SaveVoice:
+    """Encode a recording of a voice, and save it with its transcript in a small file to clone from."""
 
     prompt: Annotated[Path, tyro.conf.Positional]
     """Recording of the voice: wav, flac, ogg or mp3."""
     prompt_text: str = ""
-    """What the recording says; only the reference mode of published models does without."""
+    """Transcript of the recording; only the reference mode of published models does without."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """File to write: .catvoice."""
     consent: str = ""
@@ -36,16 +34,16 @@ class Save:
     language: str = ""
     """Tag of the language of the recording, such as en or zh-TW."""
     model: str | None = None
-    """Folder or hub id of the model; the embedded one by default. Every model with its tokenizer takes the
-    voice."""
+    """Folder or hub id of the model; the embedded one by default. Every model with the same tokenizer can use
+    the voice."""
     tokenizer: str | None = None
-    """Folder or hub id of the audio tokenizer, where the model does not bring its own."""
+    """Folder or hub id of the audio tokenizer, where the model does not include one."""
     device: str | None = None
     """cpu or cuda; cuda where there is one by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Info:
+class VoiceInfo:
     """Print what a voice file holds."""
 
     file: Annotated[Path, tyro.conf.Positional]
@@ -54,25 +52,33 @@ class Info:
 
 @dataclass(frozen=True, kw_only=True)
 class VoiceFiles:
-    """Voices in files."""
+    """Save voices to files, and print what such files hold."""
 
     command: tyro.conf.OmitSubcommandPrefixes[
         tyro.conf.OmitArgPrefixes[
-            Annotated[Save, tyro.conf.subcommand("save")] | Annotated[Info, tyro.conf.subcommand("info")]
+            Annotated[SaveVoice, tyro.conf.subcommand("save")]
+            | Annotated[VoiceInfo, tyro.conf.subcommand("info")]
         ]
     ]
 
 
 def voice(options: VoiceFiles) -> None:
-    """Run the command; ValueError for what the user can cure, where possible before a model is loaded."""
+    """Run the command.
+
+    Args:
+        options: The options of the command line.
+
+    Raises:
+        ValueError: A mistake that the user can cure; found before a model is loaded, where possible.
+    """
     match options.command:
-        case Save() as save:
+        case SaveVoice() as save:
             _save(save)
-        case Info() as info:
-            print(_described(info.file, read_voice(info.file)))
+        case VoiceInfo() as info:
+            print(_describe_voice(info.file, read_voice(info.file)))
 
 
-def _save(options: Save) -> None:
+def _save(options: SaveVoice) -> None:
     check_voice_output(options.output)
     check_labels(options.prompt_text, options.language, options.consent)
     if is_voice_file(options.prompt):
@@ -81,23 +87,23 @@ def _save(options: Save) -> None:
     synthesizer = Synthesizer.from_pretrained(options.model, options.tokenizer, options.device)
     if synthesizer.tts.config.chat is None and not options.prompt_text.strip():
         raise ValueError("the prompt text is empty: write what the prompt says")
-    made = synthesizer.voice(options.prompt, options.prompt_text)
-    saved = saved_voice(synthesizer.voices, made, language=options.language, consent=options.consent)
+    voice = synthesizer.voice(options.prompt, options.prompt_text)
+    saved = saved_voice(synthesizer.voices, voice, language=options.language, consent=options.consent)
     write_voice(options.output, saved)
-    print(_described(options.output, saved))
+    print(_describe_voice(options.output, saved))
 
 
-def _described(path: Path, saved: SavedVoice) -> str:
+def _describe_voice(path: Path, saved: SavedVoice) -> str:
     def shown(text: str) -> str:
         return " ".join(text.split()) or "not given"
 
     return "\n".join(
         [
-            f"{path}: {described(saved.coded)}, {path.stat().st_size} bytes",
+            f"{path}: {describe_codes(saved.coded)}, {path.stat().st_size} bytes",
             f"level: {saved.level_db:.1f} dBFS",
             f"language: {shown(saved.language)}",
             f"transcript: {shown(saved.text)}",
             f"consent: {shown(saved.consent)}",
-            f"timbre: {'known' if saved.timbre else 'not known'}",
+            f"decoder adaptation: {'saved' if saved.decoder_adaptation else 'none'}",
         ]
     )

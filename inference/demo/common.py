@@ -1,5 +1,6 @@
-"""What the parts of the page in the browser share: its words, its errors, its files, its examples."""
+"""Shared by the parts of the page in the browser: translations, errors, files and example voices."""
 
+import hashlib
 import html
 import json
 import secrets
@@ -16,11 +17,13 @@ from jaxtyping import Float
 from inference.synthesis.loading import DEFAULT_MODEL
 from tokenizer.io.audio import save_audio
 
-WORDS: dict[str, dict[str, str]] = json.loads(Path(__file__).with_name("labels.json").read_text("utf-8"))
-LABELS = gr.I18n(**WORDS)
-"""What stands on the page from the start; the browser chooses the language, and `said` is told which."""
+TRANSLATIONS: dict[str, dict[str, str]] = json.loads(
+    Path(__file__).with_name("labels.json").read_text("utf-8")
+)
+LABELS = gr.I18n(**TRANSLATIONS)
+"""Texts that are on the page from the start; the browser chooses the language, which `translate` is given."""
 EXAMPLE = DEFAULT_MODEL / "prompt.flac"
-"""The bundled voice, and beside it what it says."""
+"""The recording of the bundled voice; its transcript is beside it."""
 _VOICES = DEFAULT_MODEL / "voices"
 EXAMPLES = {
     "\u2640 LibriSpeech 121": EXAMPLE,
@@ -29,19 +32,34 @@ EXAMPLES = {
     "\u2640 speechocean762 2168 (zh \u2192 en)": _VOICES / "woman-speechocean762-2168.flac",
     "\u2642 speechocean762 2917 (zh \u2192 en)": _VOICES / "man-speechocean762-2917.flac",
 }
-"""Their sources and licence: voices/README.md beside them."""
+"""Recordings by the names that the page shows; voices/README.md beside them has sources and licence."""
 
 
-def said(language: str, key: str, **values: object) -> str:
-    """A line in the language of the page, which a browser may claim to be any."""
-    return WORDS.get(language, WORDS["en"])[key].format(**values)
+def translate(language: str, key: str, **values: object) -> str:
+    """Return a line in the language of the page.
+
+    Args:
+        language: The language as the browser sends it; an unknown one becomes English.
+        key: The key in labels.json.
+        **values: Values of the placeholders in the line.
+
+    Returns:
+        The line.
+    """
+    return TRANSLATIONS.get(language, TRANSLATIONS["en"])[key].format(**values)
 
 
 @contextmanager
-def told(path: str = "") -> Iterator[None]:
-    """What the visitor can cure is told in one line, which Gradio would render as HTML.
+def user_errors(path: str = "") -> Iterator[None]:
+    """Show a ValueError of the block, a mistake that the user can cure, as one line on the page.
 
-    `path` is named without its folder, which on a server is nobody's business.
+    The line is escaped, since Gradio renders it as HTML.
+
+    Args:
+        path: A path that the message may name; it is shown without its folder, which is private on a server.
+
+    Raises:
+        gr.Error: The line, which Gradio shows.
     """
     try:
         yield
@@ -52,14 +70,28 @@ def told(path: str = "") -> Iterator[None]:
 
 
 def new_folder() -> Path:
-    """In Gradio's cache: what the page shows from there is deleted with the rest of it, and not copied."""
+    """Return a new path in Gradio's cache, from which files are shown without a copy, and deleted with it."""
     return Path(get_upload_folder()) / secrets.token_hex(16)
 
 
 def new_wav(audio: Float[np.ndarray, " s"], sample_rate: int, name: str) -> str:
-    """A wav file for a player. Arrays would not do: Gradio brings each to full scale."""
+    """Write a wav file for a player, since Gradio would scale an array to full level.
+
+    Args:
+        audio: Samples [s] between -1 and 1.
+        sample_rate: In Hz.
+        name: The name of the file, without suffix.
+
+    Returns:
+        The path of the file.
+    """
     folder = new_folder()
     folder.mkdir(parents=True)
     path = folder / f"{name}.wav"
     save_audio(path, torch.from_numpy(audio), sample_rate)
     return str(path)
+
+
+def file_checksum(path: str) -> str:
+    """Return the SHA-256 of the bytes of a file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

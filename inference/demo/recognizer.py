@@ -1,4 +1,4 @@
-"""What a recording says, by a recogniser that is on this machine; nothing is fetched for it."""
+"""Transcripts of recordings, by a speech recognizer on this machine; nothing is downloaded for it."""
 
 import importlib.util
 import threading
@@ -9,23 +9,35 @@ import numpy as np
 import soxr
 from jaxtyping import Float
 
-Recogniser = Callable[[Float[np.ndarray, " s"], int], str]
-"""Mono samples and their rate to text; empty where nothing is heard."""
+Recognizer = Callable[[Float[np.ndarray, " s"], int], str]
+"""A function from mono samples [s] and their rate to text, which is empty where no speech is recognized."""
 
 SAMPLE_RATE = 16_000
-SIZES = ("large-v3-turbo", "medium", "small", "base", "tiny")
-"""Models of Whisper that are looked for, the best first."""
+MODEL_SIZES = ("large-v3-turbo", "medium", "small", "base", "tiny")
+"""Whisper models that are looked for, the best first."""
 
 
 class Whisper:
-    """A model of Whisper, run by faster-whisper on the CPU and read in when it is first needed."""
+    """A Whisper model, run by faster-whisper on the CPU and loaded when it is first needed.
+
+    Args:
+        folder: The folder of the model.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._model, self._lock = None, threading.Lock()
 
     def __call__(self, audio: Float[np.ndarray, " s"], sample_rate: int) -> str:
-        """In the language that is heard; one recording at a time."""
+        """Transcribe a recording in its own language; one recording at a time.
+
+        Args:
+            audio: Mono samples [s].
+            sample_rate: In Hz.
+
+        Returns:
+            The text, empty where no speech is recognized.
+        """
         from faster_whisper import WhisperModel  # pyright: ignore[reportMissingImports]  # an extra
 
         samples = soxr.resample(audio.astype(np.float32), sample_rate, SAMPLE_RATE, quality="HQ")
@@ -38,27 +50,35 @@ class Whisper:
             return " ".join(segment.text.strip() for segment in segments).strip()
 
 
-def find_recogniser(folder: Path | None = None) -> Recogniser | None:
-    """The recogniser of a folder, or the best of those that faster-whisper fetched earlier; None if none is.
+def find_recognizer(folder: Path | None = None) -> Recognizer | None:
+    """Find a speech recognizer on this machine.
 
-    ValueError where `folder` is given and holds no model, or nothing can run it.
+    Args:
+        folder: The folder of a Whisper model for faster-whisper; None for the best of those that
+            faster-whisper downloaded earlier.
+
+    Returns:
+        The recognizer, or None if there is none.
+
+    Raises:
+        ValueError: `folder` holds no model, or faster-whisper is not installed.
     """
     installed = importlib.util.find_spec("faster_whisper") is not None
     if folder is not None:
         if not (folder / "model.bin").is_file():
             raise ValueError(f"{folder}: no model of Whisper for faster-whisper (model.bin is missing)")
         if not installed:
-            raise ValueError("the recogniser needs faster-whisper: pip install faster-whisper")
+            raise ValueError("the recognizer needs faster-whisper: pip install faster-whisper")
         return Whisper(folder)
-    return _fetched() if installed else None
+    return _downloaded() if installed else None
 
 
-def _fetched() -> Recogniser | None:
+def _downloaded() -> Recognizer | None:
     from faster_whisper.utils import download_model  # pyright: ignore[reportMissingImports]  # an extra
 
-    for size in SIZES:
+    for size in MODEL_SIZES:
         try:
             return Whisper(Path(download_model(size, local_files_only=True)))
-        except OSError:  # not fetched
+        except OSError:  # not downloaded
             continue
     return None

@@ -1,27 +1,35 @@
-"""The part of the page with the takes so far: heard, downloaded, mastered, compared, forgotten."""
+"""The card of the page with the takes so far: played, downloaded, extended in depth, compared, deleted."""
 
 import gradio as gr
 
-from inference.demo.common import LABELS, new_folder, new_wav, said, told
-from inference.demo.session import Kept, Session, Timing, at_depth, deepen, shortened
+from inference.demo.common import LABELS, new_folder, new_wav, translate, user_errors
+from inference.demo.session import DemoSession, SessionResult, Timing, at_depth, extend_result, shorten
 from inference.demo.spectrogram import spectrogram
 from inference.demo.voice_card import Updates
 from inference.synthesis.adapted_services import VoiceServices
-from inference.synthesis.metadata import describe, write_take
+from inference.synthesis.metadata import describe, write_result
 from inference.synthesis.service import Service
 
-OVER = {
-    "end": "over_end",
-    "limit": "over_limit",
-    "cancelled": "over_cancelled",
-    "repetition": "over_repetition",
-    "silence": "over_silence",
+STOP_LABELS = {
+    "end": "stopped_end",
+    "limit": "stopped_limit",
+    "cancelled": "stopped_cancelled",
+    "repetition": "stopped_repetition",
+    "silence": "stopped_silence",
 }
-"""How a take ended, by its stop reason."""
+"""Keys in labels.json for why a take ended, by its stop reason."""
 
 
-class TakesCard:
-    """A list, and all that can be done with the take that is chosen in it."""
+class ResultsCard:
+    """The list of takes, and the controls of the take that is selected in it.
+
+    Args:
+        services: Extend takes in depth, with the model that spoke them.
+        machine: What the model runs on, as the status line says it.
+        language: The language of the page.
+        session: The session of the user.
+        status: The status line of the page.
+    """
 
     def __init__(
         self,
@@ -33,8 +41,8 @@ class TakesCard:
     ) -> None:
         self.services, self.synthesizer, self.machine = services, services.service.synthesizer, machine
         self.status = status
-        deepest = self.synthesizer.max_depth
-        self.takes = gr.Radio([], label=LABELS("takes"), visible=False, elem_id="takes")
+        max_depth = self.synthesizer.max_depth
+        self.results = gr.Radio([], label=LABELS("takes"), visible=False, elem_id="takes")
         with gr.Column(visible=False) as self.result:
             self.whole = gr.Audio(label=LABELS("whole"), interactive=False, buttons=[], elem_id="whole")
             self.picture = gr.Image(
@@ -44,15 +52,15 @@ class TakesCard:
                 label=LABELS("files"), file_count="multiple", interactive=False, elem_id="files"
             )
             with gr.Row():
-                self.master = gr.Button(
-                    LABELS("master_take"), size="sm", min_width=100, elem_id="master_take"
+                self.extend = gr.Button(
+                    LABELS("extend_take"), size="sm", min_width=100, elem_id="extend_take"
                 )
                 self.forget = gr.Button(LABELS("forget"), size="sm", min_width=100, elem_id="forget")
             with gr.Accordion(LABELS("compare"), open=False, elem_id="compare"):
                 with gr.Row():
                     self.depths = [
-                        gr.Slider(1, deepest, value=value, step=1, label=LABELS(name), elem_id=name)
-                        for name, value in (("depth_a", 1), ("depth_b", deepest))
+                        gr.Slider(1, max_depth, value=value, step=1, label=LABELS(name), elem_id=name)
+                        for name, value in (("depth_a", 1), ("depth_b", max_depth))
                     ]
                 self.compare = gr.Button(LABELS("compare_run"), size="sm", elem_id="compare_run")
                 with gr.Row():
@@ -61,99 +69,137 @@ class TakesCard:
                         for name in ("audio_a", "audio_b")
                     ]
 
-        self.shown = [self.takes, self.result, self.whole, self.picture, self.files, status]
-        chosen = [language, session, self.takes]
-        self.takes.input(self.choose, chosen, self.shown, api_visibility="private")
-        self.master.click(self.deepen, chosen, self.shown, api_visibility="private")
-        self.compare.click(self.both, [*chosen, *self.depths], self.compared, api_visibility="private")
-        self.forget.click(self.forget_all, session, [*self.shown, *self.compared], api_visibility="private")
+        self.outputs = [self.results, self.result, self.whole, self.picture, self.files, status]
+        selected = [language, session, self.results]
+        self.results.input(self.select, selected, self.outputs, api_visibility="private")
+        self.extend.click(self.extend_selected, selected, self.outputs, api_visibility="private")
+        self.compare.click(
+            self.compare_depths, [*selected, *self.depths], self.compared, api_visibility="private"
+        )
+        self.forget.click(self.forget_all, session, [*self.outputs, *self.compared], api_visibility="private")
 
-    def show(self, language: str, session: Session, kept: Kept) -> Updates:
-        """A take as the chosen one."""
-        take, timing = kept.take, kept.timing
+    def show(self, language: str, session: DemoSession, result: SessionResult) -> Updates:
+        """Show a take as the selected one.
+
+        Args:
+            language: The language of the page.
+            session: The session of the user.
+            result: The take.
+
+        Returns:
+            Updates of the components.
+        """
+        take, timing = result.whole, result.timing
         about: dict[str, object] = {
             "device": self.machine,
             "first_audio_seconds": round(timing.first_seconds, 3),
             "rtf": round(timing.seconds / take.seconds, 3),
         }
-        if kept.tuned is not None:
-            about["tuned_steps"] = kept.tuned
-        if not kept.plan.alone:
-            script = zip(kept.pieces, kept.plan.script.pieces, strict=False)
-            about["lead_seconds"] = kept.plan.script.lead_seconds
-            about["pieces"] = [
-                describe(piece) | {"pause_seconds": part.pause_seconds} for piece, part in script
+        if result.adapt_steps is not None:
+            about["adapt_steps"] = about["tuned_steps"] = result.adapt_steps  # the old name, for this version
+        if not result.plan.is_single_segment:
+            segments = zip(result.segments, result.plan.segmented_text.segments, strict=False)
+            about["lead_seconds"] = result.plan.segmented_text.lead_seconds
+            about["segments"] = about["pieces"] = [  # the old name, for this version
+                describe(segment) | {"pause_seconds": part.pause_seconds} for segment, part in segments
             ]
-        paths = write_take(take, self.synthesizer.tokenizer, new_folder(), kept.name, **about)
-        choices = [(label_of(kept, language), kept.number) for kept in reversed(session.takes)]
-        made = said(language, "take_made", seconds=f"{take.seconds:.1f}", rate=f"{take.bitrate / 1000:g}")
-        speed, over = speed_of(language, timing, take.seconds), said(language, OVER[take.stop_reason])
+        paths = write_result(take, self.synthesizer.tokenizer, new_folder(), result.name, **about)
+        choices = [(label_of(each, language), each.number) for each in reversed(session.results)]
+        done = translate(
+            language, "take_done", seconds=f"{take.seconds:.1f}", rate=f"{take.bitrate / 1000:g}"
+        )
+        speed = speed_of(language, timing, take.seconds)
+        stopped = translate(language, STOP_LABELS[take.stop_reason])
         return {
-            self.takes: gr.update(choices=choices, value=kept.number, visible=True),
+            self.results: gr.update(choices=choices, value=result.number, visible=True),
             self.result: gr.update(visible=True),
             self.whole: str(paths[0]),
             self.picture: spectrogram(take.audio, take.sample_rate),
             self.files: [str(path) for path in paths],
-            self.status: " \u00b7 ".join([self.machine, made, speed, over]),
+            self.status: " \u00b7 ".join([self.machine, done, speed, stopped]),
         }
 
-    def choose(self, language: str, session: Session, number: int | None) -> Updates:
-        with told():
-            return self.show(language, session, _chosen(language, session, number))
+    def select(self, language: str, session: DemoSession, number: int | None) -> Updates:
+        """Show the take of a number."""
+        with user_errors():
+            return self.show(language, session, _find(language, session, number))
 
-    def deepen(self, language: str, session: Session, number: int | None) -> Updates:
-        """The chosen take at full depth, as a new one."""
+    def extend_selected(self, language: str, session: DemoSession, number: int | None) -> Updates:
+        """Extend the selected take to full depth, as a new take.
+
+        Args:
+            language: The language of the page.
+            session: The session of the user.
+            number: The selected take.
+
+        Returns:
+            Updates of the components.
+        """
         session.begin()
-        with told():
-            kept = _chosen(language, session, number)
-            deepen(self._service(kept), kept, session)
-        return self.show(language, session, session.takes[-1])
+        with user_errors():
+            result = _find(language, session, number)
+            extend_result(self._service(result), result, session)
+        return self.show(language, session, session.results[-1])
 
-    def both(self, language: str, session: Session, number: int | None, *depths: float) -> list[str]:
-        """The chosen take at two depths."""
-        with told():
-            kept = _chosen(language, session, number)
-            made = [at_depth(self._service(kept), kept, int(depth)) for depth in depths]
-        return [new_wav(take.audio, take.sample_rate, f"depth-{take.depth}") for take in made]
+    def compare_depths(
+        self, language: str, session: DemoSession, number: int | None, *depths: float
+    ) -> list[str]:
+        """Write the selected take at two depths.
 
-    def _service(self, kept: Kept) -> Service:
-        """The one that made it, or one just like it."""
-        return self.services.of(kept.plan.requests[0].voice, kept.tuned)
+        Args:
+            language: The language of the page.
+            session: The session of the user.
+            number: The selected take.
+            *depths: The depths.
 
-    def forget_all(self, session: Session) -> Updates:
-        session.takes = []
+        Returns:
+            The path of a wav file for each depth.
+        """
+        with user_errors():
+            result = _find(language, session, number)
+            takes = [at_depth(self._service(result), result, int(depth)) for depth in depths]
+        return [new_wav(take.audio, take.sample_rate, f"depth-{take.depth}") for take in takes]
+
+    def _service(self, result: SessionResult) -> Service:
+        """Return the service that spoke the take, or one with an equal model."""
+        return self.services.get(result.plan.requests[0].voice, result.adapt_steps)
+
+    def forget_all(self, session: DemoSession) -> Updates:
+        """Delete all takes of the session."""
+        session.results = []
         empty = dict.fromkeys([self.whole, self.picture, self.files, *self.compared])
         return {
             **empty,
-            self.takes: gr.update(choices=[], value=None, visible=False),
+            self.results: gr.update(choices=[], value=None, visible=False),
             self.result: gr.update(visible=False),
             self.status: self.machine,
         }
 
 
-def label_of(kept: Kept, language: str) -> str:
-    """A take in the list."""
-    take = kept.take
-    return said(
+def label_of(result: SessionResult, language: str) -> str:
+    """Return the line of a take in the list."""
+    take = result.whole
+    return translate(
         language,
         "take_label",
-        number=kept.number,
-        origin=said(language, "mastered") if kept.mastered else "",
+        number=result.number,
+        origin=translate(language, "extended") if result.extended else "",
         depth=take.depth,
         seed=take.seed,
         seconds=f"{take.seconds:.1f}",
-        stopped=said(language, OVER[take.stop_reason]),
-        text=shortened(kept.text),
+        stopped=translate(language, STOP_LABELS[take.stop_reason]),
+        text=shorten(result.text),
     )
 
 
-def _chosen(language: str, session: Session, number: int | None) -> Kept:
-    kept = session.take(number)
-    if kept is None:
-        raise ValueError(said(language, "no_take_yet"))
-    return kept
+def _find(language: str, session: DemoSession, number: int | None) -> SessionResult:
+    result = session.find(number)
+    if result is None:
+        raise ValueError(translate(language, "no_take_yet"))
+    return result
 
 
 def speed_of(language: str, timing: Timing, seconds: float) -> str:
+    """Return a line with the time to first audio, and the RTF of `seconds` of audio."""
     first, rtf = f"{timing.first_seconds:.2f}", f"{timing.seconds / seconds:.2f}"
-    return said(language, "speed", first=first, rtf=rtf)
+    return translate(language, "speed", first=first, rtf=rtf)

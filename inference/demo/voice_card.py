@@ -1,33 +1,46 @@
-"""The card on the page where a voice comes from."""
+"""The card of the page for choosing a voice."""
 
-import hashlib
 import html
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from inference.demo.common import EXAMPLES, LABELS, new_folder, new_wav, said, told
-from inference.demo.recognizer import Recogniser
+from inference.demo.common import (
+    EXAMPLES,
+    LABELS,
+    file_checksum,
+    new_folder,
+    new_wav,
+    translate,
+    user_errors,
+)
+from inference.demo.prompt_advice import advice_on
+from inference.demo.recognizer import Recognizer
 from inference.demo.spectrogram import spectrogram
 from inference.synthesis.synthesizer import Synthesizer
 from inference.voices.catvoice_file import SUFFIX, load_voice, read_voice, saved_voice, write_voice
-from inference.voices.prompt_clip import LEAST_SECONDS, MOST_SECONDS, Clip, load_clip
+from inference.voices.prompt_clip import MAX_CLIP_SECONDS, PromptClip, load_clip
 from inference.voices.voice import Voice
 from tokenizer.codes.coded_audio import decode_audio
 
 Updates = dict[Any, Any]
-"""What becomes of components."""
-SPOILS = {"short": "clip_short", "quiet": "clip_quiet", "clipped": "clip_clipped", "noisy": "clip_noisy"}
+"""New values and properties of components, by component."""
 CONSENT = "Whoever saved this voice said that it is their own, or that its owner agreed to its being cloned."
+"""The consent that is written into voice files; the page saves none without it."""
 
 
 class VoiceCard:
-    """Upload, microphone, examples or a voice file; what the clip says; advice; consent."""
+    """A recording, an example or a voice file; its transcript; advice on it; consent.
 
-    def __init__(self, synthesizer: Synthesizer, recogniser: Recogniser | None, language: gr.Textbox) -> None:
-        self.synthesizer, self.recogniser, self.language = synthesizer, recogniser, language
-        self.longest = min(MOST_SECONDS, synthesizer.max_prompt_seconds)
+    Args:
+        synthesizer: Encodes voices.
+        recognizer: Transcribes recordings, if there is one.
+        language: The language of the page.
+    """
+
+    def __init__(self, synthesizer: Synthesizer, recognizer: Recognizer | None, language: gr.Textbox) -> None:
+        self.synthesizer, self.recognizer, self.language = synthesizer, recognizer, language
+        self.max_seconds = min(MAX_CLIP_SECONDS, synthesizer.max_prompt_seconds)
         self.prompt = gr.Audio(
             label=LABELS("prompt"),
             sources=["upload", "microphone"],
@@ -35,10 +48,10 @@ class VoiceCard:
             buttons=[],
             elem_id="prompt",
         )
-        self.opened = gr.State()
-        """The voice of a voice file, while the prompt is what it sounds like."""
-        self.known = gr.State()
-        """Checksum of the clip that everything else on the card is about: no event tells of a trimmed one."""
+        self.opened_voice = gr.State()
+        """The voice of a voice file, as long as the prompt is its decoded audio."""
+        self.prompt_checksum = gr.State()
+        """Checksum of the recording that is shown, since Gradio has no event for a trimmed one."""
         with gr.Row(elem_id="sources"):
             self.examples = gr.Dropdown(
                 list(EXAMPLES), value=None, label=LABELS("examples"), min_width=240, elem_id="examples"
@@ -58,172 +71,230 @@ class VoiceCard:
             elem_classes="picture",
         )
         optional = synthesizer.tts.config.chat is not None
-        self.words = gr.Textbox(
-            label=LABELS("words"),
-            info=LABELS("words_optional" if optional else "words_info"),
+        self.transcript = gr.Textbox(
+            label=LABELS("transcript"),
+            info=LABELS("transcript_optional" if optional else "transcript_info"),
             lines=2,
-            elem_id="words",
+            elem_id="transcript",
         )
-        if recogniser is None:
-            gr.Markdown(LABELS("no_recogniser"), elem_id="no_recogniser")
+        if recognizer is None:
+            gr.Markdown(LABELS("no_recognizer"), elem_id="no_recognizer")
         else:
-            listener = gr.Button(LABELS("recognise"), size="sm", elem_id="recognise")
+            recognize_button = gr.Button(LABELS("recognize"), size="sm", elem_id="recognize")
         self.consent = gr.Checkbox(label=LABELS("consent"), elem_id="consent")
         saver = gr.Button(LABELS("save_voice"), size="sm", elem_id="save_voice")
         self.file = gr.File(
             label=LABELS("voice_file"), visible=False, interactive=False, elem_id="voice_file"
         )
 
-        self.parts: list[Any] = [language, self.consent, self.prompt, self.words, self.opened]
-        """What `chosen` needs."""
-        heard: list[Any] = [
+        self.inputs: list[Any] = [language, self.consent, self.prompt, self.transcript, self.opened_voice]
+        """The components that `selected_voice` reads."""
+        outputs: list[Any] = [
             self.prompt,
             self.advice,
             self.picture,
-            self.opened,
-            self.known,
+            self.opened_voice,
+            self.prompt_checksum,
             self.file,
             self.examples,
         ]
         for event in (self.prompt.upload, self.prompt.stop_recording, self.prompt.input):
-            told_of = event(self.hear, [language, self.prompt], heard, api_visibility="private")
-            if recogniser is not None:
-                told_of.success(
-                    self.recognise_new,
-                    [language, self.prompt, self.words],
-                    self.words,
+            loaded = event(self.load_prompt, [language, self.prompt], outputs, api_visibility="private")
+            if recognizer is not None:
+                loaded.success(
+                    self.recognize_new,
+                    [language, self.prompt, self.transcript],
+                    self.transcript,
                     api_visibility="private",
                 )
         self.prompt.change(
-            self.hear_trimmed, [language, self.prompt, self.known], heard, api_visibility="private"
+            self.load_trimmed_prompt,
+            [language, self.prompt, self.prompt_checksum],
+            outputs,
+            api_visibility="private",
         )
-        if recogniser is not None:
-            listener.click(self.recognise, [language, self.prompt], self.words, api_visibility="private")
-        self.prompt.clear(self.clear, None, heard, api_visibility="private")
+        if recognizer is not None:
+            recognize_button.click(
+                self.recognize, [language, self.prompt], self.transcript, api_visibility="private"
+            )
+        self.prompt.clear(self.clear, None, outputs, api_visibility="private")
         self.examples.input(
-            self.take_example, [language, self.examples], [*heard, self.words], api_visibility="private"
+            self.load_example,
+            [language, self.examples],
+            [*outputs, self.transcript],
+            api_visibility="private",
         )
-        opener.upload(self.open, [language, opener], [*heard, self.words], api_visibility="private")
-        saver.click(self.save, self.parts, self.file, api_visibility="private")
+        opener.upload(
+            self.open_voice_file, [language, opener], [*outputs, self.transcript], api_visibility="private"
+        )
+        saver.click(self.save_voice_file, self.inputs, self.file, api_visibility="private")
 
-    def hear(self, language: str, path: str | None) -> Updates:
-        """A clip came or went: cut it, and say what could be better."""
+    def load_prompt(self, language: str, path: str | None) -> Updates:
+        """Show a recording, cut to the longest prompt, and advice on it.
+
+        Args:
+            language: The language of the page.
+            path: The recording, or None if it was removed.
+
+        Returns:
+            Updates of the components.
+        """
         if path is None:
             return self.clear()
-        with told(path):
-            clip = load_clip(path, self.synthesizer.sample_rate, self.longest)
-        kept = new_wav(clip.audio, clip.sample_rate, "voice") if clip.cut else path
-        shown = {self.prompt: kept} if clip.cut else {}
+        with user_errors(path):
+            clip = load_clip(path, self.synthesizer.sample_rate, self.max_seconds)
+        shown_path = new_wav(clip.audio, clip.sample_rate, "voice") if clip.cut else path
+        shown = {self.prompt: shown_path} if clip.cut else {}
         picture = gr.update(value=spectrogram(clip.audio, clip.sample_rate), visible=True)
-        about = {self.known: checksum(kept), self.advice: advice_on(clip, language), self.picture: picture}
-        return {**self.clear(), **shown, **about}
+        advice = {self.prompt_checksum: file_checksum(shown_path), self.advice: advice_on(clip, language)}
+        return {**self.clear(), **shown, **advice, self.picture: picture}
 
-    def hear_trimmed(self, language: str, path: str | None, known: str | None) -> Any:
-        """The clip is another one than the one that was heard: its visitor trimmed it."""
-        if path is None or known is None or checksum(path) == known:
+    def load_trimmed_prompt(self, language: str, path: str | None, prompt_checksum: str | None) -> Any:
+        """Show a recording that the user trimmed; do nothing if it is the one that is shown.
+
+        Args:
+            language: The language of the page.
+            path: The recording.
+            prompt_checksum: The checksum of the recording that is shown.
+
+        Returns:
+            Updates of the components.
+        """
+        if path is None or prompt_checksum is None or file_checksum(path) == prompt_checksum:
             return gr.skip()
-        return self.hear(language, path)
+        return self.load_prompt(language, path)
 
     def clear(self) -> Updates:
-        """Nothing is known of the clip."""
+        """Return the updates that remove everything about the recording."""
         return {
-            self.opened: None,
-            self.known: None,
+            self.opened_voice: None,
+            self.prompt_checksum: None,
             self.examples: None,
             self.advice: "",
             self.picture: gr.update(value=None, visible=False),
             self.file: gr.update(value=None, visible=False),
         }
 
-    def recognise(self, language: str, path: str | None) -> str:
-        """What the clip says, as far as the recogniser can tell."""
-        assert self.recogniser is not None
-        with told(path or ""):
+    def recognize(self, language: str, path: str | None) -> str:
+        """Transcribe the recording.
+
+        Args:
+            language: The language of the page.
+            path: The recording.
+
+        Returns:
+            The transcript.
+
+        Raises:
+            gr.Error: There is no recording, or no speech in it.
+        """
+        assert self.recognizer is not None
+        with user_errors(path or ""):
             clip = self._clip(language, path)
-            words = self.recogniser(clip.audio, clip.sample_rate)
-            if not words:
-                raise ValueError(said(language, "nothing_recognised"))
-        return words
+            transcript = self.recognizer(clip.audio, clip.sample_rate)
+            if not transcript:
+                raise ValueError(translate(language, "nothing_recognized"))
+        return transcript
 
-    def recognise_new(self, language: str, path: str | None, words: str) -> Any:
-        """The same of a clip that just came, unless its words were written already."""
-        return gr.skip() if path is None or words.strip() else self.recognise(language, path)
+    def recognize_new(self, language: str, path: str | None, transcript: str) -> Any:
+        """Transcribe a new recording, unless there is a transcript already."""
+        return gr.skip() if path is None or transcript.strip() else self.recognize(language, path)
 
-    def take_example(self, language: str, name: str | None) -> Updates:
-        """A bundled voice and its words."""
+    def load_example(self, language: str, name: str | None) -> Updates:
+        """Show an example voice and its transcript.
+
+        Args:
+            language: The language of the page.
+            name: A name in `EXAMPLES`.
+
+        Returns:
+            Updates of the components.
+        """
         path = EXAMPLES.get(name or "")
         if path is None:
             return {}
-        words = path.with_suffix(".txt").read_text(encoding="utf-8").strip()
+        transcript = path.with_suffix(".txt").read_text(encoding="utf-8").strip()
         return {
-            **self.hear(language, str(path)),
+            **self.load_prompt(language, str(path)),
             self.prompt: str(path),
-            self.words: words,
+            self.transcript: transcript,
             self.examples: name,
         }
 
-    def open(self, language: str, path: str) -> Updates:
-        """The voice of a file: exactly its codes, and their sound to listen to."""
+    def open_voice_file(self, language: str, path: str) -> Updates:
+        """Show the voice of a voice file, which is used with exactly its codes, and their audio.
+
+        Args:
+            language: The language of the page.
+            path: The voice file.
+
+        Returns:
+            Updates of the components.
+        """
         tokenizer = self.synthesizer.tokenizer
-        with told(path):
+        with user_errors(path):
             voice, saved = load_voice(path, tokenizer, self.synthesizer.tts.config), read_voice(path)
         audio = decode_audio(tokenizer, saved.coded).numpy()
-        lines = [said(language, "from_a_voice_file", seconds=f"{saved.coded.seconds:.1f}")]
+        lines = [translate(language, "from_a_voice_file", seconds=f"{saved.coded.seconds:.1f}")]
         if saved.consent:
-            lines.append(said(language, "consent_was", consent=html.escape(saved.consent)))
+            lines.append(translate(language, "consent_was", consent=html.escape(saved.consent)))
         sound = new_wav(audio, self.synthesizer.sample_rate, "voice")
         return {
             **self.clear(),
             self.prompt: sound,
-            self.known: checksum(sound),
-            self.words: voice.text,
-            self.opened: voice,
+            self.prompt_checksum: file_checksum(sound),
+            self.transcript: voice.text,
+            self.opened_voice: voice,
             self.advice: " ".join(lines),
             self.picture: gr.update(value=spectrogram(audio, self.synthesizer.sample_rate), visible=True),
         }
 
-    def save(self, *parts: Any) -> dict[str, Any]:
-        """The voice as a file to keep."""
-        with told(parts[2] or ""):
-            saved = saved_voice(self.synthesizer.voices, self.chosen(*parts), consent=CONSENT)
+    def save_voice_file(self, *inputs: Any) -> dict[str, Any]:
+        """Save the selected voice to a file.
+
+        Args:
+            *inputs: The values of the components `inputs`.
+
+        Returns:
+            The update that offers the file.
+        """
+        with user_errors(inputs[2] or ""):
+            saved = saved_voice(self.synthesizer.voices, self.selected_voice(*inputs), consent=CONSENT)
             file = new_folder() / f"voice{SUFFIX}"
             file.parent.mkdir(parents=True)
             write_voice(file, saved)
         return gr.update(value=str(file), visible=True)
 
-    def chosen(
-        self, language: str, consent: bool, path: str | None, words: str, opened: Voice | None
+    def selected_voice(
+        self, language: str, consent: bool, path: str | None, transcript: str, opened_voice: Voice | None
     ) -> Voice:
-        """The voice to speak with; ValueError where there is none that may be used."""
+        """Return the voice to speak with.
+
+        Args:
+            language: The language of the page.
+            consent: Whether the user ticked the box.
+            path: The recording, if there is one.
+            transcript: What it says.
+            opened_voice: The voice of a voice file, if one was opened.
+
+        Returns:
+            The voice.
+
+        Raises:
+            ValueError: There is no voice, no consent or no transcript.
+        """
         if path is None:
-            raise ValueError(said(language, "no_voice_yet"))
+            raise ValueError(translate(language, "no_voice_yet"))
         if not consent:
-            raise ValueError(said(language, "no_consent_yet"))
-        if opened is not None:
-            return self.synthesizer.voice(opened, words)
-        if not words.strip() and self.synthesizer.tts.config.chat is None:
-            raise ValueError(said(language, "no_words_yet"))
+            raise ValueError(translate(language, "no_consent_yet"))
+        if opened_voice is not None:
+            return self.synthesizer.voice(opened_voice, transcript)
+        if not transcript.strip() and self.synthesizer.tts.config.chat is None:
+            raise ValueError(translate(language, "no_transcript_yet"))
         clip = self._clip(language, path)
-        return self.synthesizer.voice((clip.audio, clip.sample_rate), words)
+        return self.synthesizer.voice((clip.audio, clip.sample_rate), transcript)
 
-    def _clip(self, language: str, path: str | None) -> Clip:
+    def _clip(self, language: str, path: str | None) -> PromptClip:
         if path is None:
-            raise ValueError(said(language, "no_voice_yet"))
-        return load_clip(path, self.synthesizer.sample_rate, self.longest)
-
-
-def checksum(path: str) -> str:
-    """Of a file's bytes."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-def advice_on(clip: Clip, language: str) -> str:
-    """How long it is, whether it was cut, and what spoils it."""
-    lines = [said(language, "clip_seconds", seconds=f"{clip.seconds:.1f}")]
-    if clip.cut:
-        lines.append(said(language, "clip_cut"))
-    for advice in clip.advice:
-        form = {"short": ".1f", "clipped": ".1%"}.get(advice.kind, ".0f")
-        value = format(advice.value, form)
-        lines.append(said(language, SPOILS[advice.kind], value=value, least=f"{LEAST_SECONDS:.0f}"))
-    return " ".join(lines)
+            raise ValueError(translate(language, "no_voice_yet"))
+        return load_clip(path, self.synthesizer.sample_rate, self.max_seconds)

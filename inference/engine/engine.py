@@ -1,13 +1,13 @@
-"""Continuous batching: takes join and leave between frames, each with its own depth, seed and length.
+"""Continuous batching: requests join and leave between frames, each with its own depth, seed and length.
 
     engine = Engine(tts, tokenizer, slots=8)
-    tickets = [engine.submit(job) for job in jobs]
+    handles = [engine.submit(job) for job in jobs]
     while engine.busy:
-        engine.step()               # one frame of every take that has a slot: codes, then audio
+        engine.step()  # one frame of every request that has a slot: codes, then audio
 
-What a take becomes does not depend on its neighbours, and a fault in one job ends its ticket alone. `step` is
-for one thread, which `inference.synthesis.service` has; `drive` lets the readers of tickets do the work by
-turns.
+The output of a request does not depend on its neighbours in the batch, and an error in one job ends only its
+own handle. `step` is for a single thread, such as that of `inference.synthesis.service`; with `step_until`,
+several readers of handles share the work in turns.
 """
 
 import threading
@@ -22,20 +22,20 @@ from torch.nn.utils.rnn import pad_sequence
 from cat_tts import CatTTS
 from cat_tts.generation.frame_decoder import FrameDecoder
 from cat_tts.generation.int8_linear import Weights
-from inference.engine.job import Job, StopReason, Ticket
+from inference.engine.job import Job, RequestHandle, StopReason
 from tokenizer import AudioTokenizer
 
 
 class EngineBusy(ValueError):
-    """All slots are taken and the queue is full."""
+    """All slots are in use and the queue is full."""
 
 
 class EngineDead(RuntimeError):
-    """A fault that a fresh start did not cure."""
+    """The engine failed, and restarting it failed too."""
 
 
 class Engine:
-    """Slots for takes, and the queue before them."""
+    """A batch of slots that synthesize requests, and the queue in front of them."""
 
     def __init__(
         self,
@@ -46,142 +46,172 @@ class Engine:
         waiting: int = 32,
         weights: Weights = "float",
     ) -> None:
+        """Create an engine with free slots.
+
+        Args:
+            tts: The model that predicts codes.
+            tokenizer: The audio tokenizer that decodes them.
+            slots: Size of the batch: requests that run at the same time.
+            waiting: Requests that may wait for a slot.
+            weights: "int8" computes frames with weights of 8 bits, on a CPU.
+
+        Raises:
+            ValueError: fewer than 1 slot or 0 waiting requests.
+        """
         if slots < 1 or waiting < 0:
             raise ValueError(f"slots={slots}, waiting={waiting}: give at least 1 slot and 0 places to wait")
         self.tts, self.tokenizer, self.slots, self.waiting = tts, tokenizer, slots, waiting
         self.weights: Weights = weights
         self.fault: Exception | None = None
-        """Why it is dead, if it is."""
-        self._queue: deque[Ticket] = deque()
-        self._joining = 0  # takes that have left the queue, whose prompt is being read
-        # Reentrant: a stream may be dropped, and then sweeps, wherever Python collects garbage.
-        self._door, self._stepping = threading.RLock(), threading.Lock()
+        """The error that stopped the engine for good."""
+        self._queue: deque[RequestHandle] = deque()
+        self._joining = 0  # requests that have left the queue, whose prompt is being processed
+        # Reentrant: Python may collect a dropped stream anywhere, and that calls `reap_cancelled`.
+        self._queue_lock, self._stepping = threading.RLock(), threading.Lock()
         self._start()
 
     @property
     def active(self) -> int:
-        """Takes that have a slot."""
+        """Number of requests that have a slot."""
         return len(self._active)
 
     @property
-    def tickets(self) -> list[Ticket]:
-        """Of the takes that have a slot."""
+    def handles(self) -> list[RequestHandle]:
+        """Handles of the requests that have a slot."""
         return list(self._active.values())
 
     @property
     def queued(self) -> int:
-        """Takes that wait for a slot."""
+        """Number of requests that wait for a slot."""
         return len(self._queue)
 
     @property
     def busy(self) -> bool:
-        """There is something to do."""
+        """Whether any request is running or waiting."""
         return bool(self._active or self._queue)
 
     def check_room(self) -> None:
-        """EngineBusy when there is no place left, EngineDead when there never will be."""
+        """Check that another request can be submitted.
+
+        Raises:
+            EngineBusy: all slots are in use and the queue is full.
+            EngineDead: the engine has stopped for good.
+        """
         if self.fault is not None:
             raise EngineDead(f"the engine stopped for good: {self.fault}") from self.fault
         if self.queued + self._joining + self.active >= self.waiting + self.slots:
-            raise EngineBusy(f"{self.active} takes are being made, {self.queued} wait: try again later")
+            raise EngineBusy(f"{self.active} requests are running, {self.queued} wait: try again later")
 
-    def submit(self, job: Job) -> Ticket:
-        """Queue a job, if there is room. Of any thread."""
-        with self._door:
+    def submit(self, job: Job) -> RequestHandle:
+        """Queue a job; any thread may call this.
+
+        Args:
+            job: What to synthesize.
+
+        Returns:
+            The handle that will hold its output.
+
+        Raises:
+            EngineBusy: all slots are in use and the queue is full.
+            EngineDead: the engine has stopped for good.
+        """
+        with self._queue_lock:
             self.check_room()
-            ticket = Ticket(job)
-            self._queue.append(ticket)
-            return ticket
+            handle = RequestHandle(job)
+            self._queue.append(handle)
+            return handle
 
     def step(self) -> None:
-        """Let go of what was cancelled, fill free slots, and make the next frame of every take.
+        """Drop cancelled requests, fill free slots, and compute the next frame of every request.
 
-        What goes wrong for all ends all that have a slot, with that error; those that wait are served then.
+        An error that concerns the whole batch ends all requests that have a slot with that error; those that
+        wait are served afterwards.
         """
         try:
-            self.sweep()
+            self.reap_cancelled()
             self._fill()
             if self._active:
-                self._frame()
+                self._step_frame()
         except BaseException as error:
             self._recover(error)
             if not isinstance(error, Exception):
                 raise
 
-    def drive(self, ticket: Ticket) -> None:
-        """Step, unless the ticket has ended; threads that do so take turns."""
+    def step_until(self, handle: RequestHandle) -> None:
+        """Compute one step, unless the handle has ended; threads that call this take turns."""
         with self._stepping:
-            if not ticket.ended:
+            if not handle.ended:
                 self.step()
 
-    def sweep(self) -> None:
-        """Let go of what was cancelled."""
-        for slot in [slot for slot, ticket in self._active.items() if ticket.cancelled]:
+    def reap_cancelled(self) -> None:
+        """End the requests that were cancelled and free their slots."""
+        for slot in [slot for slot, handle in self._active.items() if handle.cancelled]:
             self._leave(slot, "cancelled")
-        with self._door:
-            cancelled = [ticket for ticket in self._queue if ticket.cancelled]
-            for ticket in cancelled:
-                self._queue.remove(ticket)
-        for ticket in cancelled:
-            ticket.end("cancelled")
+        with self._queue_lock:
+            cancelled = [handle for handle in self._queue if handle.cancelled]
+            for handle in cancelled:
+                self._queue.remove(handle)
+        for handle in cancelled:
+            handle.end("cancelled")
 
-    def let_go(self) -> None:
-        """Sweep now, or leave it to the step that is being made."""
+    def release(self) -> None:
+        """Reap cancelled requests now, or leave it to the step that is running."""
         if self._stepping.acquire(blocking=False):
             try:
-                self.sweep()
+                self.reap_cancelled()
             finally:
                 self._stepping.release()
 
     def stop(self, error: Exception) -> None:
-        """End everything with an error, for good."""
-        with self._door:
+        """End all requests with an error and stop for good."""
+        with self._queue_lock:
             self.fault = error
-            tickets = [*self._active.values(), *self._queue]
+            handles = [*self._active.values(), *self._queue]
             self._active = {}
             self._queue.clear()
-        for ticket in tickets:
-            ticket.end(error)
+        for handle in handles:
+            handle.end(error)
 
     def _fill(self) -> None:
         while self._queue and self.active < self.slots:
-            with self._door:
-                ticket, self._joining = self._queue.popleft(), 1
+            with self._queue_lock:
+                handle, self._joining = self._queue.popleft(), 1
             try:
-                slot = self._decoder.join(ticket.job.continuation)
+                slot = self._decoder.join(handle.job.continuation)
             except BaseException as error:
                 self._joining = 0
-                ticket.end(_shown(error))
+                handle.end(_reportable(error))
                 if not isinstance(error, Exception):
                     raise
                 continue
-            with self._door:
-                self._active[slot], self._joining = ticket, 0
-            if ticket.job.context is None:
-                self._speech.restart(len(self._rows))
+            with self._queue_lock:
+                self._active[slot], self._joining = handle, 0
+            if handle.job.context is None:
+                self._speech.reset(len(self._speech_slots))
             else:
-                self._speech.adopt(len(self._rows), ticket.job.context)
-            self._rows.append(slot)
+                self._speech.load_state(len(self._speech_slots), handle.job.context)
+            self._speech_slots.append(slot)
 
-    def _frame(self) -> None:
-        made = self._decoder.step()
-        for slot, row in made.items():
+    def _step_frame(self) -> None:
+        rows = self._decoder.step()
+        for slot, row in rows.items():
             if int(row[0]) == self.tts.config.tokens.audio_end:
                 self._leave(slot, "end")
-        if self._rows:
-            codes = [made[slot][1:] for slot in self._rows]
-            for slot, row, audio in zip(tuple(self._rows), codes, self._decode(codes), strict=True):
-                self._deliver(slot, row, audio)
+        if self._speech_slots:
+            codes = [rows[slot][1:] for slot in self._speech_slots]
+            decoded = self._decode(codes)
+            for slot, frame, audio in zip(tuple(self._speech_slots), codes, decoded, strict=True):
+                self._deliver(slot, frame, audio)
 
     def _deliver(self, slot: int, codes: Int[Tensor, " k"], audio: Float[np.ndarray, " s"]) -> None:
-        ticket = self._active[slot]
-        ticket.add(codes, audio)
-        job = ticket.job
+        handle = self._active[slot]
+        handle.add(codes, audio)
+        job = handle.job
         try:
             outcome = job.guard(codes, audio) if job.guard else None
         except Exception as error:
             outcome = error
-        if outcome is None and len(ticket.audio) >= job.continuation.max_frames:
+        if outcome is None and len(handle.audio) >= job.continuation.max_frames:
             outcome = "limit"
         if outcome is not None:
             self._leave(slot, outcome)
@@ -189,17 +219,17 @@ class Engine:
     def _leave(self, slot: int, outcome: StopReason | Exception) -> None:
         if slot in self._decoder.active:
             self._decoder.leave(slot)
-        row, last = self._rows.index(slot), len(self._rows) - 1
-        self._speech.move(last, row)  # the audio decoder works on the first rows
-        self._rows[row] = self._rows[last]
-        self._rows.pop()
+        index, last = self._speech_slots.index(slot), len(self._speech_slots) - 1
+        self._speech.move(last, index)  # the audio decoder works on the first entries of its cache
+        self._speech_slots[index] = self._speech_slots[last]
+        self._speech_slots.pop()
         self._active.pop(slot).end(outcome)
 
     def _decode(self, codes: list[Int[Tensor, " k"]]) -> Float[np.ndarray, "b s"]:
-        """The audio of one frame of every take, each from its own depth."""
-        depths = torch.tensor([len(row) for row in codes])
-        rows = pad_sequence(codes, batch_first=True)[:, None].to(self._device)
-        audio = self.tokenizer.decode(rows, self._speech, depths if len(depths.unique()) > 1 else None)
+        """Decode one frame of every request, each at its own depth."""
+        depths = torch.tensor([len(frame) for frame in codes])
+        padded = pad_sequence(codes, batch_first=True)[:, None].to(self._device)
+        audio = self.tokenizer.decode(padded, self._speech, depths if len(depths.unique()) > 1 else None)
         return audio.float().clamp(-1, 1).cpu().numpy()
 
     @property
@@ -207,23 +237,23 @@ class Engine:
         return self.tts.text_embedding.weight.device
 
     def _recover(self, error: BaseException) -> None:
-        """End all that have a slot and start afresh, or for good where that fails too."""
+        """End all requests that have a slot and start afresh; stop for good where that fails too."""
         failed = list(self._active.values())
         try:
             self._start()
         except Exception as fault:
             self.stop(fault)
-        for ticket in failed:
-            ticket.end(_shown(error))
+        for handle in failed:
+            handle.end(_reportable(error))
 
     def _start(self) -> None:
-        self._active: dict[int, Ticket] = {}
+        self._active: dict[int, RequestHandle] = {}
         self._decoder = FrameDecoder(self.tts, self.slots, self.weights)
         self._speech = self.tokenizer.decoder_cache(self.slots)
-        self._rows: list[int] = []
-        """Slots in the order of the rows of `_speech`."""
+        self._speech_slots: list[int] = []
+        """Slots in the order of the batch of `_speech`."""
 
 
-def _shown(error: BaseException) -> Exception:
-    """What a reader is told: not to go down with the thread that was interrupted."""
+def _reportable(error: BaseException) -> Exception:
+    """Return an error for readers that does not interrupt their thread, as a KeyboardInterrupt would."""
     return error if isinstance(error, Exception) else RuntimeError(f"stopped by {error!r}")

@@ -1,4 +1,4 @@
-"""A take to be made, and what has come of it so far."""
+"""A job of the engine, and the handle that holds its output so far."""
 
 import threading
 import time
@@ -10,31 +10,33 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cat_tts.generation.frame_decoder import Continuation
+from cat_tts.generation.continuation import Continuation
 from tokenizer.layers.streaming import StreamCache
 
 StopReason = Literal["end", "limit", "cancelled", "repetition", "silence"]
-"""The model decided that the text is spoken; the length limit cut it off; its stream was closed; or a guard
-found it repeating itself or silent."""
+"""The model decided that the text is spoken; the length limit was reached; the stream was closed; or a guard
+detected repetition or silence."""
 
 Guard = Callable[[Int[Tensor, " k"], Float[np.ndarray, " s"]], StopReason | None]
-"""Is shown every frame of one take, its codes and its audio; a reason ends the take with that frame."""
+"""A stopping rule that is called with the codes [k] and the audio [s] of every frame of one job; a reason
+ends the job with that frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A take to be made."""
+    """What the engine needs to synthesize one request."""
 
     continuation: Continuation
     context: StreamCache | None = None
-    """The audio decoder's state behind the prompt, of one signal; None: the audio begins with the take."""
+    """The state of the audio decoder after the prompt, for one signal; None starts from an empty state."""
     guard: Guard | None = None
 
 
-class Ticket:
-    """One job on its way. The engine writes it, one other thread may read it."""
+class RequestHandle:
+    """The output of one job while it runs: the engine writes it, and one other thread may read it."""
 
     def __init__(self, job: Job) -> None:
+        """Create the handle of a job that has no output yet."""
         self.job = job
         self.codes: list[Int[Tensor, " k"]] = []
         self.audio: list[Float[np.ndarray, " s"]] = []
@@ -42,45 +44,47 @@ class Ticket:
         self.error: Exception | None = None
         self.cancelled = False
         self._read, self._since = 0, time.monotonic()
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
 
     @property
     def ended(self) -> bool:
-        """No more will come."""
+        """Whether no more frames will come."""
         return self.stop_reason is not None or self.error is not None
 
     @property
     def idle_seconds(self) -> float:
-        """How long audio has been there that nobody came for."""
-        with self._news:
+        """For how many seconds finished audio has been waiting for its reader."""
+        with self._changed:
             return time.monotonic() - self._since if len(self.audio) > self._read else 0.0
 
     def cancel(self) -> None:
-        """Ask the engine to let go of it before the next frame."""
+        """Ask the engine to drop this job before the next frame."""
         self.cancelled = True
 
     def was_read(self, frames: int) -> None:
-        """So many frames have reached their reader."""
-        with self._news:
+        """Record that the reader has received the first `frames` frames."""
+        with self._changed:
             self._read, self._since = frames, time.monotonic()
 
     def wait(self, frames: int) -> None:
-        """Until so many are there, or no more will come."""
-        with self._news:
-            self._news.wait_for(lambda: len(self.audio) >= frames or self.ended)
+        """Block until `frames` frames exist or the job has ended."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self.audio) >= frames or self.ended)
 
     def add(self, codes: Int[Tensor, " k"], audio: Float[np.ndarray, " s"]) -> None:
-        with self._news:
+        """Append one frame: its codes [k], and its audio [s] in [-1, 1]."""
+        with self._changed:
             if self._read == len(self.audio):
                 self._since = time.monotonic()
             self.codes.append(codes)
             self.audio.append(audio)
-            self._news.notify_all()
+            self._changed.notify_all()
 
     def end(self, outcome: StopReason | Exception) -> None:
-        with self._news:
+        """End the job with a stop reason or an error, and wake up its reader."""
+        with self._changed:
             if isinstance(outcome, Exception):
                 self.error = outcome
             else:
                 self.stop_reason = outcome
-            self._news.notify_all()
+            self._changed.notify_all()

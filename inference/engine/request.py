@@ -1,4 +1,4 @@
-"""What a take is asked to be, and the sequence that asks a model for it."""
+"""What is to be synthesized, and the token sequence that asks a model for it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,10 +7,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from cat_tts import SamplingOptions, TTSConfig
-from cat_tts.generation.frame_decoder import Continuation
-from cat_tts.sequences.conversation import generation_rows, render_user
-from cat_tts.sequences.formats import opening_rows
-from cat_tts.sequences.rows import join_texts, positions, speaking_pace
+from cat_tts.generation.continuation import Continuation
+from cat_tts.sequences.formats import PromptSequence, build_prompt
 from cat_tts.text.tokenizers import TextTokenizer
 from inference.voices.voice import Voice
 
@@ -19,7 +17,7 @@ Mode = Literal["continuation", "reference"]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """All that decides a take, checked; `dataclasses.replace` makes another seed of it."""
+    """Everything that determines a result, validated; `dataclasses.replace` makes one with another seed."""
 
     text: str
     voice: Voice
@@ -28,38 +26,70 @@ class Request:
     sampling: SamplingOptions
     mode: Mode
     min_frames: int
-    """Not to stop before."""
+    """The model may not stop before this many frames."""
     max_frames: int
-    draft: Int[Tensor, "t k"] | None = None
-    """Codes that are decided already, of the first codebooks."""
+    forced_codes: Int[Tensor, "t k"] | None = None
+    """Codes of the first codebooks that are already decided."""
 
 
-def request_rows(config: TTSConfig, text: TextTokenizer, request: Request) -> Int[Tensor, "n c"]:
-    """Everything before the first new frame."""
-    codes = request.voice.codes
-    if request.mode == "reference":
-        return generation_rows(config, text, render_user(request.text, [codes]), [codes])
-    return opening_rows(config, text, join_texts(request.voice.text, request.text), codes)
+def request_prompt(config: TTSConfig, text_tokenizer: TextTokenizer, request: Request) -> PromptSequence:
+    """Build the sequence before the first new frame.
+
+    Args:
+        config: Configuration of the TTS model.
+        text_tokenizer: Tokenizer of the model's text.
+        request: What is to be synthesized.
+
+    Returns:
+        Rows [n, c] with text, prompt and special tokens, in the format of the request's mode, and their
+        positions [n], where text advances at the speaking rate of the prompt.
+    """
+    return build_prompt(
+        config,
+        text_tokenizer,
+        request.text,
+        request.voice.codes,
+        prompt_text=request.voice.text,
+        reference=request.mode == "reference",
+    )
 
 
-def continuation(config: TTSConfig, text: TextTokenizer, request: Request) -> Continuation:
-    """The request as the frame decoder takes it; text moves at the pace of the prompt."""
-    voice, rows = request.voice, request_rows(config, text, request)
-    pace = speaking_pace(config, text.encode(voice.text), len(voice.codes))
+def continuation(config: TTSConfig, text_tokenizer: TextTokenizer, request: Request) -> Continuation:
+    """Convert a request to the input of the frame decoder.
+
+    Args:
+        config: Configuration of the TTS model.
+        text_tokenizer: Tokenizer of the model's text.
+        request: What is to be synthesized.
+
+    Returns:
+        The rows with their positions, where text advances at the speaking rate of the prompt, and the limits
+        and sampling options of the request.
+    """
+    prompt = request_prompt(config, text_tokenizer, request)
     return Continuation(
-        rows=rows,
-        positions=positions(config, rows, pace),
+        rows=prompt.rows,
+        positions=prompt.positions,
         depth=request.depth,
         seed=request.seed,
         options=request.sampling,
         min_frames=request.min_frames,
         max_frames=request.max_frames,
-        forced=request.draft,
+        forced=request.forced_codes,
     )
 
 
 def check_texts(text: str, prompt_text: str, mode: Mode = "continuation") -> None:
-    """ValueError for texts that no model can serve."""
+    """Refuse texts that no model can synthesize.
+
+    Args:
+        text: What is to be spoken.
+        prompt_text: Transcript of the prompt; only the continuation mode needs it.
+        mode: How the model uses the prompt.
+
+    Raises:
+        ValueError: `text` has no letter or digit, or the prompt text is missing.
+    """
     if not text.strip():
         raise ValueError("the text is empty: write what shall be spoken")
     if not any(character.isalnum() for character in text):

@@ -1,4 +1,4 @@
-"""What comes of a request: a take, and before that the stream of its audio."""
+"""The result of a request, and the stream of its audio while it is synthesized."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,119 +9,138 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from inference.engine.job import StopReason, Ticket
+from inference.engine.job import RequestHandle, StopReason
 from inference.engine.request import Request
 from tokenizer.config import TokenizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Take:
-    """One synthesis."""
+class SynthesisResult:
+    """Synthesized speech with its codes, its seed and the reason why it ended."""
 
     audio: Float[np.ndarray, " s"]
+    """Samples in [-1, 1]."""
     sample_rate: int
     codes: Int[Tensor, "t k"]
     depth: int
     bitrate: float
-    """Of the codes, in bit/s."""
+    """Bitrate of the codes, in bit/s."""
     seed: int
     stop_reason: StopReason
     request: Request | None = None
-    """What it answers; None for what was put together of several takes."""
+    """The request that this answers; None for a result that was joined from several."""
 
     @property
     def seconds(self) -> float:
+        """Duration of the audio in seconds."""
         return len(self.audio) / self.sample_rate
 
 
-class TakeStream(Iterator[Float[np.ndarray, " s"]]):
-    """The audio of a take, float32 in [-1, 1], as its frames are decided; `take` when it is over.
+class SynthesisStream(Iterator[Float[np.ndarray, " s"]]):
+    """The audio of a request as its frames are decided, float32 in [-1, 1]; at the end its `result`.
 
     with synthesizer.stream(text, voice) as stream:
         for audio in stream:
             play(audio)
 
-    Closing it early, leaving the `with` block or dropping the stream cancels what is left of the take.
+    Closing the stream early, leaving the `with` block or dropping the stream cancels the rest of the request.
     """
 
     def __init__(
         self,
         request: Request,
-        ticket: Ticket,
+        handle: RequestHandle,
         config: TokenizerConfig,
         *,
         advance: Callable[[int], None],
         release: Callable[[], None],
         chunk_frames: int = 1,
     ) -> None:
-        """`advance(n)` returns when the ticket holds n frames or has ended, or earlier; `release` is called
-        once, when the stream needs no more of the ticket."""
+        """Create a stream that reads a handle.
+
+        Args:
+            request: What is being synthesized.
+            handle: The output of its job.
+            config: Configuration of the audio tokenizer.
+            advance: `advance(n)` returns when the handle holds n frames or has ended, or earlier.
+            release: Called once, when the stream does not need the handle any more.
+            chunk_frames: Frames that are returned at a time.
+
+        Raises:
+            ValueError: `chunk_frames` is below 1.
+        """
         if chunk_frames < 1:
             raise ValueError(f"chunk_frames={chunk_frames}: give how many frames to hand out at once, from 1")
         self.request, self.chunk_frames = request, chunk_frames
-        self._ticket, self._config = ticket, config
+        self._handle, self._config = handle, config
         self._advance, self._release = advance, release
         self._read, self._closed = 0, False
 
     @property
     def frames(self) -> int:
-        """How many were handed out."""
+        """Number of frames that were returned so far."""
         return self._read
 
     @property
     def sample_rate(self) -> int:
+        """Samples per second of the audio."""
         return self._config.sample_rate
 
     def __next__(self) -> Float[np.ndarray, " s"]:
-        ticket, stop = self._ticket, self._read + self.chunk_frames
-        while not self._closed and not ticket.ended and len(ticket.audio) < stop:
+        handle, stop = self._handle, self._read + self.chunk_frames
+        while not self._closed and not handle.ended and len(handle.audio) < stop:
             self._advance(stop)
-        frames = [] if self._closed else ticket.audio[self._read : stop]
+        frames = [] if self._closed else handle.audio[self._read : stop]
         if not frames:
             self.close()
-            if ticket.error is not None:
-                raise ticket.error
+            if handle.error is not None:
+                raise handle.error
             raise StopIteration
         self._read += len(frames)
-        ticket.was_read(self._read)
+        handle.was_read(self._read)
         return np.concatenate(frames)
 
     def close(self) -> None:
-        """Need no more of it. What was handed out stays, as `take`."""
+        """Cancel the rest of the request; frames that were returned remain available as `result`."""
         if not self._closed:
             self._closed = True
-            self._ticket.cancel()
+            self._handle.cancel()
             self._release()
 
     @property
-    def take(self) -> Take:
-        """The take, of the frames that were handed out; when the stream is over or closed."""
-        ticket = self._ticket
-        if not self._closed and not (ticket.ended and self._read == len(ticket.audio)):
-            raise ValueError("the take is not over: read its stream to the end, or close it")
-        if ticket.error is not None:
-            raise ticket.error
-        whole = ticket.stop_reason is not None and self._read == len(ticket.audio)
+    def result(self) -> SynthesisResult:
+        """The result with the frames that were returned, once the stream has ended or was closed.
+
+        Raises:
+            ValueError: the stream has not ended.
+            Exception: the error that ended the request.
+        """
+        handle = self._handle
+        if not self._closed and not (handle.ended and self._read == len(handle.audio)):
+            raise ValueError("the result is not complete: read its stream to the end, or close it")
+        if handle.error is not None:
+            raise handle.error
+        complete = handle.stop_reason is not None and self._read == len(handle.audio)
         depth = self.request.depth
-        codes = torch.stack(ticket.codes[: self._read]) if self._read else torch.zeros(0, depth).long()
-        return Take(
-            audio=np.concatenate([np.zeros(0, np.float32), *ticket.audio[: self._read]]),
+        codes = torch.stack(handle.codes[: self._read]) if self._read else torch.zeros(0, depth).long()
+        return SynthesisResult(
+            audio=np.concatenate([np.zeros(0, np.float32), *handle.audio[: self._read]]),
             sample_rate=self._config.sample_rate,
             codes=codes,
             depth=depth,
             bitrate=self._config.bitrate(depth),
             seed=self.request.seed,
-            stop_reason=ticket.stop_reason if whole and ticket.stop_reason else "cancelled",
+            stop_reason=handle.stop_reason if complete and handle.stop_reason else "cancelled",
             request=self.request,
         )
 
-    def collect(self) -> Take:
-        """Read all that is left."""
+    def collect(self) -> SynthesisResult:
+        """Read the stream to its end and return the result."""
         for _ in self:
             pass
-        return self.take
+        return self.result
 
-    def __enter__(self) -> "TakeStream":
+    def __enter__(self) -> "SynthesisStream":
         return self
 
     def __exit__(
@@ -130,5 +149,5 @@ class TakeStream(Iterator[Float[np.ndarray, " s"]]):
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_closed"):  # not where the constructor refused
+        if hasattr(self, "_closed"):  # missing where the constructor raised
             self.close()

@@ -1,4 +1,4 @@
-"""Pieces of speech on disk, each named by all that determines it."""
+"""Synthesized segments on disk, each named by the hash of everything that determines it."""
 
 import hashlib
 import json
@@ -21,12 +21,14 @@ from inference.synthesis.synthesizer import Synthesizer
 from inference.voices.voice import content_key
 
 FORMAT = 2
-"""To be raised when the same request comes to mean other audio."""
+"""Must be increased when the same request comes to mean other audio."""
+_KEY = "made"
+"""Entry of a file's metadata."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
-    """A piece of speech, and how it came about."""
+class CachedSegment:
+    """The audio of a segment, and how it was synthesized."""
 
     audio: Float[np.ndarray, " s"]
     stop_reason: StopReason
@@ -34,51 +36,90 @@ class Made:
     seed: int
 
 
-class WorkFolder:
-    """Keeps what one model makes. A piece is written whole or not at all; others may write beside us."""
+class SegmentCache:
+    """A folder of segments of one model; files are written atomically, and processes may share the folder."""
 
     def __init__(self, path: Path, synthesizer: Synthesizer) -> None:
+        """Open or create the folder.
+
+        Args:
+            path: The folder.
+            synthesizer: The models whose segments are cached.
+
+        Raises:
+            ValueError: the folder cannot be created.
+        """
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(f"{path}: cannot be a work folder ({error.strerror}); name another") from None
+            raise ValueError(f"{path}: cannot be a cache folder ({error.strerror}); name another") from None
         self.path = path
-        self._text, self._model = synthesizer.text, model_key(synthesizer)
+        self._text_tokenizer, self._model = synthesizer.text_tokenizer, model_key(synthesizer)
 
-    def find(self, request: Request, how: object) -> Made | None:
-        """What `keep` was given for the same; `how` is all that determines the piece beside its request."""
-        path = self._file(request, how)
+    def find(self, request: Request, settings: object) -> CachedSegment | None:
+        """Return a segment that was stored before.
+
+        Args:
+            request: The request of the segment.
+            settings: Everything that determines the segment beside its request; it must be JSON-serializable.
+
+        Returns:
+            The segment, or None where it was not stored.
+
+        Raises:
+            ValueError: its file is broken.
+        """
+        path = self._file(request, settings)
         try:
             with safe_open(path, framework="np") as file:
-                return Made(audio=file.get_tensor("audio"), **json.loads(file.metadata()["made"]))
+                return CachedSegment(audio=file.get_tensor("audio"), **json.loads(file.metadata()[_KEY]))
         except FileNotFoundError:
             return None
         except (SafetensorError, KeyError, TypeError, ValueError):
-            raise ValueError(f"{path}: broken; delete it, and the piece will be made again") from None
+            raise ValueError(f"{path}: broken; delete it, and it will be synthesized again") from None
 
-    def keep(self, request: Request, how: object, made: Made) -> None:
-        record = {"stop_reason": made.stop_reason, "attempts": made.attempts, "seed": made.seed}
-        path = self._file(request, how)
+    def store(self, request: Request, settings: object, segment: CachedSegment) -> None:
+        """Store a segment.
+
+        Args:
+            request: The request of the segment.
+            settings: Everything that determines the segment beside its request, as for `find`.
+            segment: What was synthesized.
+
+        Raises:
+            ValueError: the file cannot be written.
+        """
+        record = {"stop_reason": segment.stop_reason, "attempts": segment.attempts, "seed": segment.seed}
+        path = self._file(request, settings)
         partial = path.with_suffix(f".{secrets.token_hex(8)}.partial")
         try:
-            partial.write_bytes(save({"audio": made.audio}, {"made": json.dumps(record)}))
+            partial.write_bytes(save({"audio": segment.audio}, {_KEY: json.dumps(record)}))
             os.replace(partial, path)
         except OSError as error:
             raise ValueError(f"{path}: cannot be written ({error.strerror}); make room for it") from None
         finally:
             partial.unlink(missing_ok=True)
 
-    def _file(self, request: Request, how: object) -> Path:
-        ids = [self._text.encode(text) for text in (request.voice.text, request.text)]
-        known = json.dumps([FORMAT, self._model, ids, request, Thresholds(), how], default=_plain)
-        return self.path / f"{hashlib.sha256(known.encode()).hexdigest()[:32]}.safetensors"
+    def _file(self, request: Request, settings: object) -> Path:
+        ids = [self._text_tokenizer.encode(text) for text in (request.voice.text, request.text)]
+        values = [FORMAT, self._model, ids, request, Thresholds(), settings]
+        serialized = json.dumps(values, default=_serializable)
+        return self.path / f"{hashlib.sha256(serialized.encode()).hexdigest()[:32]}.safetensors"
 
 
 def model_key(synthesizer: Synthesizer) -> str:
-    """Names all models by their configurations and weights, whose type is that of the computation."""
+    """Hash the configurations and weights of all models; the type of weights is that of the computation.
+
+    Args:
+        synthesizer: The models.
+
+    Returns:
+        A hexadecimal digest.
+    """
     digest = hashlib.sha256()
-    judges = [one for one in (synthesizer.listener, synthesizer.voices.judge) if one is not None]
-    for model in (synthesizer.tts, synthesizer.tokenizer, *judges):
+    optional = synthesizer.asr_model, synthesizer.voices.discriminators
+    scoring_models = [model for model in optional if model is not None]
+    for model in (synthesizer.tts, synthesizer.tokenizer, *scoring_models):
         digest.update(repr(model.config).encode())
         for name, weight in model.state_dict().items():
             digest.update(f"{name} {weight.dtype} {tuple(weight.shape)} ".encode())
@@ -86,5 +127,5 @@ def model_key(synthesizer: Synthesizer) -> str:
     return digest.hexdigest()
 
 
-def _plain(value: object) -> object:
+def _serializable(value: object) -> object:
     return content_key(value) if isinstance(value, Tensor) else vars(value)

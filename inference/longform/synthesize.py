@@ -1,4 +1,4 @@
-"""A text of any length read in one voice: piece by piece, each anchored on the same prompt."""
+"""Synthesis of a text of any length in one voice: segment by segment, each with the same prompt."""
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
@@ -11,14 +11,20 @@ from jaxtyping import Float
 from cat_tts import SamplingOptions
 from inference.engine.job import StopReason
 from inference.engine.request import Mode, Request
-from inference.engine.result import Take
+from inference.engine.result import SynthesisResult
 from inference.engine.seeds import derived_seed
 from inference.longform.plan import plan
-from inference.longform.segment_cache import Made, WorkFolder
-from inference.longform.silence_trimming import edged
-from inference.synthesis.best_of_n import DRAFT_DEPTH, best_of, satisfies, score, watched
+from inference.longform.segment_cache import CachedSegment, SegmentCache
+from inference.longform.silence_trimming import trim_and_fade
+from inference.synthesis.best_of_n import (
+    CANDIDATE_DEPTH,
+    best_of_n,
+    is_acceptable,
+    score,
+    synthesize_guarded,
+)
 from inference.synthesis.synthesizer import Synthesizer
-from inference.text.segmentation import PIECE_SECONDS, Piece
+from inference.text.segmentation import SEGMENT_SECONDS, Segment
 from inference.voices.prompt_audio import PromptAudio
 from inference.voices.voice import Voice
 
@@ -26,183 +32,215 @@ RETRIES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Delivery:
-    """How a text is read."""
+class LongFormOptions:
+    """Options for the synthesis of a text of any length."""
 
     depth: int | None = None
-    """All codebooks by default."""
+    """Number of codebooks; all by default."""
     seed: int = 0
     sampling: SamplingOptions | None = None
-    """What suits the model by default."""
+    """Sampling options; by default those that suit the model."""
     mode: Mode = "continuation"
-    piece_seconds: float = PIECE_SECONDS
+    segment_seconds: float = SEGMENT_SECONDS
     max_seconds: float | None = None
-    """Length limit of every piece, in place of what is drawn from its text."""
+    """Length limit of every segment; by default it is derived from its text."""
     retries: int = RETRIES
-    """Further attempts at a piece that ran away, or into its length limit, or that cannot be understood."""
-    drafts: int = 1
-    """From 2 on, every attempt is the best of so many drafts."""
-    draft_depth: int = DRAFT_DEPTH
+    """Further attempts at a segment that ran away or reached its length limit, or is not intelligible."""
+    candidates: int = 1
+    """From 2 on, every attempt is the best of this many candidates."""
+    candidate_depth: int = CANDIDATE_DEPTH
 
     def __post_init__(self) -> None:
         if self.retries < 0:
             raise ValueError(f"retries={self.retries}: give 0 for a single attempt, or more")
-        if self.drafts < 1:
-            raise ValueError(f"the best of {self.drafts} drafts: ask for at least 1")
+        if self.candidates < 1:
+            raise ValueError(f"the best of {self.candidates} candidates: ask for at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a reading is."""
+    """The progress of a synthesis."""
 
-    piece: int
-    """The piece that is being made, from 0."""
-    pieces: int
+    segment: int
+    """Index of the segment that is being synthesized, from 0."""
+    segments: int
     attempt: int
-    """From 0."""
+    """Index of the attempt, from 0."""
     frames: int
-    """Of the attempt, or of its draft, so far; 0 when it begins."""
+    """Frames of the attempt, or of its longest candidate, so far; 0 at its beginning."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Passage:
-    """One piece as it is heard."""
+class SegmentResult:
+    """One synthesized segment with the pauses around it."""
 
     audio: Float[np.ndarray, " s"]
-    """With the silence around it."""
+    """Samples with the pauses."""
     text: str
     seconds: float
-    """Of speech, without the silence around it."""
+    """Duration of the speech without the pauses."""
     stop_reason: StopReason
     attempts: int
     seed: int
-    """Of the attempt that is heard."""
+    """Seed of the attempt that was chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
-    """A text read out."""
+class LongFormResult:
+    """The synthesized audio of a whole text."""
 
     audio: Float[np.ndarray, " s"]
     sample_rate: int
-    passages: tuple[Passage, ...]
+    segments: tuple[SegmentResult, ...]
 
     @property
     def retries(self) -> int:
-        """Attempts beyond the first, of all pieces."""
-        return sum(passage.attempts - 1 for passage in self.passages)
+        """Attempts beyond the first, of all segments."""
+        return sum(segment.attempts - 1 for segment in self.segments)
 
     @property
     def seconds(self) -> float:
+        """Duration of the audio in seconds."""
         return len(self.audio) / self.sample_rate
 
 
-def read(
+def synthesize_long_form(
     synthesizer: Synthesizer,
     text: str,
     prompt_audio: PromptAudio | Voice,
     prompt_text: str = "",
-    delivery: Delivery | None = None,
+    long_form: LongFormOptions | None = None,
     *,
-    work: Path | None = None,
+    cache: Path | None = None,
     on_progress: Callable[[Progress], object] | None = None,
-) -> Reading:
-    """The passages of a text, joined; `passages` says how they are made."""
-    made = tuple(
-        passages(synthesizer, text, prompt_audio, prompt_text, delivery, work=work, on_progress=on_progress)
-    )
-    audio = np.concatenate([passage.audio for passage in made])
-    return Reading(audio=audio, sample_rate=synthesizer.sample_rate, passages=made)
+) -> LongFormResult:
+    """Synthesize a text of any length; the arguments and errors are those of `synthesize_segments`.
 
-
-def passages(
-    synthesizer: Synthesizer,
-    text: str,
-    prompt_audio: PromptAudio | Voice,
-    prompt_text: str = "",
-    delivery: Delivery | None = None,
-    *,
-    work: Path | None = None,
-    on_progress: Callable[[Progress], object] | None = None,
-) -> Generator[Passage, None, None]:
-    """The pieces of a text one by one, to be played in a row.
-
-    `inference.longform.plan` says what is asked of the model. An attempt that does not come to an end by
-    itself, or that a model with a CAT-ASR does not understand, is made again with another seed; when all
-    fail, the best is heard. What is made is kept in the folder `work`, and found there when the same is asked
-    for again: an interrupted reading goes on.
-
-    All that can be refused is refused with the first piece, and ValueError says so in one line.
+    Returns:
+        The joined segments.
     """
-    delivery = delivery or Delivery()
+    segments = tuple(
+        synthesize_segments(
+            synthesizer, text, prompt_audio, prompt_text, long_form, cache=cache, on_progress=on_progress
+        )
+    )
+    audio = np.concatenate([segment.audio for segment in segments])
+    return LongFormResult(audio=audio, sample_rate=synthesizer.sample_rate, segments=segments)
+
+
+def synthesize_segments(
+    synthesizer: Synthesizer,
+    text: str,
+    prompt_audio: PromptAudio | Voice,
+    prompt_text: str = "",
+    long_form: LongFormOptions | None = None,
+    *,
+    cache: Path | None = None,
+    on_progress: Callable[[Progress], object] | None = None,
+) -> Generator[SegmentResult, None, None]:
+    """Synthesize the segments of a text one by one, to be played one after another.
+
+    An attempt that does not end by itself, or that a model with a CAT-ASR does not find intelligible, is
+    repeated with another seed; when all fail, the one with the best score is chosen.
+
+    Args:
+        synthesizer: The models.
+        text: A text of any length, which may contain pause directives, see `inference.text.segmentation`.
+        prompt_audio: The prompt, see `Synthesizer.voice`.
+        prompt_text: Transcript of the prompt.
+        long_form: Options.
+        cache: Folder in which segments are stored, and found when the same text is synthesized again: an
+            interrupted synthesis is resumed.
+        on_progress: Called at the beginning of every attempt and after its frames.
+
+    Yields:
+        The segments in order.
+
+    Raises:
+        ValueError: raised with the first segment where the text or an option cannot be used, in one line.
+    """
+    long_form = long_form or LongFormOptions()
     planned = plan(
         synthesizer,
         text,
         synthesizer.voice(prompt_audio, prompt_text),
-        depth=delivery.depth,
-        seed=delivery.seed,
-        sampling=delivery.sampling,
-        mode=delivery.mode,
-        piece_seconds=delivery.piece_seconds,
-        max_seconds=delivery.max_seconds,
+        depth=long_form.depth,
+        seed=long_form.seed,
+        sampling=long_form.sampling,
+        mode=long_form.mode,
+        segment_seconds=long_form.segment_seconds,
+        max_seconds=long_form.max_seconds,
     )
-    script, requests = planned.script, planned.requests
-    folder = None if work is None else WorkFolder(work, synthesizer)
-    how = (delivery.retries, delivery.drafts, delivery.draft_depth, delivery.max_seconds is not None)
-    for index, (request, piece) in enumerate(zip(requests, script.pieces, strict=True)):
+    segmented_text, requests = planned.segmented_text, planned.requests
+    segment_cache = None if cache is None else SegmentCache(cache, synthesizer)
+    settings = (
+        long_form.retries,
+        long_form.candidates,
+        long_form.candidate_depth,
+        long_form.max_seconds is not None,
+    )
+    for index, (request, segment) in enumerate(zip(requests, segmented_text.segments, strict=True)):
 
         def report(attempt: int, frames: int, index: int = index) -> None:
             if on_progress is not None:
-                progress = Progress(piece=index, pieces=len(requests), attempt=attempt, frames=frames)
+                progress = Progress(segment=index, segments=len(requests), attempt=attempt, frames=frames)
                 on_progress(progress)
 
-        made = folder.find(request, how) if folder else None
-        if made is None:
-            made = _make(synthesizer, request, delivery, report)
-            if folder:
-                folder.keep(request, how, made)
-        audio = made.audio if planned.alone else edged(made.audio, synthesizer.sample_rate)
-        lead = script.lead_seconds if index == 0 else 0.0
-        yield Passage(
-            audio=_with_silence(audio, lead, piece, synthesizer.sample_rate),
-            text=piece.text,
+        cached = segment_cache.find(request, settings) if segment_cache else None
+        if cached is None:
+            cached = _synthesize_segment(synthesizer, request, long_form, report)
+            if segment_cache:
+                segment_cache.store(request, settings, cached)
+        audio = cached.audio
+        if not planned.is_single_segment:
+            audio = trim_and_fade(audio, synthesizer.sample_rate)
+        lead = segmented_text.lead_seconds if index == 0 else 0.0
+        yield SegmentResult(
+            audio=_with_pauses(audio, lead, segment, synthesizer.sample_rate),
+            text=segment.text,
             seconds=len(audio) / synthesizer.sample_rate,
-            stop_reason=made.stop_reason,
-            attempts=made.attempts,
-            seed=made.seed,
+            stop_reason=cached.stop_reason,
+            attempts=cached.attempts,
+            seed=cached.seed,
         )
 
 
-def _make(
-    synthesizer: Synthesizer, request: Request, delivery: Delivery, report: Callable[[int, int], None]
-) -> Made:
-    """Attempts until one is good enough; else the best of them."""
-    takes: list[Take] = []
-    for attempt in range(1 + delivery.retries):
-        again = replace(request, seed=derived_seed(request.seed, attempt))
-        takes.append(_attempt(synthesizer, again, delivery, lambda frames, n=attempt: report(n, frames)))
-        asked = delivery.max_seconds is not None and takes[-1].stop_reason == "limit"
-        if asked or satisfies(synthesizer, takes[-1]):
-            best = takes[-1]
+def _synthesize_segment(
+    synthesizer: Synthesizer, request: Request, long_form: LongFormOptions, report: Callable[[int, int], None]
+) -> CachedSegment:
+    """Make attempts until one is acceptable; else choose the best of them."""
+    results: list[SynthesisResult] = []
+    for attempt in range(1 + long_form.retries):
+        retry = replace(request, seed=derived_seed(request.seed, attempt))
+        results.append(_attempt(synthesizer, retry, long_form, lambda frames, n=attempt: report(n, frames)))
+        limit_wanted = long_form.max_seconds is not None and results[-1].stop_reason == "limit"
+        if limit_wanted or is_acceptable(synthesizer, results[-1]):
+            best = results[-1]
             break
     else:
-        best = max(takes, key=partial(score, synthesizer))
-    return Made(audio=best.audio, stop_reason=best.stop_reason, attempts=len(takes), seed=best.seed)
+        best = max(results, key=partial(score, synthesizer))
+    return CachedSegment(
+        audio=best.audio, stop_reason=best.stop_reason, attempts=len(results), seed=best.seed
+    )
 
 
 def _attempt(
-    synthesizer: Synthesizer, request: Request, delivery: Delivery, on_frame: Callable[[int], None]
-) -> Take:
+    synthesizer: Synthesizer, request: Request, long_form: LongFormOptions, on_frame: Callable[[int], None]
+) -> SynthesisResult:
     on_frame(0)
-    if delivery.drafts == 1:
-        return watched(synthesizer, request, on_frame)
-    choice = best_of(
-        synthesizer, request, delivery.drafts, draft_depth=delivery.draft_depth, on_frame=on_frame
+    if long_form.candidates == 1:
+        return synthesize_guarded(synthesizer, request, on_frame)
+    best = best_of_n(
+        synthesizer,
+        request,
+        long_form.candidates,
+        candidate_depth=long_form.candidate_depth,
+        on_frame=on_frame,
     )
-    return choice.take
+    return best.result
 
 
-def _with_silence(
-    audio: Float[np.ndarray, " s"], lead_seconds: float, piece: Piece, sample_rate: int
+def _with_pauses(
+    audio: Float[np.ndarray, " s"], lead_seconds: float, segment: Segment, sample_rate: int
 ) -> Float[np.ndarray, " s"]:
-    return np.pad(audio, (round(lead_seconds * sample_rate), round(piece.pause_seconds * sample_rate)))
+    return np.pad(audio, (round(lead_seconds * sample_rate), round(segment.pause_seconds * sample_rate)))

@@ -4,15 +4,16 @@
         app = create_server(service, VoiceFolder(synthesizer, Path("voices")))
         uvicorn.run(app)
 
-The event loop never computes: takes are made by the thread of `inference.synthesis.service`, and what else
-takes time (encoding a prompt, waiting for a frame, encoding audio) happens in worker threads, of which there
-are as many as answers may be open.
+The event loop never computes: takes are synthesized by the thread of `inference.synthesis.service`, and what
+else takes time (encoding a prompt, waiting for a frame, encoding audio) happens in worker threads, of which
+there are as many as responses may be open.
 
-A text that is longer than a sentence or two is spoken in pieces, one after the other, in the same answer.
+A text that is longer than a sentence or two is spoken in segments, one after the other, in one response.
 
-A slow client harms nobody. A piece is made at full speed, and waits in memory: at most the service's
-`max_seconds` of it, for each of at most 2 x (slots + waiting) open answers; more requests get 429. Who takes
-nothing for `Limits.send_seconds`, or leaves a take untouched for the service's `patience`, is cut off.
+A slow client delays nobody. A segment is synthesized at full speed, and waits in memory: at most the
+service's `max_seconds` of it, for each of at most 2 x (slots + waiting) open responses; more requests get
+429. A client that reads nothing for `Limits.send_seconds`, or leaves a take unread for the service's
+`patience`, is cut off.
 """
 
 import time
@@ -32,16 +33,16 @@ from inference.engine.engine import EngineDead
 from inference.server.errors import RETRY_SECONDS, ApiError, add_handlers, api_error
 from inference.server.limits import Limits
 from inference.server.metrics import ServerMetrics
-from inference.server.middleware import Gate
+from inference.server.middleware import ApiMiddleware
 from inference.server.schemas import SpeechRequest, check_model
-from inference.server.speech_job import Speech
+from inference.server.speech_job import SpeechJob
 from inference.server.streaming_response import SpeechResponse, first_chunk, in_thread
 from inference.server.voice_store import UnknownVoice, VoiceEntry, VoiceFolder
 from inference.synthesis.service import Service
 from tokenizer.io.audio import AudioError
 
 MODEL = "cat-tts"
-"""What clients call the model, whichever it is."""
+"""The name by which clients call the model, whichever it is."""
 
 
 def create_server(
@@ -52,14 +53,24 @@ def create_server(
     api_key: str | None = None,
     origins: Collection[str] = (),
 ) -> FastAPI:
-    """The API. A page may be mounted beside it: `api_key`, `limits` and `origins` are not about that.
+    """Build the application that serves the API.
 
-    `origins` are those of web pages that may use it from a browser; "*" stands for all.
+    A page may be mounted beside it: `api_key`, `limits` and `origins` do not apply to the page.
+
+    Args:
+        service: Synthesizes the takes of all clients.
+        voices: The voices that clients can name, list, add and delete.
+        limits: What a request may cost; the defaults of `Limits` if None.
+        api_key: The key that clients must send as a Bearer token; None lets everybody in.
+        origins: Origins of the web pages that may use the API from a browser; "*" stands for all.
+
+    Returns:
+        An ASGI application with /v1, /healthz and /metrics.
     """
     limits = limits or Limits()
     metrics = ServerMetrics(service.engine, service.synthesizer.tokenizer.config.frame_rate)
     app = FastAPI(title="CAT-TTS", openapi_url=None)
-    app.add_middleware(Gate, limits=limits, metrics=metrics, api_key=api_key, origins=origins)
+    app.add_middleware(ApiMiddleware, limits=limits, metrics=metrics, api_key=api_key, origins=origins)
     if origins:
         app.add_middleware(
             CORSMiddleware,
@@ -72,7 +83,7 @@ def create_server(
     app.include_router(_speech_routes(service, voices, limits, metrics))
     app.include_router(_voice_routes(voices, limits))
     app.include_router(_status_routes(service, metrics))
-    app.include_router(_no_routes(app))
+    app.include_router(_unknown_routes(app))
     return app
 
 
@@ -80,47 +91,47 @@ def _speech_routes(
     service: Service, voices: VoiceFolder, limits: Limits, metrics: ServerMetrics
 ) -> APIRouter:
     router = APIRouter()
-    most_open = 2 * (service.engine.slots + service.engine.waiting)
-    workers, answers = CapacityLimiter(most_open), weakref.WeakSet[Speech]()
+    max_open = 2 * (service.engine.slots + service.engine.waiting)
+    workers, jobs = CapacityLimiter(max_open), weakref.WeakSet[SpeechJob]()
 
-    def begin(asked: SpeechRequest) -> Speech:
+    def start(payload: SpeechRequest) -> SpeechJob:
         try:
-            voice = voices.voice(asked.voice_name)
+            voice = voices.voice(payload.voice_name)
         except UnknownVoice as error:
             raise ApiError(404, str(error), code="voice_not_found", param="voice") from None
         try:
-            return Speech(service, asked, voice, limits, metrics)
+            return SpeechJob(service, payload, voice, limits, metrics)
         except ValueError as error:
             raise api_error(error) from None
 
     @router.post("/v1/audio/speech")
-    async def speech(asked: SpeechRequest, request: Request) -> Response:
-        asked.check(MODEL, limits)
-        if sum(not answer.closed for answer in answers) >= most_open:
+    async def speech(payload: SpeechRequest, request: Request) -> Response:
+        payload.check(MODEL, limits)
+        if sum(not job.closed for job in jobs) >= max_open:
             raise ApiError(429, "too many answers are open", code="queue_full", retry_seconds=RETRY_SECONDS)
-        answer = await in_thread(partial(begin, asked), workers)
-        answers.add(answer)
+        job = await in_thread(partial(start, payload), workers)
+        jobs.add(job)
         try:
-            first = await first_chunk(answer, request, limits, workers)
+            first = await first_chunk(job, request, limits, workers)
         except BaseException:
-            answer.close()
+            job.close()
             raise
         if first is None:
-            answer.close()
+            job.close()
             return Response(status_code=499)  # nobody is there to read it
-        return SpeechResponse(answer, asked, first, limits, workers)
+        return SpeechResponse(job, payload, first, limits, workers)
 
     return router
 
 
 def _voice_routes(voices: VoiceFolder, limits: Limits) -> APIRouter:
-    """Under both addresses: the short one, and that of OpenAI's clients."""
+    """Serve voices under both addresses: the short one, and that of OpenAI's clients."""
     router = APIRouter()
     workers = CapacityLimiter(4)
 
-    async def listed() -> dict[str, Any]:
+    async def list_voices() -> dict[str, Any]:
         entries = await in_thread(voices.entries, workers)
-        return {"object": "list", "data": [_voice(entry) for entry in entries]}
+        return {"object": "list", "data": [_voice_json(entry) for entry in entries]}
 
     async def create(
         name: Annotated[str, Form()],
@@ -135,7 +146,7 @@ def _voice_routes(voices: VoiceFolder, limits: Limits) -> APIRouter:
         recording = await audio_sample.read()
         try:
             add = partial(voices.add, name, recording, transcript, consent, language)
-            return _voice(await in_thread(add, workers))
+            return _voice_json(await in_thread(add, workers))
         except FileExistsError as error:
             raise ApiError(409, str(error), code="voice_exists", param="name") from None
         except PermissionError as error:
@@ -157,13 +168,13 @@ def _voice_routes(voices: VoiceFolder, limits: Limits) -> APIRouter:
         return {"id": name, "object": "audio.voice.deleted", "deleted": True}
 
     for path in ("/v1/voices", "/v1/audio/voices"):
-        router.get(path)(listed)
+        router.get(path)(list_voices)
         router.post(path)(create)
         router.delete(path + "/{name:path}")(delete)
     return router
 
 
-def _voice(entry: VoiceEntry) -> dict[str, Any]:
+def _voice_json(entry: VoiceEntry) -> dict[str, Any]:
     return {
         "id": entry.name,
         "object": "audio.voice",
@@ -186,11 +197,11 @@ def _status_routes(service: Service, metrics: ServerMetrics) -> APIRouter:
     }
 
     @router.get("/v1/models")
-    async def models() -> dict[str, Any]:
+    async def list_models() -> dict[str, Any]:
         return {"object": "list", "data": [model]}
 
     @router.get("/v1/models/{name:path}")
-    async def one_model(name: str) -> dict[str, Any]:
+    async def get_model(name: str) -> dict[str, Any]:
         check_model(name, MODEL)
         return model
 
@@ -207,14 +218,14 @@ def _status_routes(service: Service, metrics: ServerMetrics) -> APIRouter:
     return router
 
 
-def _no_routes(app: FastAPI) -> APIRouter:
-    """All other addresses under /v1, lest a page that is mounted at the root answers for them."""
+def _unknown_routes(app: FastAPI) -> APIRouter:
+    """Answer all other addresses under /v1, so that a page mounted at the root does not answer for them."""
     router = APIRouter()
     methods = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
     @router.api_route("/v1", methods=methods)
     @router.api_route("/v1/{rest:path}", methods=methods)
-    async def nowhere(request: Request) -> None:
+    async def refuse(request: Request) -> None:
         others = (route for route in app.routes if route.matches(request.scope)[0] is Match.PARTIAL)
         raise HTTPException(404 if next(others, None) is None else 405)
 

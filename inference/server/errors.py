@@ -1,4 +1,4 @@
-"""What a client is told when something is wrong, in the shape that OpenAI's clients read."""
+"""The errors of the API, in the JSON shape that OpenAI's clients read."""
 
 import json
 import logging
@@ -15,15 +15,23 @@ from inference.engine.engine import EngineBusy, EngineDead
 from inference.synthesis.service import ServiceClosed
 
 RETRY_SECONDS = 5
-"""When to come again to a full queue."""
-MOST_SHOWN = 300
-"""Characters of a message: a bad value may be of any length."""
+"""The seconds after which a client shall try a full queue again."""
+MAX_MESSAGE_CHARACTERS = 300
+"""A longer message is cut: a bad value may be of any length."""
 
 logger = logging.getLogger(__name__)
 
 
 class ApiError(Exception):
-    """Ends a request with a status and a line for the client."""
+    """Ends a request with a status and a line for the client.
+
+    Args:
+        status: The HTTP status.
+        message: What is wrong, and how to cure it.
+        code: A short name of the error that programs can compare.
+        param: The parameter of the request that is wrong, if it is one.
+        retry_seconds: When the client may try again; becomes the header Retry-After.
+    """
 
     def __init__(
         self,
@@ -39,21 +47,26 @@ class ApiError(Exception):
 
     @property
     def body(self) -> dict[str, Any]:
+        """The JSON of the response."""
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
         if self.status == 429:
             kind = "rate_limit_error"
         message = str(self)
-        if len(message) > MOST_SHOWN:
-            message = message[:MOST_SHOWN] + "..."
+        if len(message) > MAX_MESSAGE_CHARACTERS:
+            message = message[:MAX_MESSAGE_CHARACTERS] + "..."
         return {"error": {"message": message, "type": kind, "param": self.param, "code": self.code}}
 
     @property
     def response(self) -> "ErrorResponse":
+        """The HTTP response that carries the error."""
         return ErrorResponse(self)
 
 
 class ErrorResponse(Response):
-    """Pure ASCII, since a message may quote what no encoding can hold. `code` is for the metrics."""
+    """The response of an error, in pure ASCII, since a message may quote what no encoding can hold.
+
+    Its `code` is for the metrics.
+    """
 
     media_type = "application/json"
 
@@ -66,12 +79,23 @@ class ErrorResponse(Response):
         self.code = error.code
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response, and leave the code in the scope for the metrics."""
         scope["error_code"] = self.code
         await super().__call__(scope, receive, send)
 
 
 def api_error(error: Exception, param: str | None = None) -> ApiError:
-    """The same error as a client shall see it; what nobody foresaw is logged, and not shown."""
+    """Convert any exception into the error that the client sees.
+
+    An exception that was not foreseen is logged, and its text is not shown.
+
+    Args:
+        error: The exception.
+        param: The parameter of the request that a ValueError is about, if it is known.
+
+    Returns:
+        The error to raise or to send.
+    """
     if isinstance(error, ApiError):
         return error
     if isinstance(error, EngineBusy):
@@ -88,9 +112,9 @@ def api_error(error: Exception, param: str | None = None) -> ApiError:
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Answer every error of the app in the one shape."""
+    """Make the app answer every error in the shape of `ApiError`."""
 
-    async def ours(_: Request, error: Exception) -> Response:
+    async def api(_: Request, error: Exception) -> Response:
         return api_error(error).response
 
     async def validation(_: Request, error: Exception) -> Response:
@@ -111,7 +135,7 @@ def add_handlers(app: FastAPI) -> None:
         code = codes.get(error.status_code, "invalid_request")
         return ApiError(error.status_code, str(error.detail), code=code).response
 
-    app.add_exception_handler(ApiError, ours)
+    app.add_exception_handler(ApiError, api)
     app.add_exception_handler(RequestValidationError, validation)
     app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(Exception, ours)
+    app.add_exception_handler(Exception, api)

@@ -1,11 +1,13 @@
-"""The API on more than one machine, by Ray Serve, from the machine that has the head of the cluster:
+"""Serve the API from more than one machine, by Ray Serve.
+
+On the machine that has the head of the cluster:
 
     pip install "ray[serve]"
     serve run inference.server.ray_serve:build replicas=4 device=cuda voices=/shared/voices
 
 Every replica has a model and an engine of its own, which batches the takes that reach it. Ray places the
 replicas, sends a request to one that has room, and replaces those that die. `voices` is a folder that all
-machines see; the rate limit and `/metrics` are those of the replica that is asked.
+machines see; the rate limit and `/metrics` are those of the replica that answers.
 """
 
 import os
@@ -22,24 +24,31 @@ from inference.synthesis.service import Service
 from inference.synthesis.synthesizer import Synthesizer
 
 
-class Options(BaseModel):
-    """What `serve run` takes as NAME=VALUE. The API key is CAT_TTS_API_KEY of the environment."""
+class RayServeOptions(BaseModel):
+    """The options that `serve run` takes as NAME=VALUE; the API key is CAT_TTS_API_KEY of the environment."""
 
     model_config = ConfigDict(extra="forbid")
     model: str | None = None
     tokenizer: str | None = None
     device: str | None = None
-    """With cuda every replica is given a GPU of its own."""
+    """With cuda every replica gets one GPU for itself."""
     voices: Path | None = None
     slots: PositiveInt = 8
     waiting: PositiveInt = 32
     replicas: PositiveInt = 1
     cpus: float = 1.0
-    """Of a replica."""
+    """CPUs that Ray reserves for a replica."""
 
 
-def build(options: Options) -> serve.Application:
-    """The application for `serve run` and `ray.serve.run`."""
+def build(options: RayServeOptions) -> serve.Application:
+    """Build the application for `serve run` and `ray.serve.run`.
+
+    Args:
+        options: The model, and how many replicas of it to run.
+
+    Returns:
+        The application, whose replicas Ray starts.
+    """
     api_key = os.environ.get(API_KEY) or None
 
     def replica() -> FastAPI:  # Ray calls it on the machine of the replica
@@ -56,11 +65,19 @@ def build(options: Options) -> serve.Application:
 
 
 class Replica:
-    """All that it does, its API does."""
+    """The class that Ray deploys; the API behind it does all the work."""
 
 
-def create_replica(options: Options, api_key: str | None) -> FastAPI:
-    """The API of one replica, with a model of its own."""
+def create_replica(options: RayServeOptions, api_key: str | None) -> FastAPI:
+    """Build the API of one replica, which loads its own model.
+
+    Args:
+        options: The model and its capacity.
+        api_key: The key that clients must send; None lets everybody in.
+
+    Returns:
+        The application that the replica serves.
+    """
     synthesizer = Synthesizer.from_pretrained(options.model, options.tokenizer, options.device)
     service = Service(synthesizer, slots=options.slots, waiting=options.waiting)
     return create_server(service, VoiceFolder(synthesizer, options.voices), api_key=api_key)

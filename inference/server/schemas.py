@@ -1,4 +1,4 @@
-"""What a client asks for when it asks for speech."""
+"""The body of a request for speech."""
 
 from typing import Literal
 
@@ -10,14 +10,14 @@ from inference.server.limits import Limits
 
 
 class VoiceName(BaseModel):
-    """A voice as newer clients name it."""
+    """The name of a voice as newer clients send it."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     id: str
 
 
 class SpeechRequest(BaseModel):
-    """What OpenAI's clients send, and two dials more: `depth` and `seed`."""
+    """The body that OpenAI's clients send, with two more fields: `depth` and `seed`."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     model: str
@@ -32,13 +32,22 @@ class SpeechRequest(BaseModel):
 
     @property
     def voice_name(self) -> str:
+        """The name of the voice, however the client sent it."""
         return self.voice if isinstance(self.voice, str) else self.voice.id
 
     def check(self, model: str, limits: Limits) -> None:
-        """ApiError for what this server does not do, whatever the voice."""
+        """Refuse what this server does not do, whatever the voice.
+
+        Args:
+            model: The name of the model that this server has.
+            limits: What a request may cost.
+
+        Raises:
+            ApiError: The model, the speed, the instructions or the text cannot be served.
+        """
         check_model(self.model, model)
         if self.speed != 1:
-            message = f"speed {self.speed}: this model sets its own pace, so leave the speed at 1"
+            message = f"speed {self.speed}: this model sets its own speaking rate, so leave the speed at 1"
             raise ApiError(400, message, code="unsupported_value", param="speed")
         if self.instructions:
             message = "instructions: this model follows its prompt and no instructions, so leave them out"
@@ -54,8 +63,16 @@ class SpeechRequest(BaseModel):
             raise ApiError(400, "input: is no Unicode text", code="invalid_value", param="input") from None
 
 
-def check_model(asked: str, model: str) -> None:
-    """ApiError for another model than the one there is."""
-    if asked != model:
-        message = f"model {asked[:80]!r} does not exist: this server has {model!r}"
+def check_model(name: str, model: str) -> None:
+    """Refuse another model than the one that this server has.
+
+    Args:
+        name: The model that the client names.
+        model: The name of the model that this server has.
+
+    Raises:
+        ApiError: They differ.
+    """
+    if name != model:
+        message = f"model {name[:80]!r} does not exist: this server has {model!r}"
         raise ApiError(404, message, code="model_not_found", param="model")

@@ -1,4 +1,4 @@
-"""Speech sent while it is being made, and cut where the client is gone."""
+"""Send speech while it is synthesized, and stop when the client has left."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ from inference.server.audio_encoder import MEDIA_TYPES
 from inference.server.errors import RETRY_SECONDS, ApiError, api_error
 from inference.server.limits import Limits
 from inference.server.schemas import SpeechRequest
-from inference.server.speech_job import Speech
+from inference.server.speech_job import SpeechJob
 
 Result = TypeVar("Result")
 
@@ -24,16 +24,39 @@ logger = logging.getLogger(__name__)
 
 
 async def in_thread(
-    function: Callable[[], Result], limiter: CapacityLimiter, *, leave: bool = False
+    function: Callable[[], Result], limiter: CapacityLimiter, *, abandon: bool = False
 ) -> Result:
-    """Call it in a thread; with `leave` nobody waits for it when the request is cancelled."""
-    return await to_thread.run_sync(function, limiter=limiter, abandon_on_cancel=leave)
+    """Call a function in a worker thread.
+
+    Args:
+        function: The function, without arguments.
+        limiter: Limits how many worker threads there are.
+        abandon: Whether a cancelled request stops waiting for the function.
+
+    Returns:
+        The result of the function.
+    """
+    return await to_thread.run_sync(function, limiter=limiter, abandon_on_cancel=abandon)
 
 
 async def first_chunk(
-    speech: Speech, request: Request, limits: Limits, limiter: CapacityLimiter
+    job: SpeechJob, request: Request, limits: Limits, limiter: CapacityLimiter
 ) -> bytes | None:
-    """The first bytes; None when the client left meanwhile. What goes wrong here has a status of its own."""
+    """Wait for the first bytes, whose errors can still be answered by an HTTP status.
+
+    Args:
+        job: The synthesis.
+        request: Tells when the client leaves.
+        limits: `queue_seconds` is the longest wait.
+        limiter: Limits how many worker threads there are.
+
+    Returns:
+        Encoded audio, or None when the client left meanwhile.
+
+    Raises:
+        ApiError: The queue did not move for too long.
+        Exception: The exception that ended the synthesis.
+    """
     data, failure, late = None, None, False
     async with anyio.create_task_group() as group:
 
@@ -45,7 +68,7 @@ async def first_chunk(
         group.start_soon(until_gone)
         with anyio.move_on_after(limits.queue_seconds) as patience:
             try:
-                data = await in_thread(speech.chunk, limiter, leave=True)
+                data = await in_thread(job.next_chunk, limiter, abandon=True)
             except Exception as error:
                 failure = error
         late = patience.cancelled_caught
@@ -59,57 +82,72 @@ async def first_chunk(
 
 
 class SpeechResponse(StreamingResponse):
-    """Chunks as they are made. The client that leaves, or takes nothing for too long, ends its take."""
+    """The response that sends audio as it is synthesized.
+
+    A client that leaves, or reads nothing for too long, ends its take.
+
+    Args:
+        job: The synthesis.
+        payload: The request of the client.
+        first: The first bytes, see `first_chunk`.
+        limits: `send_seconds` is how long the client may read nothing.
+        limiter: Limits how many worker threads there are.
+    """
 
     def __init__(
-        self, speech: Speech, asked: SpeechRequest, first: bytes, limits: Limits, limiter: CapacityLimiter
+        self, job: SpeechJob, payload: SpeechRequest, first: bytes, limits: Limits, limiter: CapacityLimiter
     ) -> None:
-        self.speech, self.send_seconds = speech, limits.send_seconds
-        sse = asked.stream_format == "sse"
-        self._chunks = _chunks(speech, first, limiter)
+        self.job, self.send_seconds = job, limits.send_seconds
+        sse = payload.stream_format == "sse"
+        self._chunks = _chunks(job, first, limiter)
         headers = {
             "Cache-Control": "no-store",
             "X-Accel-Buffering": "no",  # or nginx would hold the stream back
             "X-AI-Generated": "true",
-            "X-Sample-Rate": str(speech.sample_rate),
-            "X-Seed": str(speech.request.seed),
-            "X-Depth": str(speech.request.depth),
-            "X-Pieces": str(speech.pieces),
+            "X-Sample-Rate": str(job.sample_rate),
+            "X-Seed": str(job.request.seed),
+            "X-Depth": str(job.request.depth),
+            "X-Segments": str(job.segments),
+            "X-Pieces": str(job.segments),  # the old name, for this version
         }
-        media_type = "text/event-stream" if sse else MEDIA_TYPES[asked.response_format]
-        content = _events(speech, self._chunks) if sse else self._chunks
+        media_type = "text/event-stream" if sse else MEDIA_TYPES[payload.response_format]
+        content = _events(job, self._chunks) if sse else self._chunks
         super().__init__(content, headers=headers, media_type=media_type)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response; the synthesis is over when this returns."""
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self.speech.close()
+            self.job.close()
 
     async def stream_response(self, send: Send) -> None:
-        """Ends without the end where something went wrong, so that the client can tell."""
+        """Send the body; where something fails it is left incomplete, so that the client can tell."""
 
-        async def patient(message: Message) -> None:
+        async def send_in_time(message: Message) -> None:
             with anyio.fail_after(self.send_seconds):
                 await send(message)
 
         try:
-            await super().stream_response(patient)
+            await super().stream_response(send_in_time)
         except TimeoutError:
             logger.info("a client took nothing for %g s: its answer is cut", self.send_seconds)
         except Exception as error:
             logger.warning("an answer is cut: %s", api_error(error))
 
 
-async def _chunks(speech: Speech, first: bytes, limiter: CapacityLimiter) -> AsyncIterator[bytes]:
+async def _chunks(job: SpeechJob, first: bytes, limiter: CapacityLimiter) -> AsyncIterator[bytes]:
     data: bytes | None = first
     while data is not None:
         yield data
-        data = await in_thread(speech.chunk, limiter, leave=True)
+        data = await in_thread(job.next_chunk, limiter, abandon=True)
 
 
-async def _events(speech: Speech, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """As OpenAI names them; the last also says what the headers of a stream cannot: why it ended."""
+async def _events(job: SpeechJob, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield server-sent events as OpenAI names them.
+
+    The last one also says what the headers of a stream cannot: why it ended.
+    """
     try:
         async for data in chunks:
             if data:
@@ -118,20 +156,21 @@ async def _events(speech: Speech, chunks: AsyncIterator[bytes]) -> AsyncIterator
     except Exception as error:
         yield _event(api_error(error).body)
         return
-    made, request = speech.frames, speech.request
+    frames, request = job.frames, job.request
     yield _event(
         {
             "type": "speech.audio.done",
             "usage": {
-                "input_tokens": speech.input_tokens,
-                "output_tokens": made,
-                "total_tokens": speech.input_tokens + made,
+                "input_tokens": job.input_tokens,
+                "output_tokens": frames,
+                "total_tokens": job.input_tokens + frames,
             },
-            "stop_reason": speech.stop_reason,
-            "pieces": speech.pieces,
+            "stop_reason": job.stop_reason,
+            "segments": job.segments,
+            "pieces": job.segments,  # the old name, for this version
             "seed": request.seed,
             "depth": request.depth,
-            "sample_rate": speech.sample_rate,
+            "sample_rate": job.sample_rate,
             "ai_generated": True,
         }
     )

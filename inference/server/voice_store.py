@@ -1,4 +1,4 @@
-"""Voices by name: one that comes with the project, and those of a folder."""
+"""The voices of a server by name: one that comes with the project, and those of a folder."""
 
 import re
 import threading
@@ -14,52 +14,73 @@ from inference.voices.voice import Voice
 DEFAULT = "default"
 """The name of the voice that comes with the project."""
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-"""Names that mean one file in one folder on every system."""
+"""Names that mean one file in one folder on every operating system."""
 SILENCE_SECONDS = 10.0
-"""That an upload may have around a prompt of full length; it is trimmed."""
+"""Silence that an upload may have around a prompt of full length; it is trimmed."""
 
 
 class UnknownVoice(ValueError):
-    """No such voice."""
+    """Says that there is no voice of this name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VoiceEntry:
-    """What is told about a voice."""
+    """A line in the list of voices."""
 
     name: str
     created: int
-    """Unix time."""
+    """Unix time in seconds."""
 
 
 class VoiceFolder:
-    """The voices of a server. Files that appear in the folder, or leave it, count at once."""
+    """The voices of a server. Files that appear in the folder, or leave it, count at once.
 
-    def __init__(self, synthesizer: Synthesizer, folder: Path | None = None, *, most: int = 1000) -> None:
-        """Without a folder there is the default voice alone."""
+    Args:
+        synthesizer: Encodes recordings; its tokenizer must be the one of the files.
+        folder: The folder of .catvoice files; None offers the default voice alone.
+        max_voices: Most voices that the folder may hold.
+
+    Raises:
+        ValueError: The folder cannot be created.
+    """
+
+    def __init__(
+        self, synthesizer: Synthesizer, folder: Path | None = None, *, max_voices: int = 1000
+    ) -> None:
         if folder is not None:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise ValueError(f"{folder}: cannot hold voices ({error.strerror}); name another") from None
-        self.synthesizer, self.folder, self.most = synthesizer, folder, most
-        words = (DEFAULT_MODEL / "prompt.txt").read_text(encoding="utf-8").strip()
-        self._default = synthesizer.voice(DEFAULT_MODEL / "prompt.flac", words)
-        synthesizer.voices.timbre(self._default)  # learnt now, while nobody waits
-        self._encoding = threading.Lock()
+        self.synthesizer, self.folder, self.max_voices = synthesizer, folder, max_voices
+        transcript = (DEFAULT_MODEL / "prompt.txt").read_text(encoding="utf-8").strip()
+        self._default = synthesizer.voice(DEFAULT_MODEL / "prompt.flac", transcript)
+        synthesizer.voices.decoder_adaptation(self._default)  # fitted now, while nobody waits
+        self._encode_lock = threading.Lock()
 
     def entries(self) -> list[VoiceEntry]:
-        """All voices, the default one first."""
+        """List all voices, the default one first."""
         files = sorted(self.folder.glob(f"*{SUFFIX}")) if self.folder else []
-        found = [
+        saved = [
             VoiceEntry(name=file.stem, created=int(file.stat().st_mtime))
             for file in files
             if NAME.fullmatch(file.stem)
         ]
-        return [VoiceEntry(name=DEFAULT, created=0), *found]
+        return [VoiceEntry(name=DEFAULT, created=0), *saved]
 
     def voice(self, name: str) -> Voice:
-        """The voice of this name; UnknownVoice where there is none."""
+        """Load the voice of a name.
+
+        Args:
+            name: The name, as the client sent it.
+
+        Returns:
+            The voice to speak with.
+
+        Raises:
+            UnknownVoice: There is none of this name.
+            ValueError: Its file cannot be used.
+        """
         if name == DEFAULT:
             return self._default
         path = self._path(name)
@@ -71,10 +92,25 @@ class VoiceFolder:
             raise ValueError(f"voice {str(error).replace(str(path), repr(name))}") from None
 
     def add(self, name: str, recording: bytes, text: str, consent: str, language: str = "") -> VoiceEntry:
-        """Encode a recording that says `text` and keep it; `consent` tells who allowed its use, and how.
+        """Encode a recording and save it as a voice.
 
-        FileExistsError where the name is taken, AudioError for the recording, PermissionError without a
-        folder. One recording is encoded at a time: takes under way go first.
+        One recording is encoded at a time: takes under way go first.
+
+        Args:
+            name: The name of the new voice.
+            recording: The bytes of an audio file.
+            text: The transcript of the recording.
+            consent: Who allowed the use of the voice, and how.
+            language: A tag of the language of the recording, or nothing.
+
+        Returns:
+            The new line in the list of voices.
+
+        Raises:
+            FileExistsError: The name is taken.
+            AudioError: The recording cannot be used.
+            PermissionError: This server has no folder of voices.
+            ValueError: The name, the transcript or the consent cannot be used, or the folder is full.
         """
         if self.folder is None:
             raise PermissionError("this server keeps no voices: start it with --voices FOLDER")
@@ -85,11 +121,11 @@ class VoiceFolder:
             raise ValueError("the transcript is empty: write what the recording says")
         if not consent.strip():
             raise ValueError("the consent is empty: write who allowed the use of this voice, and how")
-        with self._encoding:
+        with self._encode_lock:
             if path.exists():
                 raise FileExistsError(f"voice {name!r} exists: choose another name, or delete it first")
-            if len(self.entries()) > self.most:
-                raise ValueError(f"the folder holds {self.most} voices, the most it may: delete some")
+            if len(self.entries()) > self.max_voices:
+                raise ValueError(f"the folder holds {self.max_voices} voices, the most it may: delete some")
             prompt = decode_upload(recording, self.synthesizer.max_prompt_seconds + SILENCE_SECONDS)
             voice = self.synthesizer.voice(prompt, text.strip())
             self.synthesizer.request("a", voice)  # refuses what leaves no room for a take
@@ -98,7 +134,15 @@ class VoiceFolder:
         return VoiceEntry(name=name, created=int(path.stat().st_mtime))
 
     def remove(self, name: str) -> None:
-        """Delete the file; UnknownVoice where there is none. Takes under way go on."""
+        """Delete a voice; takes under way still end with it.
+
+        Args:
+            name: The name, as the client sent it.
+
+        Raises:
+            UnknownVoice: There is none of this name.
+            PermissionError: It is the default voice.
+        """
         if name == DEFAULT:
             raise PermissionError(f"voice {name!r} comes with the server: it stays")
         try:
@@ -107,7 +151,7 @@ class VoiceFolder:
             raise _unknown(name) from None
 
     def _path(self, name: str, *, new: bool = False) -> Path:
-        """Of a name that cannot mean a place elsewhere."""
+        """Return the path of a name that cannot mean a place outside the folder."""
         if not NAME.fullmatch(name):
             if new:
                 raise ValueError(

@@ -1,43 +1,54 @@
-"""Services of models that are tuned to voices, beside the one of the model as it is."""
+"""Services of models that are adapted to speakers, beside the service of the unadapted model."""
 
 import threading
 
 from inference.synthesis.service import Service
-from inference.synthesis.speaker_adaptation import tuned
-from inference.voices.voice import Recent, Voice
+from inference.synthesis.speaker_adaptation import adapt_to_speaker
+from inference.voices.voice import RecentCache, Voice
 
-KEPT = 4
-"""Tuned models that are kept: each is as large as the model, and comes with an engine and a thread."""
+MAX_ADAPTED = 4
+"""Adapted models that are cached: each is as large as the model, and has an engine and a thread."""
 
 
 class VoiceServices:
-    """`service` for everybody, and one more for each of the voices that were last tuned to."""
+    """The `service` of the unadapted model, and one more for each of the latest adapted voices."""
 
-    def __init__(self, service: Service, kept: int = KEPT) -> None:
+    def __init__(self, service: Service, max_adapted: int = MAX_ADAPTED) -> None:
+        """Cache up to `max_adapted` services beside `service`."""
         self.service = service
-        self._tuned: Recent[Service] = Recent(kept, lambda _: 1, _finish)
+        self._adapted: RecentCache[Service] = RecentCache(max_adapted, lambda _: 1, _close_later)
 
-    def of(self, voice: Voice, steps: int | None) -> Service:
-        """The service of what is tuned to `voice` by `steps`, see `tuned`; for None, that of everybody.
+    def get(self, voice: Voice, steps: int | None) -> Service:
+        """Return the service whose model is adapted to a voice.
 
-        What is new takes a second or some; who asks for the same at once waits for it. ValueError as `tuned`.
+        A new one takes some seconds; threads that request the same one at once wait for it.
+
+        Args:
+            voice: The voice with its transcript.
+            steps: Training steps, see `adapt_to_speaker`; None returns the service of the unadapted model.
+
+        Returns:
+            A service that is open, and is closed when it is evicted from the cache.
+
+        Raises:
+            ValueError: as `adapt_to_speaker`.
         """
         if steps is None:
             return self.service
 
-        def make() -> Service:
+        def create() -> Service:
             engine = self.service.engine
             return Service(
-                tuned(self.service.synthesizer, voice, steps),
+                adapt_to_speaker(self.service.synthesizer, voice, steps),
                 slots=engine.slots,
                 waiting=engine.waiting,
                 max_seconds=self.service.max_seconds,
                 patience=self.service.patience,
             )
 
-        return self._tuned.of((voice.key, voice.text, steps), make)
+        return self._adapted.get((voice.key, voice.text, steps), create)
 
 
-def _finish(service: Service) -> None:
-    """Let it end what it is making, without waiting for that."""
+def _close_later(service: Service) -> None:
+    """Close a service after its running requests, without waiting for them."""
     threading.Thread(target=service.close, kwargs={"finish": True}, daemon=True).start()

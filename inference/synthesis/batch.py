@@ -1,49 +1,61 @@
-"""Many takes made together, by one engine."""
+"""Synthesis of many requests at a time by one engine."""
 
 from collections.abc import Callable, Sequence
 
 from inference.engine.engine import Engine
 from inference.engine.request import Request
-from inference.engine.result import Take, TakeStream
+from inference.engine.result import SynthesisResult, SynthesisStream
 from inference.engine.stopping_rules import runaway_guard
 from inference.synthesis.synthesizer import Synthesizer
 
 
-def together(
+def synthesize_batch(
     synthesizer: Synthesizer,
     engine: Engine,
     requests: Sequence[Request],
     *,
     guarded: bool = False,
     on_frame: Callable[[int], object] | None = None,
-) -> list[Take]:
-    """The takes of the requests, which must find room in the engine; `guarded` ends those that run away.
+) -> list[SynthesisResult]:
+    """Synthesize several requests together.
 
-    `on_frame` is called with the number of frames of the longest so far. If it raises, all are let go.
+    Args:
+        synthesizer: The models of `engine`.
+        engine: An engine with room for all requests.
+        requests: What to synthesize.
+        guarded: Whether to end runaway speech early, see `inference.engine.stopping_rules`.
+        on_frame: Called with the number of frames of the longest request so far. If it raises, all are
+            cancelled.
+
+    Returns:
+        One result for each request, in their order.
+
+    Raises:
+        EngineBusy: the engine has not enough room.
     """
     jobs = [
         synthesizer.job(request, runaway_guard(request.text) if guarded else None) for request in requests
     ]
-    streams: list[TakeStream] = []
+    streams: list[SynthesisStream] = []
     try:
         for request, job in zip(requests, jobs, strict=True):
-            ticket = engine.submit(job)
+            handle = engine.submit(job)
             streams.append(
-                TakeStream(
+                SynthesisStream(
                     request,
-                    ticket,
+                    handle,
                     synthesizer.tokenizer.config,
-                    advance=lambda _, ticket=ticket: engine.drive(ticket),
-                    release=engine.let_go,
+                    advance=lambda _, handle=handle: engine.step_until(handle),
+                    release=engine.release,
                 )
             )
         longest = 0
         for stream in streams:
-            for _ in stream:  # which drives the others on as well
+            for _ in stream:  # every step advances the other requests too
                 if on_frame is not None and stream.frames > longest:
                     longest = stream.frames
                     on_frame(longest)
-        return [stream.take for stream in streams]
+        return [stream.result for stream in streams]
     finally:
         for stream in streams:
             stream.close()

@@ -1,4 +1,4 @@
-"""Drafts at a shallow depth, which cost little, and the best of them mastered at full depth."""
+"""Best-of-N: cheap candidates at a shallow depth, of which the best one is extended to full depth."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,173 +7,247 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from cat_tts.asr.ctc_score import UNHEARD, heard
+from cat_tts.asr.ctc_score import MIN_CTC_SCORE, ctc_score
 from cat_tts.asr.model import CatASR
-from cat_tts.generation.text_likelihood import text_evidence
 from inference.engine.engine import Engine
 from inference.engine.request import Request
-from inference.engine.result import Take
+from inference.engine.result import SynthesisResult
 from inference.engine.seeds import derived_seed
 from inference.engine.stopping_rules import runaway_guard
-from inference.synthesis.batch import together
+from inference.synthesis.batch import synthesize_batch
 from inference.synthesis.synthesizer import Synthesizer
-from inference.text.duration import usual_frames
+from inference.text.duration import expected_frames
 
-MOST_TOGETHER = 8
-"""Drafts that are made at a time."""
-DRAFT_DEPTH = 4
-"""Enough to tell words and voice, at a fraction of the work."""
-MIN_PACE, MAX_PACE = 0.5, 3.0
-"""How much slower than usual a prompt may be spoken; beyond, its transcript does not fit it."""
-UNDERSTOOD = -0.6
-"""Of `heard_of`, what is good enough: two takes of three of the embedded model."""
-LOWEST_VOICE, HIGHEST_VOICE = 60.0, 400.0
-"""Hertz."""
+MAX_PARALLEL_CANDIDATES = 8
+"""Candidates that are synthesized at a time."""
+CANDIDATE_DEPTH = 4
+"""Enough to distinguish words and voice, at a fraction of the computation."""
+MIN_DURATION_RATIO, MAX_DURATION_RATIO = 0.5, 3.0
+"""Limits of the duration of a prompt relative to the expected one; beyond, its transcript does not fit it."""
+MIN_INTELLIGIBILITY = -0.6
+"""Value of `intelligibility` that is good enough: two of three results of the embedded model reach it."""
+MIN_PITCH, MAX_PITCH = 60.0, 400.0
+"""Range of the pitch of voices in Hz."""
 
-Scorer = Callable[[Take], float]
-"""The better the take, the higher."""
+Scorer = Callable[[SynthesisResult], float]
+"""A function that gives better results a higher score."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
-    """The best draft, mastered, and what the scorer gave to each draft."""
+class BestCandidate:
+    """The best candidate, extended to full depth, and the scores of all candidates."""
 
-    take: Take
+    result: SynthesisResult
     scores: tuple[float, ...]
 
 
-def best_of(
+def best_of_n(
     synthesizer: Synthesizer,
     request: Request,
-    drafts: int,
+    candidates: int,
     *,
-    draft_depth: int = DRAFT_DEPTH,
+    candidate_depth: int = CANDIDATE_DEPTH,
     scorer: Scorer | None = None,
     on_frame: Callable[[int], object] | None = None,
-) -> Choice:
-    """`best_of_each` of one request, by an engine of the synthesizer's."""
-    engine = synthesizer.engine(max(1, min(drafts, MOST_TOGETHER)))
-    (choice,) = best_of_each(
-        synthesizer, engine, [request], drafts, draft_depth=draft_depth, scorer=scorer, on_frame=on_frame
+) -> BestCandidate:
+    """Run `best_of_n_batch` for one request, on an engine of the synthesizer.
+
+    Args:
+        synthesizer: The models.
+        request: What to synthesize, and at which depth.
+        candidates: Number of candidates N.
+        candidate_depth: Number of codebooks of the candidates.
+        scorer: What ranks the candidates; `score` by default.
+        on_frame: Called with the number of frames of the longest candidate so far.
+
+    Returns:
+        The best candidate at the depth of the request.
+
+    Raises:
+        ValueError: fewer than 1 candidate, or a depth below 1.
+    """
+    engine = synthesizer.engine(max(1, min(candidates, MAX_PARALLEL_CANDIDATES)))
+    (best,) = best_of_n_batch(
+        synthesizer,
+        engine,
+        [request],
+        candidates,
+        candidate_depth=candidate_depth,
+        scorer=scorer,
+        on_frame=on_frame,
     )
-    return choice
+    return best
 
 
-def best_of_each(
+def best_of_n_batch(
     synthesizer: Synthesizer,
     engine: Engine,
     requests: Sequence[Request],
-    drafts: int,
+    candidates: int,
     *,
-    draft_depth: int = DRAFT_DEPTH,
+    candidate_depth: int = CANDIDATE_DEPTH,
     scorer: Scorer | None = None,
     on_frame: Callable[[int], object] | None = None,
-) -> list[Choice]:
-    """Make drafts together, with seeds derived from each request's, rank them, and master the best at its
-    depth.
+) -> list[BestCandidate]:
+    """Synthesize candidates of several requests together, and extend the best of each to its full depth.
 
-    The scorer is `score` by default; of equals the first is taken. `on_frame` is called with the
-    number of frames of the longest draft so far.
+    Args:
+        synthesizer: The models of `engine`.
+        engine: An engine with room for all candidates.
+        requests: What to synthesize; the seeds of candidates are derived from those of the requests.
+        candidates: Number of candidates N of each request.
+        candidate_depth: Number of codebooks of the candidates.
+        scorer: What ranks the candidates; `score` by default. Of equal scores the first wins.
+        on_frame: Called with the number of frames of the longest candidate so far.
+
+    Returns:
+        The best candidate of each request.
+
+    Raises:
+        ValueError: fewer than 1 candidate, or a depth below 1.
+        EngineBusy: the engine has not enough room.
     """
-    if drafts < 1:
-        raise ValueError(f"the best of {drafts} drafts: ask for at least 1")
-    if draft_depth < 1:
-        raise ValueError(f"drafts of depth {draft_depth}: choose 1 or more")
-    asked = [
-        replace(request, depth=min(draft_depth, request.depth), seed=derived_seed(request.seed, n))
+    if candidates < 1:
+        raise ValueError(f"the best of {candidates} candidates: ask for at least 1")
+    if candidate_depth < 1:
+        raise ValueError(f"candidates of depth {candidate_depth}: choose 1 or more")
+    candidate_requests = [
+        replace(request, depth=min(candidate_depth, request.depth), seed=derived_seed(request.seed, n))
         for request in requests
-        for n in range(drafts)
+        for n in range(candidates)
     ]
-    takes = together(synthesizer, engine, asked, guarded=True, on_frame=on_frame)
-    scores = [scorer(take) if scorer else score(synthesizer, take) for take in takes]
-    rows = range(0, len(takes), drafts)
-    best = [takes[max(range(row, row + drafts), key=lambda n: (scores[n], -n))] for row in rows]
-    shallow = [i for i, take in enumerate(best) if take.depth < requests[i].depth]
-    deep = [synthesizer.mastering(best[i], requests[i].depth) for i in shallow]
-    for i, take in zip(shallow, together(synthesizer, engine, deep), strict=True):
-        best[i] = replace(take, stop_reason=best[i].stop_reason)
+    results = synthesize_batch(synthesizer, engine, candidate_requests, guarded=True, on_frame=on_frame)
+    scores = [scorer(result) if scorer else score(synthesizer, result) for result in results]
+    starts = range(0, len(results), candidates)
+    best = [results[max(range(start, start + candidates), key=lambda n: (scores[n], -n))] for start in starts]
+    shallow = [i for i, result in enumerate(best) if result.depth < requests[i].depth]
+    extensions = [synthesizer.extension_request(best[i], requests[i].depth) for i in shallow]
+    for i, result in zip(shallow, synthesize_batch(synthesizer, engine, extensions), strict=True):
+        best[i] = replace(result, stop_reason=best[i].stop_reason)
     return [
-        Choice(take=take, scores=tuple(scores[row : row + drafts]))
-        for take, row in zip(best, rows, strict=True)
+        BestCandidate(result=result, scores=tuple(scores[start : start + candidates]))
+        for result, start in zip(best, starts, strict=True)
     ]
 
 
-def watched(
+def synthesize_guarded(
     synthesizer: Synthesizer, request: Request, on_frame: Callable[[int], object] | None = None
-) -> Take:
-    """The take of a request, ended early where it runs away."""
+) -> SynthesisResult:
+    """Synthesize a request, and end it early where speech runs away.
+
+    Args:
+        synthesizer: The models.
+        request: What to synthesize.
+        on_frame: Called with the number of frames so far.
+
+    Returns:
+        The result, whose `stop_reason` tells how it ended.
+    """
     with synthesizer.start(request, guard=runaway_guard(request.text)) as stream:
         for _ in stream:
             if on_frame is not None:
                 on_frame(stream.frames)
-    return stream.take
+    return stream.result
 
 
-def score(synthesizer: Synthesizer, take: Take) -> float:
-    """Its plausibility, and how plainly it says its text, as far as the model can tell.
+def score(synthesizer: Synthesizer, result: SynthesisResult) -> float:
+    """Score a result by its plausibility, and by how well its text can be recognised where possible.
 
-    A model that brings a CAT-ASR listens (`heard_of`). One that is guided (`SamplingOptions.guidance`) has
-    learnt speech without its text, and gives the evidence of the text, in nats a frame.
+    A model with a CAT-ASR adds `intelligibility`.
+
+    Args:
+        synthesizer: The models.
+        result: What was synthesized.
+
+    Returns:
+        A score that is higher for better results.
     """
-    plausible, request = plausibility(take), take.request
-    if request is None or not len(take.codes):
+    plausible = plausibility(result)
+    if result.request is None or not len(result.codes) or synthesizer.asr_model is None:
         return plausible
-    if synthesizer.listener is not None:
-        return plausible + max(heard_of(synthesizer.listener, take), UNHEARD)
-    if request.sampling.guidance == 1:
-        return plausible
-    return plausible + text_evidence(synthesizer.tts, synthesizer.job(request).continuation, take.codes)
+    return plausible + max(intelligibility(synthesizer.asr_model, result), MIN_CTC_SCORE)
 
 
-def heard_of(listener: CatASR, take: Take) -> float:
-    """`cat_tts.asr.ctc_score.heard` of a take and the text that it was to say; 0 where the text has no sound
-    that the listener knows."""
-    if take.request is None or not listener.spell(take.request.text):
+def intelligibility(asr_model: CatASR, result: SynthesisResult) -> float:
+    """Return the `cat_tts.asr.ctc_score.ctc_score` of the requested text given the codes of a result.
+
+    Args:
+        asr_model: The recogniser of codes.
+        result: What was synthesized.
+
+    Returns:
+        The score; 0 where the text has no symbol that the recogniser knows.
+    """
+    if result.request is None or not asr_model.ctc_targets(result.request.text):
         return 0.0
-    return heard(listener, [take.codes[:, : listener.config.num_codebooks]], take.request.text)[0]
+    codes = result.codes[:, : asr_model.config.num_codebooks]
+    return ctc_score(asr_model, [codes], result.request.text)[0]
 
 
-def satisfies(synthesizer: Synthesizer, take: Take) -> bool:
-    """Whether a take need not be made again: it ended by itself, and if somebody listens, is understood."""
-    listener = synthesizer.listener
-    return take.stop_reason == "end" and (listener is None or heard_of(listener, take) >= UNDERSTOOD)
+def is_acceptable(synthesizer: Synthesizer, result: SynthesisResult) -> bool:
+    """Return whether a result needs no retry: it ended by itself and, with a CAT-ASR, is intelligible."""
+    asr_model = synthesizer.asr_model
+    return result.stop_reason == "end" and (
+        asr_model is None or intelligibility(asr_model, result) >= MIN_INTELLIGIBILITY
+    )
 
 
-def plausibility(take: Take) -> float:
-    """How much a take is like one in which the text is spoken, as far as can be told without a recogniser.
+def plausibility(result: SynthesisResult) -> float:
+    """Estimate without a recogniser how likely it is that the text was spoken as it should be.
 
-    One point for an end that the model decided; less the absolute logarithm of how much longer or shorter it
-    is than the text usually takes at the pace of the prompt; and up to one point for the share of voiced
-    frames, full at half of them, as in speech.
+    One point for an end that the model decided; less the absolute logarithm of the ratio between the duration
+    and the expected duration at the speaking rate of the prompt; and up to one point for the share of voiced
+    frames, which is complete at half of them, as in speech.
+
+    Args:
+        result: What was synthesized.
+
+    Returns:
+        The points; minus infinity for a result without frames.
     """
-    if not len(take.codes):
+    if not len(result.codes):
         return -math.inf
-    ended = float(take.stop_reason == "end")
-    return ended - abs(math.log(len(take.codes) / expected_frames(take))) + min(1.0, 2 * voiced_share(take))
+    ended = float(result.stop_reason == "end")
+    ratio = len(result.codes) / expected_frames_at_prompt_rate(result)
+    return ended - abs(math.log(ratio)) + min(1.0, 2 * voiced_share(result))
 
 
-def expected_frames(take: Take) -> float:
-    """How many frames its text takes at the pace of the prompt."""
-    if take.request is None:
-        raise ValueError("this take does not say what it answers: score the takes that it was made of")
-    voice = take.request.voice
-    pace = len(voice.codes) / usual_frames(voice.text) if voice.text.strip() else 1.0
-    return max(1.0, usual_frames(take.request.text) * min(max(pace, MIN_PACE), MAX_PACE))
+def expected_frames_at_prompt_rate(result: SynthesisResult) -> float:
+    """Return the number of frames that the text takes at the speaking rate of the prompt.
+
+    Raises:
+        ValueError: the result was joined from several, and does not tell its request.
+    """
+    if result.request is None:
+        raise ValueError("this result has no request: score the results that it was joined from")
+    voice = result.request.voice
+    ratio = len(voice.codes) / expected_frames(voice.text) if voice.text.strip() else 1.0
+    return max(
+        1.0, expected_frames(result.request.text) * min(max(ratio, MIN_DURATION_RATIO), MAX_DURATION_RATIO)
+    )
 
 
-def voiced_share(take: Take) -> float:
-    """Share of its stretches of 40 ms that have a pitch: a clear peak of their autocorrelation."""
-    return float(voiced(take.audio, take.sample_rate).mean())
+def voiced_share(result: SynthesisResult) -> float:
+    """Return the share of blocks of 40 ms that have a pitch."""
+    return float(voiced(result.audio, result.sample_rate).mean())
 
 
 def voiced(audio: Float[np.ndarray, " s"], sample_rate: int) -> Float[np.ndarray, " t"]:
-    """1 for every 40 ms that are like themselves a pitch period later, and not 40 dB below the loudest."""
+    """Find the voiced blocks of 40 ms, by a clear peak of their autocorrelation at a pitch period.
+
+    Args:
+        audio: Samples [s].
+        sample_rate: Samples per second.
+
+    Returns:
+        1 [t] for voiced blocks that are not 40 dB below the loudest, else 0.
+    """
     size = sample_rate // 25
     frames = audio[: len(audio) // size * size].reshape(-1, size).astype(np.float64)
     frames = frames - frames.mean(1, keepdims=True)
     correlation = np.fft.irfft(np.abs(np.fft.rfft(frames, 2 * size)) ** 2)[:, :size]
     power = correlation[:, 0]
-    shortest, longest = int(sample_rate / HIGHEST_VOICE), int(sample_rate / LOWEST_VOICE)
+    shortest, longest = int(sample_rate / MAX_PITCH), int(sample_rate / MIN_PITCH)
     lags = np.arange(shortest, longest + 1)
     peak = (correlation[:, lags] * size / (size - lags)).max(1)
     loud = power > max(float(power.max(initial=0.0)) * 1e-4, 1e-9)

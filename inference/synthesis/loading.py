@@ -1,4 +1,4 @@
-"""What a synthesizer is made of, from the embedded model, a folder or a hub id."""
+"""Loading of the models of a synthesizer, from the embedded model, a folder or a hub id."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,37 +19,46 @@ from tokenizer.model import Parts
 DEFAULT_MODEL = Path(__file__).parents[2] / "cat_tts" / "pretrained" / "mini"
 """The embedded model."""
 PUBLISHED_SAMPLING = SamplingOptions(repetition_penalty=1.1)
-"""As the published models recommend, but for the decision to stop, which they draw at temperature 1.5."""
+"""What the published models recommend, except for the stop decision, which they sample at temperature 1.5."""
 PUBLISHED_TOKENIZER = "OpenMOSS-Team/MOSS-Audio-Tokenizer"
-"""The tokenizer whose codes the published TTS speaks."""
+"""The audio tokenizer of the published TTS model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """Models on their device, ready to speak."""
+    """Models on their device, ready for synthesis."""
 
     tts: CatTTS
-    text: TextTokenizer
+    text_tokenizer: TextTokenizer
     tokenizer: AudioTokenizer
     sampling: SamplingOptions
     load_encoder: Callable[[], AudioTokenizer] | None
-    """Brings the tokenizer's encoder where `tokenizer` came without."""
-    listener: CatASR | None
-    """Tells of a take how plainly it says its text, where the model brings one."""
-    judge: Discriminators | None
-    """Tells real speech from rebuilt, where the model brings one."""
+    """Loads the tokenizer's encoder where `tokenizer` came without."""
+    asr_model: CatASR | None
+    """Scores how intelligible a result is, where the model folder has one."""
+    discriminators: Discriminators | None
+    """Distinguish real from reconstructed speech, where the model folder has them."""
 
 
 def load(
     model: str | Path | None, tokenizer: str | Path | None, device: str | None, low_memory: bool
 ) -> Loaded:
-    """Read the models.
+    """Load the models of a synthesizer.
 
-    `model` (by default the embedded one) holds `tts/`, `tokenizer/` and perhaps `asr/`, `judge/` and
-    `sampling.json`, as training.bundle writes them, or is a TTS model alone: one of this project's layout, or
-    the published MOSS-TTS-Local-Transformer. Then `tokenizer` names the audio tokenizer; by default it is the
-    published one. `device` is cuda where there is one; there the TTS runs in bfloat16. With `low_memory` the
-    encoder is loaded for each prompt that is new, and dropped.
+    Args:
+        model: A folder or hub id; None is the embedded model. It holds `tts/`, `tokenizer/` and perhaps
+            `asr/`, `discriminators/` and `sampling.json`, as `training.bundle` writes them. Or it is a TTS
+            model alone, in the layout of this project or of the published MOSS-TTS-Local-Transformer.
+        tokenizer: A folder or hub id of the audio tokenizer; by default the one in `model`, or the published
+            one for a TTS model alone.
+        device: A torch device name; by default cuda where there is one. There the TTS model runs in bfloat16.
+        low_memory: Whether to load the encoder only for each new prompt, and drop it afterwards.
+
+    Returns:
+        The models on `device`.
+
+    Raises:
+        ValueError: a folder holds no such model, or the device does not exist.
     """
     device = usable_device(device)
     folder = local_folder(DEFAULT_MODEL if model is None else model)
@@ -57,7 +66,7 @@ def load(
     if tokenizer is None:
         tokenizer = folder / "tokenizer" if bundle else PUBLISHED_TOKENIZER
     codec_folder = local_folder(tokenizer)
-    tts, text = CatTTS.from_pretrained(folder / "tts" if bundle else folder)
+    tts, text_tokenizer = CatTTS.from_pretrained(folder / "tts" if bundle else folder)
     sampling = SamplingOptions() if tts.config.chat is None else PUBLISHED_SAMPLING
     if (folder / SAMPLING_FILE).exists():
         sampling = read_config(SamplingOptions, folder / SAMPLING_FILE)
@@ -65,13 +74,15 @@ def load(
     def codec(parts: Parts) -> AudioTokenizer:
         return AudioTokenizer.from_pretrained(codec_folder, parts).to(device)
 
-    asr, judge = folder / "asr", folder / "judge"
+    asr, discriminators = folder / "asr", folder / "discriminators"
     return Loaded(
         tts=tts.to(device, torch.bfloat16 if device.startswith("cuda") else torch.float32),
-        text=text,
+        text_tokenizer=text_tokenizer,
         tokenizer=codec("decoder" if low_memory else "both"),
         sampling=sampling,
         load_encoder=(lambda: codec("encoder")) if low_memory else None,
-        listener=CatASR.from_pretrained(asr)[0].to(device) if asr.is_dir() else None,
-        judge=Discriminators.from_pretrained(judge).to(device) if judge.is_dir() else None,
+        asr_model=CatASR.from_pretrained(asr)[0].to(device) if asr.is_dir() else None,
+        discriminators=Discriminators.from_pretrained(discriminators).to(device)
+        if discriminators.is_dir()
+        else None,
     )

@@ -1,43 +1,63 @@
-"""The files of a take: its audio, its codes, and a JSON beside them that says how it was made."""
+"""The files of a result: its audio, its codes, and a JSON file that describes how it was synthesized."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
 
-from inference.engine.result import Take
-from inference.synthesis.save import save_take
+from inference.engine.result import SynthesisResult
+from inference.synthesis.save import save_result
 from tokenizer import AudioTokenizer
 from tokenizer.io.checkpoint import write_text
 
 
-def describe(take: Take) -> dict[str, object]:
-    """All that made a take but the model; the voice by the hash of its codes."""
-    about: dict[str, object] = {
+def describe(result: SynthesisResult) -> dict[str, object]:
+    """Describe everything that determined a result but the model; the voice by the hash of its codes.
+
+    Args:
+        result: What was synthesized.
+
+    Returns:
+        Values that can be written as JSON.
+    """
+    description: dict[str, object] = {
         "ai_generated": True,
-        "seconds": round(take.seconds, 3),
-        "sample_rate": take.sample_rate,
-        "depth": take.depth,
-        "bit_per_second": take.bitrate,
-        "seed": take.seed,
-        "stop_reason": take.stop_reason,
+        "seconds": round(result.seconds, 3),
+        "sample_rate": result.sample_rate,
+        "depth": result.depth,
+        "bit_per_second": result.bitrate,
+        "seed": result.seed,
+        "stop_reason": result.stop_reason,
     }
-    if take.request is not None:
-        about |= {
-            "text": take.request.text,
-            "prompt_text": take.request.voice.text,
-            "voice_sha256": take.request.voice.key,
-            "mode": take.request.mode,
-            "sampling": asdict(take.request.sampling),
-            "mastered": take.request.draft is not None,
+    if result.request is not None:
+        description |= {
+            "text": result.request.text,
+            "prompt_text": result.request.voice.text,
+            "voice_sha256": result.request.voice.key,
+            "mode": result.request.mode,
+            "sampling": asdict(result.request.sampling),
+            "depth_extended": result.request.forced_codes is not None,
         }
-    return about
+    return description
 
 
-def write_take(take: Take, tokenizer: AudioTokenizer, folder: Path, name: str, **more: object) -> list[Path]:
-    """Write `name`.wav, .flac, .cat and .json, the last with `more` beside the description."""
+def write_result(
+    result: SynthesisResult, tokenizer: AudioTokenizer, folder: Path, name: str, **more: object
+) -> list[Path]:
+    """Write the files of a result.
+
+    Args:
+        result: What was synthesized.
+        tokenizer: The audio tokenizer of its codes.
+        folder: Where to write; it is created.
+        name: Name of the files without suffix.
+        more: Entries for the JSON file beside those of `describe`.
+
+    Returns:
+        The paths of the .wav, .flac, .cat and .json file.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}{suffix}" for suffix in (".wav", ".flac", ".cat", ".json")]
     for path in paths[:-1]:
-        save_take(path, take, tokenizer)
-    write_text(paths[-1], json.dumps(describe(take) | more, indent=2, ensure_ascii=False) + "\n")
+        save_result(path, result, tokenizer)
+    write_text(paths[-1], json.dumps(describe(result) | more, indent=2, ensure_ascii=False) + "\n")
     return paths

@@ -1,13 +1,13 @@
-"""An engine at work in a thread of its own, for any number of threads that want takes.
+"""An engine that runs in a thread of its own, for any number of threads that request speech.
 
     with Service(synthesizer, slots=8) as service:
         with service.stream(synthesizer.request("Good morning.", voice)) as stream:
             for audio in stream:
                 send(audio)
 
-The engine runs ahead of its readers and never waits for one: a slow reader costs the others nothing, and the
-length limit bounds what can pile up for it. One that leaves audio untouched for `patience` seconds is taken
-for gone, and its take is cancelled.
+The engine runs ahead of its readers and never waits for one: a slow reader does not delay the others, and the
+length limit bounds what is buffered for it. A reader that leaves audio unread for `patience` seconds is
+considered gone, and its request is cancelled.
 """
 
 import atexit
@@ -18,16 +18,16 @@ from dataclasses import replace
 from inference.engine.engine import Engine
 from inference.engine.job import Guard
 from inference.engine.request import Request
-from inference.engine.result import Take, TakeStream
+from inference.engine.result import SynthesisResult, SynthesisStream
 from inference.synthesis.synthesizer import Synthesizer
 
 
 class ServiceClosed(ValueError):
-    """The service takes no more requests."""
+    """The service accepts no more requests."""
 
 
 class Service:
-    """Makes up to `slots` takes at a time, while up to `waiting` more queue; of any thread."""
+    """Synthesizes up to `slots` requests at a time, while up to `waiting` more queue; for any thread."""
 
     def __init__(
         self,
@@ -38,7 +38,18 @@ class Service:
         max_seconds: float = 120.0,
         patience: float = 60.0,
     ) -> None:
-        """No take is longer than `max_seconds`, whatever is asked for."""
+        """Start the thread of the engine.
+
+        Args:
+            synthesizer: The models.
+            slots: Requests that run at the same time.
+            waiting: Requests that may wait for a slot.
+            max_seconds: Length limit of every result, whatever the request says.
+            patience: Seconds after which a request is cancelled whose audio nobody reads.
+
+        Raises:
+            ValueError: a number is out of range.
+        """
         if not max_seconds > 0 or not patience > 0:
             raise ValueError(f"max_seconds={max_seconds}, patience={patience}: give positive seconds")
         self.synthesizer, self.max_seconds, self.patience = synthesizer, max_seconds, patience
@@ -50,42 +61,54 @@ class Service:
             weights=synthesizer.weights,
         )
         self.max_frames = max(1, math.floor(max_seconds * synthesizer.tokenizer.config.frame_rate))
-        self._news, self._closing, self._finish = threading.Condition(), False, False
+        self._changed, self._closing, self._finish = threading.Condition(), False, False
         self._worker = threading.Thread(target=self._work, name="cat-tts-service", daemon=True)
         self._worker.start()
-        # A thread that is inside torch when Python goes down would take the process with it.
+        # A thread inside torch when Python shuts down would crash the process.
         atexit.register(self.close)
 
-    def stream(self, request: Request, *, guard: Guard | None = None, chunk_frames: int = 1) -> TakeStream:
-        """The audio of a request as it comes; closing the stream frees its slot before the next frame.
+    def stream(
+        self, request: Request, *, guard: Guard | None = None, chunk_frames: int = 1
+    ) -> SynthesisStream:
+        """Synthesize a request as a stream; closing the stream frees its slot before the next frame.
 
-        EngineBusy when the queue is full, ServiceClosed after `close`.
+        Args:
+            request: What to synthesize.
+            guard: A stopping rule that may end it early.
+            chunk_frames: Frames that the stream returns at a time.
+
+        Returns:
+            The audio as it is synthesized.
+
+        Raises:
+            EngineBusy: all slots are in use and the queue is full.
+            ServiceClosed: the service was closed.
         """
         request = replace(request, max_frames=min(request.max_frames, self.max_frames))
         self._check_open()
         job = self.synthesizer.job(request, guard)
-        with self._news:
+        with self._changed:
             self._check_open()
-            ticket = self.engine.submit(job)
-            self._news.notify()
-        return TakeStream(
+            handle = self.engine.submit(job)
+            self._changed.notify()
+        return SynthesisStream(
             request,
-            ticket,
+            handle,
             self.synthesizer.tokenizer.config,
-            advance=ticket.wait,
+            advance=handle.wait,
             release=lambda: None,
             chunk_frames=chunk_frames,
         )
 
-    def take(self, request: Request, *, guard: Guard | None = None) -> Take:
-        """The same, collected."""
+    def synthesize(self, request: Request, *, guard: Guard | None = None) -> SynthesisResult:
+        """Synthesize a request and return its result; the arguments and errors are those of `stream`."""
         return self.stream(request, guard=guard).collect()
 
     def close(self, *, finish: bool = False) -> None:
-        """Take no more requests; end takes under way with ServiceClosed, or `finish` them first."""
-        with self._news:
+        """Accept no more requests; end running ones with ServiceClosed, or `finish` them first."""
+        with self._changed:
             self._closing, self._finish = True, finish
-            self._news.notify()
+            self._changed.notify()
         self._worker.join()
         atexit.unregister(self.close)
 
@@ -95,25 +118,25 @@ class Service:
         self.engine.check_room()
 
     def _work(self) -> None:
-        reason: Exception = ServiceClosed("the service was closed before this take was whole")
+        reason: Exception = ServiceClosed("the service was closed before this request was complete")
         try:
             while self._wait() and self.engine.fault is None:
-                for ticket in self.engine.tickets:
-                    if ticket.idle_seconds > self.patience:
-                        ticket.cancel()
+                for handle in self.engine.handles:
+                    if handle.idle_seconds > self.patience:
+                        handle.cancel()
                 self.engine.step()
         except BaseException as error:
             reason = RuntimeError(f"the service broke: {error!r}")
             raise
         finally:
-            with self._news:
+            with self._changed:
                 self._closing = True
             self.engine.stop(self.engine.fault or reason)
 
     def _wait(self) -> bool:
-        """Sleep until there is work; False when it is time to go."""
-        with self._news:
-            self._news.wait_for(lambda: self._closing or self.engine.busy)
+        """Block until there are requests; return False when the thread should end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing or self.engine.busy)
             return self.engine.busy and (not self._closing or self._finish)
 
     def __enter__(self) -> "Service":

@@ -1,4 +1,4 @@
-"""How fast takes are made here, by depth: measured once, then predicted."""
+"""An estimate of the synthesis speed on this machine for every depth, from one measurement."""
 
 import time
 from dataclasses import dataclass
@@ -13,19 +13,26 @@ PROMPT_FRAMES, FRAMES = 50, 16
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Seconds that a frame takes: so many, and so many more for every codebook."""
+    """A linear model of the seconds per frame: a constant, and an increment for every codebook."""
 
     base: float
     per_codebook: float
     frame_rate: float
 
     def rtf(self, depth: int) -> float:
-        """Of a take that is alone: below 1 is faster than it is listened to."""
+        """Return the real-time factor of a single request; below 1 is faster than real time."""
         return (self.base + self.per_codebook * depth) * self.frame_rate
 
 
 def measure(synthesizer: Synthesizer) -> Speed:
-    """From the takes of two depths, made after one that warms up."""
+    """Measure the speed at the smallest and the largest depth, after a warm-up.
+
+    Args:
+        synthesizer: The models to measure, on their device.
+
+    Returns:
+        The linear model through both measurements.
+    """
     deepest = synthesizer.max_depth
     _seconds_per_frame(synthesizer, deepest)
     shallow, deep = (_seconds_per_frame(synthesizer, depth) for depth in (1, deepest))
@@ -35,14 +42,14 @@ def measure(synthesizer: Synthesizer) -> Speed:
 
 
 def _seconds_per_frame(synthesizer: Synthesizer, depth: int) -> float:
-    """Of the frames after the first, which pays for the prompt."""
+    """Time the frames after the first one, which includes the processing of the prompt."""
     codes = torch.zeros(PROMPT_FRAMES, synthesizer.max_depth, dtype=torch.long)
     voice = Voice(codes=codes, text="One two three four.")
     seconds = (FRAMES + 1) / synthesizer.tokenizer.config.frame_rate
-    # Such a text takes longer than this: the take is not over before.
+    # Such a text takes longer than this, so the model does not stop earlier.
     text = "five six seven eight nine ten " * 6
     with synthesizer.stream(text, voice, depth=depth, max_seconds=seconds) as stream:
         next(stream)
-        begun = time.perf_counter()
-        rest = sum(1 for _ in stream)
-    return (time.perf_counter() - begun) / rest
+        start = time.perf_counter()
+        remaining = sum(1 for _ in stream)
+    return (time.perf_counter() - start) / remaining

@@ -1,6 +1,5 @@
-"""Text and a prompt in, speech in the prompt's voice out."""
+"""Voice cloning: text and a prompt in, speech in the prompt's voice out."""
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -16,23 +15,22 @@ from cat_tts.generation.int8_linear import Weights, check_weights
 from cat_tts.text.tokenizers import TextTokenizer
 from inference.device import usable_device
 from inference.engine.engine import Engine
-from inference.engine.job import Guard, Job
-from inference.engine.request import Mode, Request, check_texts, continuation, request_rows
-from inference.engine.result import Take, TakeStream
+from inference.engine.job import Guard
+from inference.engine.request import Mode, Request
+from inference.engine.result import SynthesisResult, SynthesisStream
 from inference.synthesis.loading import load
-from inference.text.duration import usual_limits
-from inference.voices.catvoice_file import is_voice_file, known_text, load_voice
+from inference.synthesis.request_builder import RequestBuilder
 from inference.voices.prompt_audio import PLAIN, PUBLISHED, PromptAudio
 from inference.voices.voice import Voice, Voices
 from tokenizer import AudioTokenizer
 from tokenizer.discriminators import Discriminators
 
-MOST_OPEN = 1000
+MAX_OPEN_STREAMS = 1000
 """Streams of a synthesizer that may be open and unread."""
 
 
-class Synthesizer:
-    """A tokenizer and a TTS model that speak together.
+class Synthesizer(RequestBuilder):
+    """A TTS model and an audio tokenizer that clone voices.
 
     synthesizer = Synthesizer.from_pretrained()
     wav, sample_rate = synthesizer.clone("Good morning.", "prompt.wav", "What the prompt says.")
@@ -41,28 +39,42 @@ class Synthesizer:
     def __init__(
         self,
         tts: CatTTS,
-        text: TextTokenizer,
+        text_tokenizer: TextTokenizer,
         tokenizer: AudioTokenizer,
         sampling: SamplingOptions | None = None,
         load_encoder: Callable[[], AudioTokenizer] | None = None,
         *,
         weights: Weights = "float",
-        listener: CatASR | None = None,
-        judge: Discriminators | None = None,
+        asr_model: CatASR | None = None,
+        discriminators: Discriminators | None = None,
     ) -> None:
-        spoken, coded = tts.config, tokenizer.config
-        if spoken.num_codebooks > coded.num_codebooks or spoken.codebook_size != coded.codebook_size:
+        """Combine loaded models; `from_pretrained` loads them.
+
+        Args:
+            tts: The model that predicts codes.
+            text_tokenizer: Tokenizer of its text.
+            tokenizer: The audio tokenizer of the same codes.
+            sampling: Default sampling options.
+            load_encoder: Loads the encoder for each new prompt, where `tokenizer` has none.
+            weights: "int8" computes frames with weights of 8 bits, on a CPU.
+            asr_model: Scores how intelligible results are.
+            discriminators: Used when the audio decoder is adapted to a voice.
+
+        Raises:
+            ValueError: the codes of both models differ.
+        """
+        model, codec = tts.config, tokenizer.config
+        if model.num_codebooks > codec.num_codebooks or model.codebook_size != codec.codebook_size:
             raise ValueError(
-                f"the TTS speaks {spoken.num_codebooks} codebooks of {spoken.codebook_size} codes, "
-                f"the tokenizer {coded.num_codebooks} of {coded.codebook_size}: they do not fit"
+                f"the TTS speaks {model.num_codebooks} codebooks of {model.codebook_size} codes, "
+                f"the tokenizer {codec.num_codebooks} of {codec.codebook_size}: they do not fit"
             )
-        self.tts, self.text, self.tokenizer = tts, text, tokenizer
-        self.sampling = sampling or SamplingOptions()
-        self.weights: Weights = weights
-        self.listener = listener
-        self._engine: Engine | None = None
         preparation = PLAIN if tts.config.chat is None else PUBLISHED
-        self.voices = Voices(tokenizer, tts.config, preparation, load_encoder, judge)
+        voices = Voices(tokenizer, tts.config, preparation, load_encoder, discriminators)
+        super().__init__(tts, text_tokenizer, tokenizer, sampling or SamplingOptions(), voices)
+        self.weights: Weights = weights
+        self.asr_model = asr_model
+        self._engine: Engine | None = None
 
     @classmethod
     def from_pretrained(
@@ -74,46 +86,26 @@ class Synthesizer:
         low_memory: bool = False,
         weights: Weights = "float",
     ) -> "Synthesizer":
-        """Load the embedded model, or a folder or hub id, as `inference.synthesis.loading.load` tells.
+        """Load the embedded model, or a folder or hub id.
 
-        `weights="int8"` makes frames from weights of 8 bits, which on a CPU take half the time or less.
+        Args:
+            model: A folder or hub id, see `inference.synthesis.loading.load`; None is the embedded model.
+            tokenizer: A folder or hub id of the audio tokenizer, where `model` does not contain it.
+            device: A torch device name; by default cuda where there is one.
+            low_memory: Whether to load the tokenizer's encoder only for new prompts.
+            weights: "int8" computes frames with weights of 8 bits, which on a CPU takes half the time or
+                less.
+
+        Returns:
+            A synthesizer that is ready.
+
+        Raises:
+            ValueError: a folder holds no such model, or the device or the weights cannot be used.
         """
         check_weights(weights, torch.device(usable_device(device)))
         loaded = load(model, tokenizer, device, low_memory)
-        parts = loaded.tts, loaded.text, loaded.tokenizer, loaded.sampling, loaded.load_encoder
-        return cls(*parts, weights=weights, listener=loaded.listener, judge=loaded.judge)
-
-    @property
-    def sample_rate(self) -> int:
-        return self.tokenizer.config.sample_rate
-
-    @property
-    def max_depth(self) -> int:
-        return self.tts.config.num_codebooks
-
-    @property
-    def device(self) -> torch.device:
-        return self.tts.text_embedding.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.tts.text_embedding.weight.dtype
-
-    @property
-    def max_prompt_seconds(self) -> float:
-        return self.voices.max_seconds
-
-    def voice(self, prompt_audio: PromptAudio | Voice, prompt_text: str = "") -> Voice:
-        """Encode a prompt once for many takes; one that was heard lately is not encoded again.
-
-        A prompt that is the path of a `.catvoice` file is read, and says itself what is spoken in it.
-        """
-        prompt_text = known_text(prompt_audio, prompt_text)
-        if isinstance(prompt_audio, Voice):
-            return self.voices.checked(prompt_audio)
-        if is_voice_file(prompt_audio):
-            return load_voice(prompt_audio, self.tokenizer, self.tts.config)
-        return self.voices.of(prompt_audio, prompt_text)
+        parts = loaded.tts, loaded.text_tokenizer, loaded.tokenizer, loaded.sampling, loaded.load_encoder
+        return cls(*parts, weights=weights, asr_model=loaded.asr_model, discriminators=loaded.discriminators)
 
     def clone(
         self,
@@ -124,11 +116,17 @@ class Synthesizer:
         seed: int = 0,
         sampling: SamplingOptions | None = None,
     ) -> tuple[Float[np.ndarray, " s"], int]:
-        """Speak `text` in the voice of a prompt: samples and rate. `take` has more to set and to tell."""
-        take = self.take(text, prompt_audio, prompt_text, depth=depth, seed=seed, sampling=sampling)
-        return take.audio, take.sample_rate
+        """Speak `text` in the voice of a prompt.
 
-    def take(
+        `synthesize` has more options and returns more; the arguments and errors are those of `request`.
+
+        Returns:
+            Samples [s] in [-1, 1], and their rate in Hz.
+        """
+        result = self.synthesize(text, prompt_audio, prompt_text, depth=depth, seed=seed, sampling=sampling)
+        return result.audio, result.sample_rate
+
+    def synthesize(
         self,
         text: str,
         prompt_audio: PromptAudio | Voice,
@@ -141,8 +139,27 @@ class Synthesizer:
         max_seconds: float | None = None,
         guard: Guard | None = None,
         on_frame: Callable[[int], object] | None = None,
-    ) -> Take:
-        """The `stream` of the same, collected; `on_frame` is called with the number of frames so far."""
+    ) -> SynthesisResult:
+        """Speak `text` in the voice of a prompt and return the complete result.
+
+        Args:
+            text: What to speak.
+            prompt_audio: The prompt, see `voice`.
+            prompt_text: Transcript of the prompt.
+            depth: Number of codebooks; all by default.
+            seed: Determines the sampling noise.
+            sampling: Sampling options; by default those that suit the model.
+            mode: How the model uses the prompt, see `request`.
+            max_seconds: Length limit; by default it is derived from the text.
+            guard: A stopping rule that may end the speech early.
+            on_frame: Called with the number of frames so far.
+
+        Returns:
+            The result: its audio is that of `stream`, sample for sample.
+
+        Raises:
+            ValueError: as `request`.
+        """
         request = self.request(
             text,
             prompt_audio,
@@ -157,7 +174,7 @@ class Synthesizer:
             for _ in stream:
                 if on_frame is not None:
                     on_frame(stream.frames)
-        return stream.take
+        return stream.result
 
     def stream(
         self,
@@ -172,10 +189,26 @@ class Synthesizer:
         max_seconds: float | None = None,
         guard: Guard | None = None,
         chunk_frames: int = 1,
-    ) -> TakeStream:
-        """The audio of a take as it comes, `chunk_frames` at a time; they regroup it, and change no sample.
+    ) -> SynthesisStream:
+        """Speak `text` in the voice of a prompt and stream the audio while it is synthesized.
 
-        What is to be said of the options, `request` says. `guard` may end the take early.
+        Args:
+            text: What to speak.
+            prompt_audio: The prompt, see `voice`.
+            prompt_text: Transcript of the prompt.
+            depth: Number of codebooks; all by default.
+            seed: Determines the sampling noise.
+            sampling: Sampling options; by default those that suit the model.
+            mode: How the model uses the prompt, see `request`.
+            max_seconds: Length limit; by default it is derived from the text.
+            guard: A stopping rule that may end the speech early.
+            chunk_frames: Frames that are returned at a time; this changes no sample.
+
+        Returns:
+            The stream.
+
+        Raises:
+            ValueError: as `request`.
         """
         request = self.request(
             text,
@@ -189,113 +222,62 @@ class Synthesizer:
         )
         return self.start(request, guard=guard, chunk_frames=chunk_frames)
 
-    def master(self, take: Take, depth: int | None = None) -> Take:
-        """The same take at another depth, by default all: the codes that it has stay, deeper ones are added.
+    def extend_depth(self, result: SynthesisResult, depth: int | None = None) -> SynthesisResult:
+        """Synthesize a result at another depth: its codes are kept, and codes of deeper codebooks are added.
 
-        They are drawn with the seed of the take, as if it had been made with them, but for its own codes.
+        They are sampled with the seed of the result, as in a synthesis at that depth whose first codebooks
+        happened to be these.
+
+        Args:
+            result: What was synthesized at some depth.
+            depth: Number of codebooks; all by default.
+
+        Returns:
+            The result at the other depth.
+
+        Raises:
+            ValueError: the result is empty or was joined from several, or the depth is out of range.
         """
-        return replace(self.start(self.mastering(take, depth)).collect(), stop_reason=take.stop_reason)
+        extended = self.start(self.extension_request(result, depth)).collect()
+        return replace(extended, stop_reason=result.stop_reason)
 
-    def mastering(self, take: Take, depth: int | None = None) -> Request:
-        """What `master` asks for."""
-        if take.request is None or len(take.codes) == 0:
-            raise ValueError("this take does not say what it answers: master the takes that it was made of")
-        depth, frames = self._depth(depth), len(take.codes)
-        return replace(
-            take.request, depth=depth, draft=take.codes[:, :depth], min_frames=frames, max_frames=frames
-        )
+    def start(
+        self, request: Request, *, guard: Guard | None = None, chunk_frames: int = 1
+    ) -> SynthesisStream:
+        """Start to synthesize a request.
 
-    def request(
-        self,
-        text: str,
-        prompt_audio: PromptAudio | Voice,
-        prompt_text: str = "",
-        *,
-        depth: int | None = None,
-        seed: int = 0,
-        sampling: SamplingOptions | None = None,
-        mode: Mode = "continuation",
-        max_seconds: float | None = None,
-    ) -> Request:
-        """Check what is asked for and encode the prompt; ValueError for what this model cannot serve.
+        One request runs at a time: while several streams are open, reading any of them advances the earliest.
+        `inference.synthesis.service` runs many at a time.
 
-        `mode` is for the published models, which can also take the prompt as a reference in the user's
-        turn; its transcript is not needed then. `max_seconds` replaces the length limit drawn from the
-        text, `sampling` the options that suit the model.
+        Args:
+            request: What to synthesize.
+            guard: A stopping rule that may end it early.
+            chunk_frames: Frames that the stream returns at a time.
+
+        Returns:
+            The audio as it is synthesized.
+
+        Raises:
+            EngineBusy: `MAX_OPEN_STREAMS` streams are open and unread.
         """
-        check_texts(text, known_text(prompt_audio, prompt_text), mode)
-        depth = self._depth(depth)
-        if not -(2**63) <= seed < 2**63:
-            raise ValueError(f"seed {seed}: choose a whole number that fits in 64 bits")
-        if mode == "reference" and self.tts.config.chat is None:
-            raise ValueError("this model only continues prompts: leave the mode at continuation")
-        sampling = sampling or self.sampling
-        if sampling.guidance != 1 and self.tts.config.chat is not None:
-            raise ValueError(
-                f"guidance={sampling.guidance}: published models cannot go without their text; give 1"
-            )
-        least, most = usual_limits(text)
-        most = most if max_seconds is None else self._frames(max_seconds)
-        request = Request(
-            text=text,
-            voice=self.voice(prompt_audio, prompt_text),
-            depth=depth,
-            seed=seed,
-            sampling=sampling,
-            mode=mode,
-            min_frames=least,
-            max_frames=most,
-        )
-        left = self.tts.config.max_positions - len(request_rows(self.tts.config, self.text, request))
-        if left < 1:
-            raise ValueError(
-                f"text and prompt take all {self.tts.config.max_positions} positions: shorten them"
-            )
-        return replace(request, max_frames=min(most, left))
-
-    def job(self, request: Request, guard: Guard | None = None) -> Job:
-        """What an engine needs to make a take."""
-        context = None if request.mode == "reference" else self.voices.context(request.voice, request.depth)
-        begin = continuation(self.tts.config, self.text, request)
-        return Job(continuation=begin, context=context, guard=guard)
-
-    def start(self, request: Request, *, guard: Guard | None = None, chunk_frames: int = 1) -> TakeStream:
-        """The stream of a request.
-
-        One take is made at a time: while several streams are open, whichever is read drives the earliest on.
-        `inference.synthesis.service` makes many at a time.
-        """
-        engine = self._one_at_a_time
-        ticket = engine.submit(self.job(request, guard))
-        return TakeStream(
+        engine = self._single_slot_engine
+        handle = engine.submit(self.job(request, guard))
+        return SynthesisStream(
             request,
-            ticket,
+            handle,
             self.tokenizer.config,
-            advance=lambda frames: engine.drive(ticket),
-            release=engine.let_go,
+            advance=lambda frames: engine.step_until(handle),
+            release=engine.release,
             chunk_frames=chunk_frames,
         )
 
     def engine(self, slots: int) -> Engine:
-        """One that makes so many takes at a time; the last one that was asked for is kept."""
+        """Return an engine with that many slots; the latest one is cached."""
         if self._engine is None or self._engine.slots != slots:
             models = self.tts, self.tokenizer
-            self._engine = Engine(*models, slots=slots, waiting=MOST_OPEN, weights=self.weights)
+            self._engine = Engine(*models, slots=slots, waiting=MAX_OPEN_STREAMS, weights=self.weights)
         return self._engine
 
     @cached_property
-    def _one_at_a_time(self) -> Engine:
-        return Engine(self.tts, self.tokenizer, slots=1, waiting=MOST_OPEN, weights=self.weights)
-
-    def _depth(self, depth: int | None) -> int:
-        depth = self.max_depth if depth is None else depth
-        if not 1 <= depth <= self.max_depth:
-            raise ValueError(
-                f"depth {depth}: this model has {self.max_depth} codebooks, choose 1 to {self.max_depth}"
-            )
-        return depth
-
-    def _frames(self, seconds: float) -> int:
-        if not 0 < seconds < math.inf:
-            raise ValueError(f"a length limit of {seconds} s: give a positive number of seconds")
-        return math.ceil(seconds * self.tokenizer.config.frame_rate)
+    def _single_slot_engine(self) -> Engine:
+        return Engine(self.tts, self.tokenizer, slots=1, waiting=MAX_OPEN_STREAMS, weights=self.weights)

@@ -1,0 +1,1 @@
+"""Text before synthesis: normalization, segmentation of long texts, and expected duration."""

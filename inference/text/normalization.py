@@ -1,4 +1,7 @@
-"""Numbers, dates, times, money and units spelt out, by wetext's grammars for English and Chinese."""
+"""Text normalization: numbers, dates, times, money and units are spelt out for English and Chinese.
+
+The grammars are those of wetext.
+"""
 
 import logging
 import re
@@ -12,10 +15,10 @@ logger = logging.getLogger(__name__)
 Language = Literal["en", "zh"]
 
 DIRECTIVE = re.compile(r"(\[\s*pause(?![a-z])[^\]\n]*\]?)", re.IGNORECASE)
-"""What passes through untouched: pauses, also malformed ones, which inference.text.segmentation refuses."""
+"""Pause directives are left unchanged, also malformed ones, which inference.text.segmentation refuses."""
 
 _TITLES = ("Mr.", "Mrs.", "Ms.", "Dr.", "Capt.", "Lt.", "Gen.", "Rev.", "Gov.")
-_NEEDS = {
+_NEEDS_GRAMMAR = {
     "en": re.compile(rf"[\d$£€¥%&@#+=°½¼¾²³±©™§]|\b(?:{'|'.join(map(re.escape, _TITLES))})"),
     "zh": re.compile(r"\d"),
 }
@@ -24,14 +27,14 @@ _BOUNDARY = re.compile(
     + "".join(rf"(?<!\b{re.escape(title)})" for title in _TITLES)
     + " (?=[A-Z]))"
 )
-"""Where a text is cut before it goes to the grammars: they refuse or spoil these characters, and they touch
-abbreviations in every sentence that they see."""
-MOST_AT_ONCE = 200
-"""Characters. The grammars let no other thread go on meanwhile, and a server has others."""
+"""Where a text is split before the grammars see it: they refuse or change these characters, and they change
+abbreviations in every sentence that they process."""
+MAX_CHARACTERS = 200
+"""Length of a part that a grammar processes at once: it blocks all other threads, which a server has."""
 _PARTS = re.compile(
-    rf"[\s\S]{{1,{MOST_AT_ONCE}}}(?:[\s\u3001\u3002\uff01\uff0c\uff1b\uff1f]|$)|[\s\S]{{1,{MOST_AT_ONCE}}}"
+    rf"[\s\S]{{1,{MAX_CHARACTERS}}}(?:[\s\u3001\u3002\uff01\uff0c\uff1b\uff1f]|$)|[\s\S]{{1,{MAX_CHARACTERS}}}"
 )
-"""Of a sentence that is longer, behind a space or a Chinese mark where there is one."""
+"""Parts of a longer sentence, which end at a space or a Chinese punctuation mark where there is one."""
 _CURRENCIES = {"$": ("dollars", "cents"), "£": ("pounds", "pence"), "€": ("euros", "cents")}
 _REPAIRS = (
     (re.compile("\u2212"), "-"),
@@ -42,15 +45,22 @@ _REPAIRS = (
     (re.compile(r"\b(\d)000s\b"), r"\1 thousands"),
     (re.compile(r"\b(1\d|20)([1-9]0)s\b"), r"\1 '\2s"),
 )
-"""English that the grammar of wetext 0.1.8 refuses or misreads, in words that it reads well."""
+"""English that the grammar of wetext 0.1.8 refuses or misreads, and replacements that it reads well."""
 _THOUSAND = re.compile(r"(?<![\d.,])([$£€]?)1,(\d{3})(?:\.(\d+))?(?!,?\d| [mb]illion)")
 
 
-def normalise(text: str, language: Language | None = None) -> str:
-    """The text as it is spoken; what needs nothing comes back as it was, character for character.
+def normalize(text: str, language: Language | None = None) -> str:
+    """Return the text as it is spoken; parts that need no change are returned character for character.
 
-    Without a `language`, each sentence has that of its script: Chinese with Han characters, English with
-    Latin letters only, else it is left alone. So is, with a warning, a word that the grammars cannot read.
+    A word that the grammars cannot read is left unchanged, with a warning.
+
+    Args:
+        text: What a user wrote.
+        language: The language of the text. By default each sentence has that of its script: Chinese with Han
+            characters, English with Latin letters only, else it is left unchanged.
+
+    Returns:
+        The text with numbers and signs spelt out.
 
     Raises:
         ValueError: the text needs wetext, and it is not installed.
@@ -64,23 +74,30 @@ def normalise(text: str, language: Language | None = None) -> str:
             continue
         for index, chunk in enumerate(_BOUNDARY.split(part)):
             local = language or (language_of(chunk) if any(map(str.isalpha, chunk)) else whole)
-            if index % 2 or local is None or not _NEEDS[local].search(chunk):
+            if index % 2 or local is None or not _NEEDS_GRAMMAR[local].search(chunk):
                 spoken += chunk
             else:
-                bare = chunk.strip(" ")
-                read = _read(bare, local, unread)
-                if bare.endswith(".") and not read.endswith("."):  # lost with that of "p.m."
+                stripped = chunk.strip(" ")
+                read = _read(stripped, local, unread)
+                if stripped.endswith(".") and not read.endswith("."):  # lost with that of "p.m."
                     read += "."
                 if not spoken.strip() or spoken.rstrip()[-1] in ".!?":
                     read = read[:1].upper() + read[1:]
-                spoken += chunk.replace(bare, read)
+                spoken += chunk.replace(stripped, read)
     if unread:
         logger.warning("left as written, since it cannot be spelt out: %s", ", ".join(dict.fromkeys(unread)))
     return spoken
 
 
 def language_of(text: str) -> Language | None:
-    """Chinese or English by the script of the letters; None where another script takes part."""
+    """Detect Chinese or English by the script of the letters.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        "zh" with Han characters, "en" with Latin letters only; None where there is another script.
+    """
     letters = [character for character in text if character.isalpha()]
     if not all(map(_is_latin_or_han, letters)):
         return None
@@ -93,16 +110,16 @@ def _is_latin_or_han(letter: str) -> bool:
 
 
 def _read(chunk: str, language: Language, unread: list[str]) -> str:
-    """The chunk through the grammar; where that refuses it, word by word."""
-    if len(chunk) > MOST_AT_ONCE + 1:
+    """Apply the grammar to the chunk; where that refuses it, word by word."""
+    if len(chunk) > MAX_CHARACTERS + 1:
         parts = [(part, part.rstrip(" ")) for part in _PARTS.findall(chunk)]
-        return "".join(_read(bare, language, unread) + part[len(bare) :] for part, bare in parts)
+        return "".join(_read(stripped, language, unread) + part[len(stripped) :] for part, stripped in parts)
     if language == "en":
         for pattern, repair in _REPAIRS:
             chunk = pattern.sub(repair, chunk)
         chunk = _THOUSAND.sub(_one_thousand, chunk)
     try:
-        return str(_normaliser(language).normalize(chunk))
+        return str(_normalizer(language).normalize(chunk))
     except (AssertionError, IndexError):  # wetext's answer to an input that its grammar has no path for
         if " " in chunk:
             return " ".join(_read(word, language, unread) for word in chunk.split(" "))
@@ -111,7 +128,7 @@ def _read(chunk: str, language: Language, unread: list[str]) -> str:
 
 
 def _one_thousand(match: re.Match[str]) -> str:
-    """1,234 as `1 thousand 234`: wetext would leave out the one."""
+    """Write 1,234 as `1 thousand 234`: wetext would omit the one."""
     symbol, rest, decimals = match[1], match[2].lstrip("0"), match[3]
     if symbol:
         whole, hundredths = _CURRENCIES[symbol]
@@ -122,10 +139,10 @@ def _one_thousand(match: re.Match[str]) -> str:
     return " ".join(filter(None, ["1 thousand", rest, whole, part]))
 
 
-def _normaliser(language: Language) -> "Normalizer":
+def _normalizer(language: Language) -> "Normalizer":
     try:
         from wetext import Normalizer
     except ModuleNotFoundError:
-        cure = "pip install wetext, or leave the text as it is (--no-normalise)"
+        cure = "pip install wetext, or leave the text as it is (--no-normalize)"
         raise ValueError(f"to spell out numbers and signs, wetext is missing: {cure}") from None
     return Normalizer(lang=language, operator="tn")

@@ -1,4 +1,4 @@
-"""A long text in pieces that are spoken one by one, and the silence between them."""
+"""Segmentation of a long text into segments that are synthesized one by one, with pauses between them."""
 
 import re
 import unicodedata
@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 from sentencex import segment  # pyright: ignore[reportAttributeAccessIssue]  # compiled, without types
 
 from cat_tts.sequences.rows import join_texts
-from inference.text.duration import usual_frames
+from inference.text.duration import expected_frames
 from inference.text.normalization import DIRECTIVE, language_of
 
-PIECE_SECONDS = 10.0
-"""Usual length of a piece: the melody of a sentence or two, and about what models are trained on."""
+SEGMENT_SECONDS = 10.0
+"""Expected duration of a segment: the intonation of a sentence or two, and about what models train on."""
 FRAME_RATE = 12.5
-"""Of `usual_frames`."""
-PARAGRAPH, SENTENCE, CLAUSE, WORD = 0.6, 0.3, 0.12, 0.0
-"""Seconds of silence after a piece, by where it ends; what the takes themselves have is not counted."""
+"""Frames per second of `expected_frames`."""
+PARAGRAPH_PAUSE, SENTENCE_PAUSE, CLAUSE_PAUSE, WORD_PAUSE = 0.6, 0.3, 0.12, 0.0
+"""Seconds of silence after a segment, by where it ends, beside the silence that was synthesized."""
 MAX_PAUSE_SECONDS = 60.0
-"""Of one directive."""
+"""Longest pause of one directive."""
 
 _PAUSE = re.compile(r"\[pause (\d+(?:\.\d+)?) ?(s|ms)\]", re.IGNORECASE)
 _PARAGRAPHS = re.compile(r"\n\s*\n")
@@ -32,62 +32,69 @@ _BREAKS = (
     re.compile(r"(?= )"),
     re.compile(r"(?<=.)(?=.)"),
 )
-"""Where a sentence that is too long is broken, the best places first: marks, conjunctions, words, letters."""
+"""Where a sentence that is too long is split, the best places first: marks, conjunctions, words, letters."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
-    """What is spoken in one go."""
+class Segment:
+    """A part of a text that is synthesized at once."""
 
     text: str
     pause_seconds: float
-    """Of silence after it."""
+    """Seconds of silence after it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Script:
-    """A text as it is read out."""
+class SegmentedText:
+    """A text as a sequence of segments."""
 
-    pieces: tuple[Piece, ...]
+    segments: tuple[Segment, ...]
     lead_seconds: float = 0.0
-    """Of silence before the first piece."""
+    """Seconds of silence before the first segment."""
 
 
-def split(text: str, piece_seconds: float = PIECE_SECONDS) -> Script:
-    """The pieces of a text, each usually spoken in up to `piece_seconds`, as even as sentences allow.
+def split(text: str, segment_seconds: float = SEGMENT_SECONDS) -> SegmentedText:
+    """Split a text into segments that are as even as sentences allow.
 
-    A piece never reaches over a paragraph, which an empty line ends, nor over a directive `[pause 1.2s]` or
-    `[pause 500ms]`, whose silence takes the place of the usual one. The pieces hold every word of the text.
+    A segment never spans two paragraphs, which are separated by an empty line, nor a directive `[pause 1.2s]`
+    or `[pause 500ms]`, whose silence replaces the default pause. The segments contain every word of the text.
+
+    Args:
+        text: What is to be spoken.
+        segment_seconds: Longest expected duration of a segment.
+
+    Returns:
+        The segments with the pauses after them.
 
     Raises:
         ValueError: a directive is malformed, or there is nothing to speak.
     """
-    if not piece_seconds > 0:
-        raise ValueError(f"pieces of {piece_seconds} s: give a positive number of seconds")
-    lead, pieces = 0.0, list[Piece]()
-    for passage, pause in _passages(text):
-        spoken = [Piece(text=part, pause_seconds=after) for part, after in _pieces(passage, piece_seconds)]
-        if spoken:
-            pieces += [*spoken[:-1], replace(spoken[-1], pause_seconds=pause)]
-        elif pieces:
-            pieces[-1] = replace(pieces[-1], pause_seconds=pieces[-1].pause_seconds + pause)
+    if not segment_seconds > 0:
+        raise ValueError(f"segments of {segment_seconds} s: give a positive number of seconds")
+    lead, segments = 0.0, list[Segment]()
+    for part, pause in _split_at_directives(text):
+        new = [Segment(text=words, pause_seconds=after) for words, after in _segments(part, segment_seconds)]
+        if new:
+            segments += [*new[:-1], replace(new[-1], pause_seconds=pause)]
+        elif segments:
+            segments[-1] = replace(segments[-1], pause_seconds=segments[-1].pause_seconds + pause)
         else:
             lead += pause
-    if not pieces:
+    if not segments:
         raise ValueError(f"the text {text!r} has no letter or digit: there is nothing to speak")
-    return Script(pieces=tuple(pieces), lead_seconds=lead)
+    return SegmentedText(segments=tuple(segments), lead_seconds=lead)
 
 
-def usual_seconds(text: str) -> float:
-    """About how long it takes to speak `text`."""
-    return usual_frames(text) / FRAME_RATE
+def expected_seconds(text: str) -> float:
+    """Return the approximate duration of a spoken text in seconds."""
+    return expected_frames(text) / FRAME_RATE
 
 
-def _passages(text: str) -> Iterator[tuple[str, float]]:
-    """The text between directives, each with the pause of the directive after it."""
+def _split_at_directives(text: str) -> Iterator[tuple[str, float]]:
+    """Yield the text between directives, each with the pause of the directive after it."""
     parts = DIRECTIVE.split(text)
-    for passage, directive in zip(parts[::2], [*parts[1::2], "[pause 0s]"], strict=True):
-        yield passage, _pause_seconds(directive)
+    for part, directive in zip(parts[::2], [*parts[1::2], "[pause 0s]"], strict=True):
+        yield part, _pause_seconds(directive)
 
 
 def _pause_seconds(directive: str) -> float:
@@ -100,17 +107,21 @@ def _pause_seconds(directive: str) -> float:
     return seconds
 
 
-def _pieces(passage: str, piece_seconds: float) -> Iterator[tuple[str, float]]:
-    for paragraph in _PARAGRAPHS.split(passage):
+def _segments(text: str, segment_seconds: float) -> Iterator[tuple[str, float]]:
+    """Yield the segments of a text without directives, each with its default pause."""
+    for paragraph in _PARAGRAPHS.split(text):
         sentences = _with_speech(_sentences(paragraph))
-        parts = [part for sentence in sentences for part in _broken(sentence, piece_seconds)]
-        packed = [piece.strip() for piece in _packed(parts, piece_seconds)]
-        for index, piece in enumerate(packed):
-            yield piece, PARAGRAPH if index == len(packed) - 1 else _pause_after(piece)
+        parts = [part for sentence in sentences for part in _split_sentence(sentence, segment_seconds)]
+        packed = [words.strip() for words in _pack(parts, segment_seconds)]
+        for index, words in enumerate(packed):
+            yield words, PARAGRAPH_PAUSE if index == len(packed) - 1 else _pause_after(words)
 
 
 def _sentences(paragraph: str) -> list[str]:
-    """Lines are joined first, and signs that nobody sees removed: sentencex cannot read some of them."""
+    """Split a paragraph into sentences.
+
+    Lines are joined first, and invisible characters are removed: sentencex cannot read some of them.
+    """
     visible = "".join(c for c in paragraph if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf"))
     line = ""
     for written in visible.split("\n"):
@@ -119,52 +130,52 @@ def _sentences(paragraph: str) -> list[str]:
 
 
 def _with_speech(parts: Sequence[str]) -> list[str]:
-    """The parts, those without a letter or digit put to a neighbour; none where nothing is spoken."""
+    """Join parts without a letter or digit to a neighbour; return none where nothing is spoken."""
     joined: list[str] = []
     for part in parts:
-        if joined and not (_speaks(part) and _speaks(joined[-1])):
+        if joined and not (_has_speech(part) and _has_speech(joined[-1])):
             joined[-1] += part
         else:
             joined.append(part)
-    return [part for part in joined if _speaks(part)]
+    return [part for part in joined if _has_speech(part)]
 
 
-def _speaks(text: str) -> bool:
+def _has_speech(text: str) -> bool:
     return any(map(str.isalnum, text))
 
 
-def _broken(sentence: str, piece_seconds: float, level: int = 0) -> list[str]:
-    """The sentence in parts that fit, broken where it hurts least, and no oftener than needed."""
-    if usual_seconds(sentence) <= piece_seconds or level == len(_BREAKS):
+def _split_sentence(sentence: str, segment_seconds: float, level: int = 0) -> list[str]:
+    """Split a sentence into parts that fit, at the best places, and no more often than needed."""
+    if expected_seconds(sentence) <= segment_seconds or level == len(_BREAKS):
         return [sentence]
     parts = _with_speech(_BREAKS[level].split(sentence))
-    fitting = [small for part in parts for small in _broken(part, piece_seconds, level + 1)]
-    return _packed(fitting, piece_seconds)
+    fitting = [small for part in parts for small in _split_sentence(part, segment_seconds, level + 1)]
+    return _pack(fitting, segment_seconds)
 
 
-def _packed(parts: Sequence[str], piece_seconds: float) -> list[str]:
-    """Neighbours put together into as few pieces as `piece_seconds` allows, the longest as short as can."""
+def _pack(parts: Sequence[str], segment_seconds: float) -> list[str]:
+    """Join neighbours into as few segments as `segment_seconds` allows, and keep the longest short."""
     if not parts:
         return []
-    fewest = len(_filled(parts, piece_seconds))
-    low, high = 0.0, piece_seconds
+    fewest = len(_fill(parts, segment_seconds))
+    low, high = 0.0, segment_seconds
     while high - low > 0.1:
         middle = (low + high) / 2
-        low, high = (low, middle) if len(_filled(parts, middle)) == fewest else (middle, high)
-    return _filled(parts, high)
+        low, high = (low, middle) if len(_fill(parts, middle)) == fewest else (middle, high)
+    return _fill(parts, high)
 
 
-def _filled(parts: Sequence[str], piece_seconds: float) -> list[str]:
-    pieces = [parts[0]]
+def _fill(parts: Sequence[str], segment_seconds: float) -> list[str]:
+    segments = [parts[0]]
     for part in parts[1:]:
-        if usual_seconds(pieces[-1] + part) <= piece_seconds:
-            pieces[-1] += part
+        if expected_seconds(segments[-1] + part) <= segment_seconds:
+            segments[-1] += part
         else:
-            pieces.append(part)
-    return pieces
+            segments.append(part)
+    return segments
 
 
-def _pause_after(piece: str) -> float:
-    if _SENTENCE_END.search(piece):
-        return SENTENCE
-    return CLAUSE if _CLAUSE_END.search(piece) else WORD
+def _pause_after(words: str) -> float:
+    if _SENTENCE_END.search(words):
+        return SENTENCE_PAUSE
+    return CLAUSE_PAUSE if _CLAUSE_END.search(words) else WORD_PAUSE

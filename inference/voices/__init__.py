@@ -1,0 +1,1 @@
+"""Voices: prompts and their preparation, `.catvoice` files, and adaptation of the decoder to a voice."""

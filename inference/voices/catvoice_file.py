@@ -1,144 +1,77 @@
-"""`.catvoice`: a voice in a file, to be spoken with by every model of the tokenizer that made it.
-
-Numbers are unsigned and little endian. The header has 20 bytes, or 32, and the rest follows without gaps:
-
-    offset  bytes  what
-         0      7  the bytes 89 43 41 54 56 0D 0A ("CATV" between bytes that a text transfer would harm)
-         7      1  version: 1, or 2 with a timbre
-         8      2  bytes of the transcript, at most 8192
-        10      2  bytes of the language, at most 35
-        12      2  bytes of the consent note, at most 8192
-        14      2  level of the voice in hundredths of dBFS (RMS): the one signed number
-        16      4  bytes of the codes
-        20      2  of version 2 alone: rows of the timbre
-        22      2  and its columns
-        24      8  SHA-256, its first bytes, of the decoder's last projection (row by row, float32)
-  20 or 32         transcript, language, consent note: UTF-8
-                   codes: a `.cat` file (`tokenizer.codes.cat_file`)
-                   of version 2: what the voice adds to that projection, row by row, in half precision
-                4  CRC-32 of all bytes before
-
-Texts have no control characters but line breaks and tabs. The language is a BCP 47 tag such as "en" or
-"zh-TW", or empty where none was given.
-"""
+"""Reading and writing of `.catvoice` files, whose bytes `inference.voices.catvoice_format` describes."""
 
 import hashlib
 import logging
 import math
-import re
-import struct
-import unicodedata
-import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
-import numpy as np
-import torch
-from jaxtyping import Float
-
 from cat_tts import TTSConfig
-from inference.voices.decoder_adaptation import timbre_shape
+from inference.voices.catvoice_format import (
+    MAX_BYTES,
+    SUFFIX,
+    SavedAdaptation,
+    SavedVoice,
+    VoiceFileError,
+    pack_voice,
+    unpack_voice,
+)
+from inference.voices.decoder_adaptation import adaptation_shape
 from inference.voices.prompt_audio import PromptAudio
 from inference.voices.voice import Voice, Voices
 from tokenizer import AudioTokenizer
-from tokenizer.codes.cat_file import pack_codes, unpack_codes
-from tokenizer.codes.coded_audio import CodedAudio, CodesError, check_origin, coded, decode_audio
+from tokenizer.codes.coded_audio import CodesError, check_origin, coded, decode_audio
 from tokenizer.io.atomic_files import PathLike, check_target, new_file, read_bytes
 
-SUFFIX = ".catvoice"
-MAGIC, PLAIN, WITH_TIMBRE = b"\x89CATV\r\n", 1, 2
-MOST_BYTES = 2**20
-"""Half an hour of 32 layers: far more than a prompt."""
-MOST_TEXT = {"transcript": 8192, "language": 35, "consent note": 8192}
-"""Bytes of UTF-8."""
-
-_HEADER, _TIMBRE, _CRC = struct.Struct("<7sBHHHhI"), struct.Struct("<HH8s"), struct.Struct("<I")
-_LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
 logger = logging.getLogger(__name__)
 
 
-class VoiceFileError(ValueError):
-    """A voice file that cannot be read, written or used: one line with what is wrong and the cure."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SavedTimbre:
-    """What a voice adds to the last projection of one decoder."""
-
-    added: Float[torch.Tensor, "o d"]
-    """In half precision."""
-    decoder: bytes
-    """Names that decoder."""
-
-    def __post_init__(self) -> None:
-        if not self.added.isfinite().all():
-            raise VoiceFileError("its timbre is not finite: save the voice again")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SavedVoice:
-    """What a voice file holds."""
-
-    coded: CodedAudio
-    """The prompt, at all depths."""
-    text: str
-    """What the prompt says; only the reference mode does without."""
-    level_db: float
-    """RMS in dBFS of what the codes sound like."""
-    language: str = ""
-    consent: str = ""
-    """Who allowed what to be done with this voice, in plain words."""
-    timbre: SavedTimbre | None = None
-    """Where the prompt was a recording, and the decoder could be tuned to it."""
-
-    def __post_init__(self) -> None:
-        check_labels(*self.texts)
-        if not -327 < self.level_db < 327:
-            raise VoiceFileError(f"a level of {self.level_db} dBFS cannot be")
-
-    @property
-    def texts(self) -> tuple[str, str, str]:
-        return self.text, self.language, self.consent
-
-
-def check_labels(text: str, language: str, consent: str) -> None:
-    """VoiceFileError for texts that a voice file cannot hold."""
-    for (name, most), label in zip(MOST_TEXT.items(), (text, language, consent), strict=True):
-        try:
-            size = len(label.encode())
-        except UnicodeEncodeError:
-            raise VoiceFileError(f"the {name} {label!r:.80} is not Unicode text: write it again") from None
-        if size > most:
-            raise VoiceFileError(f"the {name} has {size} bytes, {most} can be: shorten it")
-        if any(unicodedata.category(c) == "Cc" and c not in "\r\n\t" for c in label):
-            raise VoiceFileError(f"the {name} {label!r:.80} has control characters: leave them out")
-    if language and not _LANGUAGE.fullmatch(language):
-        raise VoiceFileError(f"the language {language!r} is no tag such as en or zh-TW")
-
-
 def saved_voice(voices: Voices, voice: Voice, *, language: str = "", consent: str = "") -> SavedVoice:
-    """A voice of `voices` as a file holds it."""
-    codes, added = coded(voices.tokenizer, voice.codes), voices.timbre(voice)
+    """Prepare the contents of a voice file.
+
+    Args:
+        voices: The models of the voice.
+        voice: The voice to save; its decoder adaptation is computed where that is possible.
+        language: A BCP 47 tag, or nothing.
+        consent: Who allowed what to be done with this voice.
+
+    Returns:
+        What `write_voice` writes.
+
+    Raises:
+        VoiceFileError: a text is too long or malformed.
+    """
+    codes, added = coded(voices.tokenizer, voice.codes), voices.decoder_adaptation(voice)
     power = float(decode_audio(voices.tokenizer, codes).square().mean())
+    adaptation = None
+    if added is not None:
+        adaptation = SavedAdaptation(added=added.half(), decoder=_decoder_hash(voices.tokenizer))
     return SavedVoice(
         coded=codes,
         text=voice.text,
         level_db=10 * math.log10(max(power, 1e-10)),
         language=language,
         consent=consent,
-        timbre=None if added is None else SavedTimbre(added=added.half(), decoder=_name(voices.tokenizer)),
+        decoder_adaptation=adaptation,
     )
 
 
-def _name(tokenizer: AudioTokenizer) -> bytes:
-    """Eight bytes that tell decoders apart by what timbres are added to."""
+def _decoder_hash(tokenizer: AudioTokenizer) -> bytes:
+    """Return eight bytes that distinguish decoders by the projection that adaptations are added to."""
     weight = tokenizer.decoder[-1].project_out.get_parameter("weight")
     return hashlib.sha256(weight.detach().float().cpu().contiguous().numpy().tobytes()).digest()[:8]
 
 
 def write_voice(path: PathLike, saved: SavedVoice) -> None:
-    """Write a `.catvoice` file whole or not at all."""
+    """Write a `.catvoice` file completely or not at all.
+
+    Args:
+        path: The file to write.
+        saved: Its contents.
+
+    Raises:
+        VoiceFileError: the file cannot be written, or the prompt is too long.
+    """
     check_voice_output(path)
     data = pack_voice(saved)
     with new_file(path, VoiceFileError) as file:
@@ -146,8 +79,18 @@ def write_voice(path: PathLike, saved: SavedVoice) -> None:
 
 
 def read_voice(path: PathLike) -> SavedVoice:
-    """Read a `.catvoice` file; VoiceFileError for anything else."""
-    data = read_bytes(path, MOST_BYTES, VoiceFileError)
+    """Read a `.catvoice` file.
+
+    Args:
+        path: The file to read.
+
+    Returns:
+        Its contents.
+
+    Raises:
+        VoiceFileError: the file is not a valid `.catvoice` file; the message begins with its path.
+    """
+    data = read_bytes(path, MAX_BYTES, VoiceFileError)
     try:
         return unpack_voice(data)
     except VoiceFileError as error:
@@ -155,7 +98,19 @@ def read_voice(path: PathLike) -> SavedVoice:
 
 
 def load_voice(path: PathLike, tokenizer: AudioTokenizer, config: TTSConfig) -> Voice:
-    """The voice for a model of `config` that speaks with `tokenizer`; VoiceFileError if it does not fit."""
+    """Read a `.catvoice` file as a voice of a model.
+
+    Args:
+        path: The file to read.
+        tokenizer: The audio tokenizer of the model.
+        config: Configuration of the TTS model.
+
+    Returns:
+        The voice with the codebooks of the model. An adaptation of another decoder is dropped with a warning.
+
+    Raises:
+        VoiceFileError: the file is not valid, or does not fit the model.
+    """
     saved = read_voice(path)
     frames, layers = saved.coded.codes.shape
     try:
@@ -170,22 +125,38 @@ def load_voice(path: PathLike, tokenizer: AudioTokenizer, config: TTSConfig) -> 
         raise VoiceFileError(
             f"{path}: has {frames} frames, this model takes {config.max_prompt_frames}: save a shorter prompt"
         )
-    own, timbre = saved.timbre, None
-    if own is not None:
-        if tuple(own.added.shape) == timbre_shape(tokenizer) and own.decoder == _name(tokenizer):
-            timbre = own.added.float()
+    adaptation, added = saved.decoder_adaptation, None
+    if adaptation is not None:
+        fits = tuple(adaptation.added.shape) == adaptation_shape(tokenizer)
+        if fits and adaptation.decoder == _decoder_hash(tokenizer):
+            added = adaptation.added.float()
         else:
-            logger.warning("%s: its timbre is of another decoder and left out; save the voice again", path)
-    return Voice(codes=saved.coded.codes[:, : config.num_codebooks], text=saved.text, timbre=timbre)
+            logger.warning(
+                "%s: its decoder adaptation is of another decoder and left out; save the voice again", path
+            )
+    return Voice(
+        codes=saved.coded.codes[:, : config.num_codebooks], text=saved.text, decoder_adaptation=added
+    )
 
 
 def is_voice_file(prompt: PromptAudio | Voice) -> TypeGuard[str | Path]:
-    """Whether the prompt names a voice file rather than a recording: the suffix decides."""
+    """Return whether the prompt names a voice file rather than a recording: the suffix decides."""
     return isinstance(prompt, (str, Path)) and Path(prompt).suffix.lower() == SUFFIX
 
 
-def known_text(prompt: PromptAudio | Voice, prompt_text: str) -> str:
-    """What the prompt says: a voice knows it itself, and ValueError if something else is given."""
+def prompt_text_of(prompt: PromptAudio | Voice, prompt_text: str) -> str:
+    """Return the transcript of a prompt, which voices and voice files hold themselves.
+
+    Args:
+        prompt: A recording, a voice, or the path of a voice file.
+        prompt_text: The transcript that the user gave, or nothing.
+
+    Returns:
+        The transcript of the voice, or `prompt_text` for a recording.
+
+    Raises:
+        ValueError: `prompt_text` contradicts the voice.
+    """
     if is_voice_file(prompt):
         text = read_voice(prompt).text
     elif isinstance(prompt, Voice):
@@ -198,67 +169,5 @@ def known_text(prompt: PromptAudio | Voice, prompt_text: str) -> str:
 
 
 def check_voice_output(path: PathLike) -> None:
-    """VoiceFileError where `write_voice` could not write."""
+    """Raise VoiceFileError where `write_voice` could not write."""
     check_target(path, [SUFFIX], VoiceFileError, "voice file")
-
-
-def pack_voice(saved: SavedVoice) -> bytes:
-    """The bytes of the file."""
-    texts, codes, timbre = [text.encode() for text in saved.texts], pack_codes(saved.coded), saved.timbre
-    sizes, level = [len(text) for text in texts], round(100 * saved.level_db)
-    head, tail = _HEADER.pack(MAGIC, WITH_TIMBRE if timbre else PLAIN, *sizes, level, len(codes)), b""
-    if timbre:
-        head += _TIMBRE.pack(*timbre.added.shape, timbre.decoder)
-        tail = timbre.added.numpy().astype("<f2").tobytes()
-    data = b"".join([head, *texts, codes, tail])
-    if len(data) + _CRC.size > MOST_BYTES:
-        raise VoiceFileError(f"a voice of {saved.coded.seconds:.0f} s is too long for a file: give a prompt")
-    return data + _CRC.pack(zlib.crc32(data))
-
-
-def unpack_voice(data: bytes) -> SavedVoice:
-    """What the bytes of a file hold, or a VoiceFileError."""
-    if data[: len(MAGIC)] != MAGIC:
-        raise VoiceFileError(f"not a {SUFFIX} file")
-    if len(data) < _HEADER.size + _CRC.size:
-        raise VoiceFileError("cut off: fetch it again")
-    _, version, *sizes, level, last = _HEADER.unpack_from(data)
-    sizes.append(last)
-    if version not in (PLAIN, WITH_TIMBRE):
-        raise VoiceFileError(
-            f"version {version} of the format, this program reads {PLAIN} and {WITH_TIMBRE}: update it"
-        )
-    start, rows, columns, decoder = _HEADER.size, 0, 0, b""
-    if version == WITH_TIMBRE:
-        if len(data) < _HEADER.size + _TIMBRE.size + _CRC.size:
-            raise VoiceFileError("cut off: fetch it again")
-        rows, columns, decoder = _TIMBRE.unpack_from(data, start)
-        start += _TIMBRE.size
-    sizes.append(2 * rows * columns)
-    if len(data) != start + sum(sizes) + _CRC.size:
-        raise VoiceFileError(f"has {len(data)} bytes where its header says otherwise: fetch it again")
-    if _CRC.unpack_from(data, len(data) - _CRC.size)[0] != zlib.crc32(data[: -_CRC.size]):
-        raise VoiceFileError("is damaged: fetch it again")
-    parts = []
-    for size in sizes:
-        parts.append(data[start : start + size])
-        start += size
-    *texts, codes, added = parts
-    timbre = None
-    if version == WITH_TIMBRE:
-        matrix = np.frombuffer(added, "<f2").astype(np.float16).reshape(rows, columns)
-        timbre = SavedTimbre(added=torch.from_numpy(matrix), decoder=decoder)
-    try:
-        text, language, consent = (part.decode() for part in texts)
-        return SavedVoice(
-            coded=unpack_codes(codes),
-            text=text,
-            level_db=level / 100,
-            language=language,
-            consent=consent,
-            timbre=timbre,
-        )
-    except UnicodeDecodeError:
-        raise VoiceFileError("its texts are not UTF-8: save the voice again") from None
-    except CodesError as error:
-        raise VoiceFileError(f"its codes: {error}") from None

@@ -1,4 +1,4 @@
-"""The page in a real browser: what a visitor sees, hears and presses."""
+"""The page in a real browser: what a user sees, hears and presses."""
 
 import asyncio
 import json
@@ -16,8 +16,8 @@ sync_api = pytest.importorskip("playwright.sync_api")
 
 import app  # noqa: E402
 from inference import Synthesizer  # noqa: E402
-from inference.demo.common import EXAMPLE, WORDS  # noqa: E402
-from inference.demo.results_card import OVER  # noqa: E402
+from inference.demo.common import EXAMPLE, TRANSLATIONS  # noqa: E402
+from inference.demo.results_card import STOP_LABELS  # noqa: E402
 from inference.synthesis.service import Service  # noqa: E402
 from tokenizer.codes.cat_file import read_codes  # noqa: E402
 
@@ -29,9 +29,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # gradio 6.31 with pandas 3
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt install chromium)"),
-    pytest.mark.skipif(
-        shutil.which("ffmpeg") is None, reason="needs ffmpeg, to hear takes while they are made"
-    ),
+    pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg, to play streamed takes"),
 ]
 SWITCHES = [
     "--no-sandbox",
@@ -44,8 +42,8 @@ SWITCHES = [
     "--use-fake-ui-for-media-stream",
     "--use-fake-device-for-media-stream",  # a microphone that beeps
 ]
-LONG = "[pause 0.2s] " + "The quick brown fox sleeps under the old garden house today. " * 8
-PATIENCE = 60_000
+LONG_TEXT = "[pause 0.2s] " + "The quick brown fox sleeps under the old garden house today. " * 8
+TIMEOUT_MS = 60_000
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +63,7 @@ def address(service: Service, gradio_files: None) -> Iterator[str]:
     async def launch() -> "tuple[Blocks, str]":
         demo = app.build_demo(service.synthesizer, service, lambda audio, rate: "One two three.")
         server = {"server_name": "127.0.0.1", "prevent_thread_lock": True, "quiet": True}
-        return demo, demo.launch(**server, **app.LOOK)[1]
+        return demo, demo.launch(**server, **app.APPEARANCE)[1]
 
     demo, address = asyncio.run(launch())
     yield address
@@ -83,7 +81,7 @@ def browser(address: str) -> "Iterator[Browser]":
 
 @pytest.fixture
 def visit(browser: "Browser", address: str) -> Iterator[Callable[..., "Page"]]:
-    """Opens the page as a new visitor, without a network; at the end nothing may have asked for one."""
+    """Opens the page as a new user, without a network; at the end no request may have left the page."""
     contexts, strayed, broken = [], [], []
 
     def stay(route: "Route") -> None:
@@ -95,7 +93,7 @@ def visit(browser: "Browser", address: str) -> Iterator[Callable[..., "Page"]]:
 
     def open_page(**options) -> "Page":
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-        context.set_default_timeout(PATIENCE)
+        context.set_default_timeout(TIMEOUT_MS)
         context.route("**/*", stay)
         contexts.append(context)
         page = context.new_page()
@@ -114,16 +112,16 @@ def prepare(page: "Page", text: str, example: int = 1) -> None:
     """An example voice, the consent and a text."""
     page.click("#examples input")
     page.click(f"ul[role=listbox] li:nth-child({example})")
-    page.wait_for_function("document.querySelector('#words textarea').value")
+    page.wait_for_function("document.querySelector('#transcript textarea').value")
     page.check("#consent input")
     page.fill("#text textarea", text)
 
 
 def wait_for_the_end(page: "Page") -> str:
-    """Of a take, whichever it is: this model is free to be bad."""
+    """Wait for the end of a take, for whatever reason: this model may be bad."""
     page.wait_for_function(
         """overs => overs.some(over => document.querySelector('#status .prose').innerText.endsWith(over))""",
-        arg=[words[over] for words in WORDS.values() for over in OVER.values()],
+        arg=[labels[key] for labels in TRANSLATIONS.values() for key in STOP_LABELS.values()],
     )
     return page.inner_text("#status .prose")
 
@@ -142,11 +140,11 @@ def test_upload_type_choose_a_depth_and_generate(visit, prompt_file: Path) -> No
     )
     page.set_input_files("#prompt input[type=file]", prompt_file)
     page.wait_for_function("document.querySelector('#advice').innerText.includes('It lasts 1.2 s')")
-    page.wait_for_function("document.querySelector('#words textarea').value == 'One two three.'")
-    page.fill("#words textarea", "What it says.")
+    page.wait_for_function("document.querySelector('#transcript textarea').value == 'One two three.'")
+    page.fill("#transcript textarea", "What it says.")
     page.fill("#text textarea", "Good morning.")
     page.wait_for_function("document.querySelector('#count').innerText.includes('13 characters')")
-    page.click("#draft")
+    page.click("#fast")
     page.wait_for_function("document.querySelector('#rate').innerText.includes('0.375 kbit/s')")
 
     page.click("#generate")
@@ -168,8 +166,8 @@ def test_upload_type_choose_a_depth_and_generate(visit, prompt_file: Path) -> No
     assert read_codes(download.value.path()).depth == 3
 
     first = page.input_value("#seed input")
-    page.check("#lock input")
-    page.click("#dice")
+    page.check("#lock_seed input")
+    page.click("#new_seed")
     page.wait_for_function("first => document.querySelector('#seed input').value != first", arg=first)
     seed = page.input_value("#seed input")
     page.click("#generate")
@@ -179,7 +177,7 @@ def test_upload_type_choose_a_depth_and_generate(visit, prompt_file: Path) -> No
     page.click("#save_voice")
     with page.expect_download() as download:
         page.click("#voice_file a[download]")
-    file = prompt_file.with_name("kept.catvoice")
+    file = prompt_file.with_name("saved.catvoice")
     download.value.save_as(file)
     page.set_input_files("input[accept*=catvoice]", file)
     page.wait_for_function("document.querySelector('#advice').innerText.includes('from a voice file')")
@@ -187,7 +185,7 @@ def test_upload_type_choose_a_depth_and_generate(visit, prompt_file: Path) -> No
     page.wait_for_function("document.querySelectorAll('#takes input').length == 3")
     assert f"depth 3, seed {seed}" in page.inner_text("#takes label:first-child")
 
-    page.click("#master_take")
+    page.click("#extend_take")
     page.wait_for_function("document.querySelectorAll('#takes input').length == 4")
     assert "(mastered): depth 12" in page.inner_text("#takes label:first-child")
     page.wait_for_selector("#files a[download^='take-4-']")
@@ -209,13 +207,13 @@ def test_upload_type_choose_a_depth_and_generate(visit, prompt_file: Path) -> No
 def test_audio_is_played_before_the_take_is_whole_and_stop_stops(visit, service: Service) -> None:
     page, segments = visit(), []
     page.on("response", lambda got: segments.append(got.url) if got.url.endswith(".aac") else None)
-    prepare(page, LONG)
+    prepare(page, LONG_TEXT)
     page.click("#generate")
     page.wait_for_function(
-        """document.querySelector('#live audio')?.currentTime > 0.1
+        """document.querySelector('#stream audio')?.currentTime > 0.1
            && document.querySelector('#status .prose').innerText.includes('speaking')"""
     )
-    assert segments and re.search("speaking, piece [1-4] of 4", page.inner_text("#status .prose"))
+    assert segments and re.search("speaking, segment [1-4] of 4", page.inner_text("#status .prose"))
     page.click("#stop")
     assert wait_for_the_end(page).endswith("stopped by you")
     assert service.engine.active == 0
@@ -224,15 +222,15 @@ def test_audio_is_played_before_the_take_is_whole_and_stop_stops(visit, service:
     page.wait_for_selector("#stop:disabled")
 
 
-def test_two_visitors_at_once_and_one_who_leaves(visit, service: Service) -> None:
+def test_two_users_at_once_and_one_who_leaves(visit, service: Service) -> None:
     pages = [visit(), visit()]
     for page in pages:
-        prepare(page, "Now. " + LONG * 4)  # stopped in a pause, nothing would have been spoken
+        prepare(page, "Now. " + LONG_TEXT * 4)  # stopped in a pause, nothing would have been spoken
         page.click("#generate")
     for page in pages:
         wait_for_status(page, "speaking")
-    for active in (2, 1):  # between two pieces a reading has no slot for a moment
-        give_up = time.monotonic() + PATIENCE / 1000
+    for active in (2, 1):  # between two segments a take has no slot for a moment
+        give_up = time.monotonic() + TIMEOUT_MS / 1000
         while service.engine.active != active:
             assert time.monotonic() < give_up
             pages[1].wait_for_timeout(50)
@@ -272,7 +270,7 @@ def test_a_voice_from_the_microphone(visit) -> None:
     page.click("#prompt .stop-button")
     page.wait_for_function("document.querySelector('#advice').innerText.includes('It lasts ')")
     page.wait_for_selector("#prompt .waveform-container")
-    page.wait_for_function("document.querySelector('#words textarea').value == 'One two three.'")
+    page.wait_for_function("document.querySelector('#transcript textarea').value == 'One two three.'")
     page.check("#consent input")
     page.fill("#text textarea", "Good morning.")
     page.click("#generate")
@@ -282,8 +280,10 @@ def test_a_voice_from_the_microphone(visit) -> None:
 def test_a_text_is_shown_as_it_is_spoken(visit) -> None:
     page = visit()
     page.fill("#text textarea", "It is 5 o'clock.")
-    page.click("#spell")
-    page.wait_for_function("document.querySelector('#spelt textarea')?.value == 'It is five o\\'clock.'")
+    page.click("#normalize")
+    page.wait_for_function(
+        "document.querySelector('#normalized_text textarea')?.value == 'It is five o\\'clock.'"
+    )
 
 
 def test_the_codec_alone(visit) -> None:

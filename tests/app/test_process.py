@@ -1,4 +1,4 @@
-"""`python app.py` as a process: the page and the API at one address, until it is told to end."""
+"""`python app.py` as a process: the page and the API at one address, until a signal ends them."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ import pytest
 
 from cat_tts.generation.sampling import SAMPLING_FILE
 from tests.helpers.paths import ROOT
-from tests.helpers.serving import LONG, NEVER_STOP, error_of
+from tests.helpers.serving import LONG_TEXT, NEVER_STOP, error_of
 from tokenizer.io.checkpoint import write_config
 
 pytest.importorskip("gradio")
@@ -38,9 +38,9 @@ def press_generate(http: httpx.Client, prompt: Path) -> Iterator[str]:
     with prompt.open("rb") as file:
         path = http.post("/gradio_api/upload", files={"files": file}).json()[0]
     clip = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    given: list[Any] = [None, "en", True, clip, "What it says.", None, LONG, 3, 5, True, False]
-    asked = {"data": given, "fn_index": speak, "session_hash": "page"}
-    http.post("/gradio_api/queue/join", json=asked).raise_for_status()
+    inputs: list[Any] = [None, "en", True, clip, "What it says.", None, LONG_TEXT, 3, 5, True, False]
+    event = {"data": inputs, "fn_index": speak, "session_hash": "page"}
+    http.post("/gradio_api/queue/join", json=event).raise_for_status()
     with http.stream("GET", "/gradio_api/queue/data", params={"session_hash": "page"}) as news:
         yield from news.iter_lines()
 
@@ -48,7 +48,7 @@ def press_generate(http: httpx.Client, prompt: Path) -> Iterator[str]:
 def test_one_process_has_the_page_and_the_api_and_ends_in_the_middle_of_takes(
     model: Path, prompt_file: Path, tmp_path: Path
 ) -> None:
-    words = ["app.py", "--port", "0", "--device", "cpu", "--model", str(model)]
+    transcript = ["app.py", "--port", "0", "--device", "cpu", "--model", str(model)]
     changed = {
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
@@ -56,7 +56,7 @@ def test_one_process_has_the_page_and_the_api_and_ends_in_the_middle_of_takes(
         "CAT_TTS_API_KEY": "key",
     }
     with subprocess.Popen(
-        [sys.executable, *words],
+        [sys.executable, *transcript],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -77,7 +77,7 @@ def test_one_process_has_the_page_and_the_api_and_ends_in_the_middle_of_takes(
                 nowhere, wrong = http.get("/v1/nothing"), http.get("/v1/audio/speech")
                 assert (nowhere.status_code, error_of(nowhere)["code"]) == (404, "not_found")
                 assert (wrong.status_code, error_of(wrong)["code"]) == (405, "method_not_allowed")
-                ask = {"model": "cat-tts", "voice": "default", "response_format": "pcm", "input": LONG}
+                ask = {"model": "cat-tts", "voice": "default", "response_format": "pcm", "input": LONG_TEXT}
                 spoken = press_generate(http, prompt_file)
                 while "speaking, " not in next(spoken):
                     pass

@@ -13,8 +13,8 @@ from cat_tts.text.tokenizers import SentencePieceText
 from eval import assets
 from eval.asr import main
 from eval.metrics.audio import WordErrors
-from eval.metrics.transcripts import Errors, count_errors, rate
-from eval.metrics.word_errors import normalise_chinese
+from eval.metrics.transcripts import TranscriptErrors, count_errors, rate
+from eval.metrics.word_errors import normalize_chinese
 from training.data.manifest import read_manifest, write_manifest
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
@@ -36,17 +36,21 @@ def asr(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_errors_by_hand() -> None:
     words, lower = WordErrors(errors=1, words=4), WordErrors(errors=2, words=3)
-    assert count_errors("Don't stop, Anna.", "do not stop anna", "en") == Errors(
+    assert count_errors("Don't stop, Anna.", "do not stop anna", "en") == TranscriptErrors(
         words=WordErrors(errors=0, words=4), lower_case=WordErrors(errors=4, words=3)
     )
-    assert count_errors("Don't stop, Anna.", "don't stop, hanna.", "en") == Errors(
+    assert count_errors("Don't stop, Anna.", "don't stop, hanna.", "en") == TranscriptErrors(
         words=words, lower_case=WordErrors(errors=1, words=3)
     )
     found = count_errors("\u6211\u67093\u500b\uff0c\u597d\uff01", "\u6211\u6709\u4e09\u4e2a", "zh")
-    assert found == Errors(characters=WordErrors(errors=1, words=5))
-    assert rate([found, Errors(words=words, lower_case=lower)], "characters") == pytest.approx(1 / 5)
-    assert rate([Errors(words=words)] * 2 + [Errors(words=lower)], "words") == pytest.approx(4 / 11)
-    assert rate([Errors(words=words)], "characters") is None
+    assert found == TranscriptErrors(characters=WordErrors(errors=1, words=5))
+    assert rate([found, TranscriptErrors(words=words, lower_case=lower)], "characters") == pytest.approx(
+        1 / 5
+    )
+    assert rate(
+        [TranscriptErrors(words=words)] * 2 + [TranscriptErrors(words=lower)], "words"
+    ) == pytest.approx(4 / 11)
+    assert rate([TranscriptErrors(words=words)], "characters") is None
 
 
 @pytest.mark.parametrize(
@@ -61,7 +65,7 @@ def test_errors_by_hand() -> None:
     ],
 )
 def test_chinese_is_compared_as_it_is_spoken(text: str, wanted: str) -> None:
-    assert normalise_chinese(text) == wanted
+    assert normalize_chinese(text) == wanted
 
 
 @pytest.mark.parametrize(("language", "what"), [("en", "no word"), ("zh", "no character")])
@@ -70,7 +74,7 @@ def test_a_reference_without_content_is_refused(language: str, what: str) -> Non
         count_errors("...", "something", language)
 
 
-def test_a_model_is_judged_on_audio_and_on_its_codes_alike(
+def test_scores_on_audio_and_on_its_codes_are_equal(
     asr: Path, corpus: Path, codec: Path, codes: Path, tmp_path: Path
 ) -> None:
     options = ["--model", str(asr), "--depths", "1,6", "--limit", "6"]

@@ -9,23 +9,23 @@ import pytest
 
 from inference.cli.main import main
 
-WORDS, TEXT = "What the recording says.", "Good morning, old fox."
+PROMPT_TEXT, TEXT = "What the recording says.", "Good morning, old fox."
 
 
 @dataclass
-class Result:
+class CommandResult:
     code: int
     out: str
     err: str
 
 
-Command = Callable[..., Result]
+Command = Callable[..., CommandResult]
 
 
 def clone_command(usual: dict[str, object], prompt: Path, capfd: pytest.CaptureFixture[str]) -> Command:
     """`cat-tts clone`. Options replace the usual ones; None leaves one out, True stands for a bare flag."""
 
-    def run(prompt: str | Path = prompt, **options: object) -> Result:
+    def run(prompt: str | Path = prompt, **options: object) -> CommandResult:
         capfd.readouterr()
         code = 0
         try:
@@ -33,8 +33,8 @@ def clone_command(usual: dict[str, object], prompt: Path, capfd: pytest.CaptureF
         except SystemExit as exit:
             code = exit.code
         assert isinstance(code, int)
-        said = capfd.readouterr()
-        return Result(code, said.out, said.err)
+        printed = capfd.readouterr()
+        return CommandResult(code, printed.out, printed.err)
 
     return run
 
@@ -48,7 +48,7 @@ def arguments(options: dict[str, object]) -> list[str]:
     return words
 
 
-def refused(result: Result, message: str, folder: Path, *there: str) -> None:
+def refused(result: CommandResult, message: str, folder: Path, *there: str) -> None:
     """Exit code 2, one line on stderr that begins with `message`, nothing else said or written."""
     assert result.code == 2
     assert result.err.endswith("\n") and len(result.err.splitlines()) == 1

@@ -9,7 +9,7 @@ from tokenizer.io.audio import save_audio
 from training.data.manifest import Clip, write_manifest
 
 SAMPLE_RATE = 24_000
-WORDS = """
+TRANSCRIPT = """
 amber brook cedar delta ember frost grove hazel ivory jolly kites lemon maple north olive piano quiet river
 stone tiger uncle vivid water xenon young zebra
 """
@@ -23,7 +23,7 @@ def write_corpus(folder: Path, clips: int = 48, seed: int = 0) -> Path:
     made = []
     for i in range(clips):
         speaker = list(SPEAKERS)[i % len(SPEAKERS)]
-        words = draw.choice(WORDS.split(), int(draw.integers(4, 9)))
+        words = draw.choice(TRANSCRIPT.split(), int(draw.integers(4, 9)))
         audio = np.concatenate([_word(word, SPEAKERS[speaker], draw) for word in words])
         path = folder / speaker / f"{i:02d}.flac"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,43 +9,43 @@ import numpy as np
 
 from inference.demo.clone_tab import CloneTab
 from inference.demo.common import EXAMPLE
-from inference.demo.session import Session
+from inference.demo.session import DemoSession
 from inference.synthesis.speed_estimate import Speed
 
 SPEED = Speed(base=0.01, per_codebook=0.005, frame_rate=12.5)
-WORDS = "What it says."
+TRANSCRIPT = "What it says."
 
 
-def hear_three_words(audio: np.ndarray, sample_rate: int) -> str:
+def recognize_three_words(audio: np.ndarray, sample_rate: int) -> str:
     """A recogniser that hears nothing where it is very quiet."""
     return "One two three." if np.abs(audio).max() > 0.01 else ""
 
 
 def on_a_page(make: Callable[[], Any]) -> tuple[Any, set[str]]:
-    """What is made, and the ids on its page.
+    """Build a part of a page; return it and the ids on the page.
 
     Outside a running event loop, Gradio would open one for every page and never close it.
     """
 
     async def build() -> tuple[Any, set[str]]:
         with gr.Blocks(analytics_enabled=False) as page:
-            made = make()
-        return made, {block.elem_id for block in page.blocks.values() if block.elem_id}
+            part = make()
+        return part, {block.elem_id for block in page.blocks.values() if block.elem_id}
 
     return asyncio.run(build())
 
 
-def spoken(tab: CloneTab, session: Session, **changed: Any) -> list[dict]:
-    given = {
+def spoken(tab: CloneTab, session: DemoSession, **changed: Any) -> list[dict]:
+    inputs = {
         "language": "en",
         "consent": True,
         "prompt": str(EXAMPLE),
-        "words": WORDS,
-        "opened": None,
+        "transcript": TRANSCRIPT,
+        "opened_voice": None,
         "text": "Good morning.",
         "depth": 3,
         "seed": 5,
         "locked": True,
-        "tuning": False,
+        "adapting": False,
     }
-    return list(tab.speak(session, *(given | changed).values()))
+    return list(tab.speak(session, *(inputs | changed).values()))

@@ -25,18 +25,20 @@ from inference.server.voice_store import VoiceFolder
 from inference.synthesis.service import Service
 
 NEVER_STOP = SamplingOptions(temperature=0.8, decision_temperature=0)
-"""Of equal odds the arg-max takes the first: go on. So every take has the length limit of its text."""
-SHORT = "Hi."
-SHORT_FRAMES = 31
-LONG = "The lazy fox sleeps under the old tree, and the bird sings to the river, and a cat runs near a tree."
-LONG_FRAMES = 25 + 180
-"""Of one piece."""
+"""Of equal odds the arg-max takes the first, to continue: every take reaches the length limit of its text."""
+SHORT_TEXT = "Hi."
+SHORT_TEXT_FRAMES = 31
+LONG_TEXT = (
+    "The lazy fox sleeps under the old tree, and the bird sings to the river, and a cat runs near a tree."
+)
+LONG_TEXT_FRAMES = 25 + 180
+"""Frames of a text of one segment."""
 FRAME_BYTES = 2 * 1920
-ASK: dict[str, Any] = {"model": "cat-tts", "voice": "default", "input": SHORT}
+PAYLOAD: dict[str, Any] = {"model": "cat-tts", "voice": "default", "input": SHORT_TEXT}
 
 
 @dataclass
-class Running:
+class RunningServer:
     """A server that answers."""
 
     url: str
@@ -52,7 +54,7 @@ class Running:
     def http(self, **options: Any) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=120, **options)
 
-    def speak(self, text: str = SHORT, **options: Any) -> bytes:
+    def speak(self, text: str = SHORT_TEXT, **options: Any) -> bytes:
         """All of an answer, pcm by default."""
         body = {"model": "cat-tts", "voice": "default", "response_format": "pcm", "input": text, **options}
         with self.http() as http:
@@ -68,13 +70,13 @@ class Running:
 
 
 @contextmanager
-def running(synthesizer: Synthesizer, folder: Path | None = None, **options: Any) -> Iterator[Running]:
+def running(synthesizer: Synthesizer, folder: Path | None = None, **options: Any) -> Iterator[RunningServer]:
     """`options` of the service and of the server."""
     of_service = {name: options.pop(name) for name in ("slots", "waiting", "patience") if name in options}
     with Service(synthesizer, **of_service) as service:
         app = create_server(service, VoiceFolder(synthesizer, folder), **options)
         with answering(app) as (url, server), openai_client(url) as client:
-            yield Running(url, service, server, client)
+            yield RunningServer(url, service, server, client)
 
 
 @contextmanager

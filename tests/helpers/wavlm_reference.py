@@ -201,8 +201,8 @@ def _head(w: Weights, x: Tensor, variant: Variant) -> Tensor:
         x = x + _block(w, f"layer{n}", x, dilation, variant)
         outputs.append(x)
     x = F.conv1d(torch.cat(outputs, 1), w["conv.weight"], w["conv.bias"]).relu()
-    seen = x - x.mean(2, keepdim=True) if variant.global_context else x
-    score = torch.tanh(F.conv1d(seen, w["pooling.linear1.weight"], w["pooling.linear1.bias"]))
+    observed = x - x.mean(2, keepdim=True) if variant.global_context else x
+    score = torch.tanh(F.conv1d(observed, w["pooling.linear1.weight"], w["pooling.linear1.bias"]))
     alpha = F.conv1d(score, w["pooling.linear2.weight"], w["pooling.linear2.bias"]).softmax(2)
     mean = (alpha * x).sum(2)
     std = ((alpha * x**2).sum(2) - mean**2).clamp(min=1e-9).sqrt()
@@ -214,9 +214,9 @@ def _block(w: Weights, name: str, x: Tensor, dilation: int, variant: Variant) ->
     parts = x.split(x.shape[1] // 8, 1)
     done: list[Tensor] = []
     for n in range(variant.groups - 1):
-        given = parts[n] + done[-1] if done else parts[n]
+        arguments = parts[n] + done[-1] if done else parts[n]
         names = f"{name}.Res2Conv1dReluBn.convs.{n}", f"{name}.Res2Conv1dReluBn.bns.{n}"
-        done.append(_conv_relu_norm(w, *names, given, variant, padding=dilation, dilation=dilation))
+        done.append(_conv_relu_norm(w, *names, arguments, variant, padding=dilation, dilation=dilation))
     x = torch.cat([*done, *parts[variant.groups - 1 :]], 1)
     x = _conv_relu_norm(w, f"{name}.Conv1dReluBn2.conv", f"{name}.Conv1dReluBn2.bn", x, variant)
     gate = _linear(

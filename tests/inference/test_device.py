@@ -1,4 +1,4 @@
-"""The memory that was needed."""
+"""Peak memory of the process."""
 
 import subprocess
 import sys
@@ -27,8 +27,8 @@ print(smaller - before, peak_bytes(cpu) - smaller)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the peak comes from Linux or from getrusage")
-def test_the_peak_is_what_was_needed_at_once() -> None:
-    """20 MB fit below a peak that had 50 MB in it; 100 MB raise it by 50 MB."""
+def test_peak_bytes() -> None:
+    """20 MB fit below a peak of 50 MB; 100 MB raise it by 50 MB."""
     ran = subprocess.run([sys.executable, "-c", USE], capture_output=True, text=True, check=True)
     smaller, larger = map(int, ran.stdout.split())
     assert 0 <= smaller < 5e6

@@ -64,7 +64,7 @@ def test_bitrate_is_125_bits_a_second_a_codebook() -> None:
 
 
 def test_windows_are_truncated_to_whole_steps() -> None:
-    """1.3 s at 12.5 frames a second are 16.25 steps; the published models look back 16."""
+    """1.3 s at 12.5 frames a second are 16.25 steps; the published models attend to 16."""
     model = AudioTokenizer(replace(tiny(), context_seconds=1.3))
     assert [stage.window for stage in model.encoder] == [130, 65, 32, 16]
     assert [stage.window for stage in model.decoder] == [16, 32, 65, 130]

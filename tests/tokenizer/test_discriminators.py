@@ -10,16 +10,16 @@ from torch.utils._pytree import tree_flatten
 
 from tokenizer.discriminators import (
     DiscriminatorConfig,
+    DiscriminatorOutput,
     Discriminators,
-    Judgement,
     SpectrumDiscriminator,
     band_edges,
-    folded,
+    fold_periods,
     generator_loss,
-    halves,
-    leveled,
     mini,
+    normalize_level,
     paper,
+    split_real_fake,
     tiny,
 )
 from tokenizer.io.checkpoint import CheckpointError
@@ -36,25 +36,25 @@ def parameters(module: torch.nn.Module) -> int:
 
 def test_paper_counts_its_parameters() -> None:
     with torch.device("meta"):
-        judge = Discriminators(paper())
+        discriminators = Discriminators(paper())
     # Weight norm: a gain and a bias an output, beside the kernel of every output.
     widths = [(1, 32, 5), (32, 128, 5), (128, 512, 5), (512, 1024, 5), (1024, 1024, 5), (1024, 1, 3)]
     period = sum(inputs * outputs * kernel + 2 * outputs for inputs, outputs, kernel in widths)
-    assert sum(parameters(part) for part in judge.periods) == 5 * period == 41_105_770
+    assert sum(parameters(part) for part in discriminators.periods) == 5 * period == 41_105_770
     band = [(2, 32, 27), (32, 32, 27), (32, 32, 27), (32, 32, 27), (32, 32, 9)]
     window = 5 * sum(i * o * k + 2 * o for i, o, k in band) + 32 * 9 + 2
-    assert sum(parameters(part) for part in judge.spectra) == 3 * window == 1_413_990
+    assert sum(parameters(part) for part in discriminators.spectra) == 3 * window == 1_413_990
 
 
 def test_level_by_hand() -> None:
     audio = torch.tensor([[3.0, 1.0, -1.0, 1.0], [5.0, 5.0, 5.0, 5.0]])
-    torch.testing.assert_close(leveled(audio), torch.tensor([[0.8, 0.0, -0.8, 0.0], [0.0] * 4]))
+    torch.testing.assert_close(normalize_level(audio), torch.tensor([[0.8, 0.0, -0.8, 0.0], [0.0] * 4]))
 
 
 def test_period_folding_by_hand() -> None:
     audio = torch.arange(7.0)[None]
-    assert folded(audio, 3)[0, 0].tolist() == [[0, 3, 6], [1, 4, 5], [2, 5, 4]]  # 0..6, then back: 5, 4
-    assert folded(audio[:, :6], 3)[0, 0].tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert fold_periods(audio, 3)[0, 0].tolist() == [[0, 3, 6], [1, 4, 5], [2, 5, 4]]  # 0..6, then back: 5, 4
+    assert fold_periods(audio[:, :6], 3)[0, 0].tolist() == [[0, 3], [1, 4], [2, 5]]
 
 
 @pytest.mark.parametrize(
@@ -87,13 +87,13 @@ def test_spectrum_is_a_fourier_transform_by_hops() -> None:
 
 def test_magnitudes_by_hand() -> None:
     """A sine of amplitude A at a bin of a Hann window of N samples is A N / 4: 10 ** -0.7 of N for 0.8."""
-    judge = SpectrumDiscriminator(64, 2, magnitudes=True)
+    discriminator = SpectrumDiscriminator(64, 2, magnitudes=True)
     sine = 0.8 * torch.sin(2 * torch.pi * 8 / 64 * torch.arange(640.0))
-    seen = judge.spectrum(torch.stack([sine, torch.zeros(640)]))
-    assert seen.shape == (2, 1, 40, 33) and torch.equal(seen[1], torch.zeros(1, 40, 33))
-    torch.testing.assert_close(seen[0, 0, 20, 8], torch.tensor((math.log10(0.2) + 5) / 2))
-    torch.testing.assert_close(judge.spectrum(-sine[None])[0], seen[0])  # phases are not seen
-    assert judge.bands[0][0].in_channels == 1 and len(judge(sine[None]).features) == 25
+    spectrum = discriminator.spectrum(torch.stack([sine, torch.zeros(640)]))
+    assert spectrum.shape == (2, 1, 40, 33) and torch.equal(spectrum[1], torch.zeros(1, 40, 33))
+    torch.testing.assert_close(spectrum[0, 0, 20, 8], torch.tensor((math.log10(0.2) + 5) / 2))
+    torch.testing.assert_close(discriminator.spectrum(-sine[None])[0], spectrum[0])  # phases are not in it
+    assert discriminator.bands[0][0].in_channels == 1 and len(discriminator(sine[None]).features) == 25
 
 
 @pytest.mark.parametrize("kind", ["periods", "windows"])
@@ -120,43 +120,45 @@ def test_maps_and_their_shapes() -> None:
 def test_paper_has_a_hundred_features() -> None:
     """Five layers of five periods, five layers of five bands of three windows."""
     config = replace(paper(), period_channels=(2, 2, 2, 2, 2), band_channels=1)
-    judged = Discriminators(config)(noise(1, 2400))
-    assert len(judged) == 8 and sum(len(j.features) for j in judged) == 100
+    outputs = Discriminators(config)(noise(1, 2400))
+    assert len(outputs) == 8 and sum(len(j.features) for j in outputs) == 100
 
 
 def test_period_discriminator_by_hand() -> None:
     """Its first layer is a dilated convolution of the audio that it never folded."""
-    judge = Discriminators(tiny())
-    audio, layer = leveled(noise(1, 603)), judge.periods[1].layers[0]
+    discriminators = Discriminators(tiny())
+    audio, layer = normalize_level(noise(1, 603)), discriminators.periods[1].layers[0]
     plain = F.conv1d(audio[:, None], layer.weight[:, :, 0], layer.bias, stride=1, padding=6, dilation=3)
-    kept = F.leaky_relu(plain, 0.1).unflatten(-1, (-1, 9))[..., :3]  # of nine samples, the first period
-    feature = judge(noise(1, 603))[1].features[0]
-    torch.testing.assert_close(feature, kept.mT)
+    every_third = F.leaky_relu(plain, 0.1).unflatten(-1, (-1, 9))[
+        ..., :3
+    ]  # of nine samples, the first period
+    feature = discriminators(noise(1, 603))[1].features[0]
+    torch.testing.assert_close(feature, every_third.mT)
 
 
 def test_loudness_and_offset_do_not_matter() -> None:
-    judge = Discriminators(tiny())
-    for one, other in zip(judge(noise()), judge(5 * noise() + 0.3), strict=True):
-        torch.testing.assert_close(one.logits, other.logits, atol=1e-4, rtol=1e-4)
+    discriminators = Discriminators(tiny())
+    for plain, changed in zip(discriminators(noise()), discriminators(5 * noise() + 0.3), strict=True):
+        torch.testing.assert_close(plain.logits, changed.logits, atol=1e-4, rtol=1e-4)
 
 
 def test_real_and_fake_in_one_pass_are_as_in_two() -> None:
-    judge, real, fake = Discriminators(tiny()), noise(seed=1), noise(seed=2)
-    together = halves(judge(torch.cat([real, fake])))
-    for half, alone in zip(together, (judge(real), judge(fake)), strict=True):
-        for a, b in zip(half, alone, strict=True):
+    discriminators, real, fake = Discriminators(tiny()), noise(seed=1), noise(seed=2)
+    joint = split_real_fake(discriminators(torch.cat([real, fake])))
+    for half, separate in zip(joint, (discriminators(real), discriminators(fake)), strict=True):
+        for a, b in zip(half, separate, strict=True):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
 def test_autocast_leaves_level_and_spectrum_alone() -> None:
-    judge = SpectrumDiscriminator(64, 2)
+    discriminator = SpectrumDiscriminator(64, 2)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(judge.spectrum(noise()), judge.spectrum(noise()))
-        under = judge.spectrum(noise())
-        judged = Discriminators(tiny())(noise())
-    assert torch.equal(under, judge.spectrum(noise())) and under.dtype == torch.float32
-    assert all(j.logits.dtype == torch.bfloat16 for j in judged)
-    losses = [discriminator_loss(judged, judged), generator_loss(judged), feature_loss(judged, judged)]
+        assert torch.equal(discriminator.spectrum(noise()), discriminator.spectrum(noise()))
+        under = discriminator.spectrum(noise())
+        outputs = Discriminators(tiny())(noise())
+    assert torch.equal(under, discriminator.spectrum(noise())) and under.dtype == torch.float32
+    assert all(j.logits.dtype == torch.bfloat16 for j in outputs)
+    losses = [discriminator_loss(outputs, outputs), generator_loss(outputs), feature_loss(outputs, outputs)]
     assert all(loss.dtype == torch.float32 for loss in losses)
 
 
@@ -168,22 +170,22 @@ def test_silence_has_finite_gradients() -> None:
 
 def test_learns_to_tell_and_is_fooled() -> None:
     """Discriminators learn noise from buzz; then noise moves to pass for buzz, or to give its features."""
-    judge = Discriminators(tiny())
+    discriminators = Discriminators(tiny())
     buzz = torch.sin(torch.arange(1000) * 0.3).expand(2, -1)
-    optimizer = torch.optim.AdamW(judge.parameters(), 1e-2)
+    optimizer = torch.optim.AdamW(discriminators.parameters(), 1e-2)
     for step in range(30):
-        real, fake = halves(judge(torch.cat([buzz, noise(seed=step)])))
+        real, fake = split_real_fake(discriminators(torch.cat([buzz, noise(seed=step)])))
         loss = discriminator_loss(real, fake)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.3  # 3 x 0.5 is chance
-    real = judge(buzz)
+    real = discriminators(buzz)
     for falls in (generator_loss, lambda fake: feature_loss(real, fake)):
         audio = noise(seed=99).requires_grad_()
         optimizer, losses = torch.optim.Adam([audio], 0.05), []
         for _ in range(50):
-            losses.append(falls(judge(audio)))
+            losses.append(falls(discriminators(audio)))
             optimizer.zero_grad()
             losses[-1].backward(retain_graph=True)
             optimizer.step()
@@ -206,18 +208,18 @@ def test_impossible_shapes_are_refused(change: dict, message: str) -> None:
 
 
 def test_too_little_audio_is_refused() -> None:
-    judge = Discriminators(tiny())
-    assert len(judge(noise(1, 40))) == 3
+    discriminators = Discriminators(tiny())
+    assert len(discriminators(noise(1, 40))) == 3
     with pytest.raises(ValueError, match="39 samples are too few for these discriminators: give 40"):
-        judge(noise(1, 39))
+        discriminators(noise(1, 39))
 
 
-def test_saved_and_loaded_they_judge_the_same(tmp_path: Path) -> None:
-    judge = Discriminators(tiny())
-    judge.save_pretrained(tmp_path)
+def test_saved_and_loaded_outputs_are_the_same(tmp_path: Path) -> None:
+    discriminators = Discriminators(tiny())
+    discriminators.save_pretrained(tmp_path)
     loaded, audio = Discriminators.from_pretrained(tmp_path), noise()
-    for one, other in zip(loaded(audio), judge(audio), strict=True):
-        assert torch.equal(one.logits, other.logits)
+    for again, before in zip(loaded(audio), discriminators(audio), strict=True):
+        assert torch.equal(again.logits, before.logits)
     (tmp_path / "config.json").write_text('{"windows": [30]}')
     with pytest.raises(CheckpointError, match="window 30"):
         Discriminators.from_pretrained(tmp_path)
@@ -227,8 +229,8 @@ def test_mini_is_small() -> None:
     assert parameters(Discriminators(mini())) < 40_000
 
 
-def test_judgement_is_a_tuple() -> None:
+def test_output_is_a_tuple() -> None:
     """Distributed wrappers find tensors in tuples and lists, not in objects."""
     leaves, _ = tree_flatten(Discriminators(tiny())(noise()))
     assert len(leaves) == 3 + 3 + 25 + 3 and all(isinstance(leaf, Tensor) for leaf in leaves)
-    assert isinstance(Judgement([], torch.zeros(())), tuple)
+    assert isinstance(DiscriminatorOutput([], torch.zeros(())), tuple)

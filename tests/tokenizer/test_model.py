@@ -9,13 +9,13 @@ from torch import Tensor
 from tokenizer.config import TokenizerConfig, tiny
 from tokenizer.model import AudioTokenizer
 
-SHORT = replace(tiny(), context_seconds=0.32)
-"""Windows of 32, 16, 8 and 4 steps: a stream of a few frames has forgotten its beginning."""
+SHORT_STREAM = replace(tiny(), context_seconds=0.32)
+"""Windows of 32, 16, 8 and 4 steps: a stream of a few frames is longer than its window."""
 FRAME = 1920
 CHUNKINGS = [[20], [1] * 20, [5, 1, 7, 2, 5], [3, 17]]  # the window at the frame rate is 4
 
 
-def tokenizer(config: TokenizerConfig = SHORT) -> AudioTokenizer:
+def tokenizer(config: TokenizerConfig = SHORT_STREAM) -> AudioTokenizer:
     """Random weights with norms, biases and gains off their initial values."""
     built = AudioTokenizer(config).eval()
     with torch.no_grad():
@@ -68,11 +68,11 @@ def test_decoder_reaches_back_one_window_a_stage() -> None:
 @pytest.mark.parametrize("chunks", CHUNKINGS)
 def test_streamed_encoding_equals_offline(chunks: list[int]) -> None:
     model, x = tokenizer(), audio(2, 20)
-    pieces = x.split([n * FRAME for n in chunks], 1)
+    chunked = x.split([n * FRAME for n in chunks], 1)
     cache = model.encoder_cache(2)
-    torch.testing.assert_close(torch.cat([model.latents(p, cache) for p in pieces], 1), model.latents(x))
+    torch.testing.assert_close(torch.cat([model.latents(p, cache) for p in chunked], 1), model.latents(x))
     cache = model.encoder_cache(2)
-    codes = torch.cat([model.encode(p, cache=cache) for p in pieces], 1)
+    codes = torch.cat([model.encode(p, cache=cache) for p in chunked], 1)
     assert torch.equal(codes, model.encode(x))
 
 
@@ -80,7 +80,7 @@ def test_streamed_encoding_equals_offline(chunks: list[int]) -> None:
 def test_streamed_decoding_equals_offline(chunks: list[int]) -> None:
     model, codes = tokenizer(), torch.randint(32, (2, 20, 4))
     cache = model.decoder_cache(2)
-    streamed = torch.cat([model.decode(piece, cache) for piece in codes.split(chunks, 1)], 1)
+    streamed = torch.cat([model.decode(part, cache) for part in codes.split(chunks, 1)], 1)
     offline = model.decode(codes)
     torch.testing.assert_close(streamed, offline, atol=1e-5, rtol=1e-5)
     assert offline.std() > 0.1, "silence would agree with anything"
@@ -102,11 +102,11 @@ def test_padded_batch_equals_single_clips() -> None:
         row[count:] = 0
     codes = model.encode(x)
     for i, count in enumerate(samples):
-        alone = model.encode(x[i : i + 1, :count])
-        assert alone.shape == (1, -(-count // FRAME), 6)
-        assert torch.equal(codes[i : i + 1, : alone.shape[1]], alone)
-        rebuilt = model.decode(codes)[i : i + 1, : alone.shape[1] * FRAME]
-        torch.testing.assert_close(model.decode(alone), rebuilt, atol=1e-5, rtol=1e-5)
+        single = model.encode(x[i : i + 1, :count])
+        assert single.shape == (1, -(-count // FRAME), 6)
+        assert torch.equal(codes[i : i + 1, : single.shape[1]], single)
+        rebuilt = model.decode(codes)[i : i + 1, : single.shape[1] * FRAME]
+        torch.testing.assert_close(model.decode(single), rebuilt, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("depth", range(1, 7))
@@ -156,25 +156,25 @@ def test_saved_and_loaded_is_the_same_bit_for_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("depth", [0, -1, 7])
-def test_depth_that_cannot_be(depth: int) -> None:
+def test_impossible_depth(depth: int) -> None:
     with pytest.raises(ValueError, match=f"depth={depth} but this tokenizer has 6 codebooks: choose 1 to 6"):
         tokenizer().encode(audio(1, 1), depth)
 
 
 @pytest.mark.parametrize("columns", [0, 7])
-def test_codes_of_a_depth_that_cannot_be(columns: int) -> None:
+def test_codes_of_an_impossible_depth(columns: int) -> None:
     with pytest.raises(ValueError, match=f"depth={columns} but this tokenizer has 6 codebooks"):
         tokenizer().decode(torch.zeros(1, 2, columns, dtype=torch.long))
 
 
-def test_every_row_is_decoded_at_its_own_depth() -> None:
+def test_every_signal_is_decoded_at_its_own_depth() -> None:
     model, codes, depth = tokenizer(), torch.randint(32, (3, 5, 4)), torch.tensor([4, 1, 3])
     spoilt = codes.clone()
     spoilt[1, :, 1:], spoilt[2, :, 3:] = -1, 10**6
     for cache in (None, model.decoder_cache(3)):
         audio = model.decode(spoilt, cache, depth)
-        for row, alone in enumerate(depth.tolist()):
-            expected = model.decode(codes[row : row + 1, :, :alone])
+        for row, single in enumerate(depth.tolist()):
+            expected = model.decode(codes[row : row + 1, :, :single])
             torch.testing.assert_close(audio[row : row + 1], expected, atol=1e-5, rtol=1e-5)
 
 
@@ -183,15 +183,17 @@ def test_every_row_is_decoded_at_its_own_depth() -> None:
     [
         ([0, 1], r"depth=\[0, 1\] but the codes have 3 columns: choose 1 to 3"),
         ([3, 4], r"depth=\[3, 4\] but the codes have 3 columns"),
-        ([1], r"depth of shape \(1,\) for 2 rows of codes: give one a row"),
+        ([1], r"depth of shape \(1,\) for a batch of 2: give one a signal"),
     ],
 )
-def test_depths_of_rows_that_cannot_be(depth: list[int], message: str) -> None:
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_impossible_depths_of_signals(depth: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tokenizer().decode(torch.zeros(2, 2, 3, dtype=torch.long), depth=torch.tensor(depth))
 
 
-def test_audio_that_cannot_be() -> None:
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_impossible_audio() -> None:
     model = tokenizer()
     for cache in (None, model.encoder_cache()):
         with pytest.raises(ValueError, match="no samples"):
@@ -228,8 +230,8 @@ def test_the_unused_half_is_not_read(tmp_path: Path) -> None:
     """It may even be missing."""
     model = tokenizer()
     model.save_pretrained(tmp_path)
-    kept = {n: w for n, w in model.state_dict().items() if not n.startswith("encoder.")}
-    save_file(kept, tmp_path / "model.safetensors")
+    without_encoder = {n: w for n, w in model.state_dict().items() if not n.startswith("encoder.")}
+    save_file(without_encoder, tmp_path / "model.safetensors")
     codes = torch.randint(32, (1, 2, 6))
     decoder = AudioTokenizer.from_pretrained(tmp_path, parts="decoder")
     assert torch.equal(decoder.decode(codes), model.decode(codes))
@@ -237,11 +239,11 @@ def test_the_unused_half_is_not_read(tmp_path: Path) -> None:
         AudioTokenizer.from_pretrained(tmp_path)
 
 
-def test_a_cache_serves_the_direction_that_it_was_made_for() -> None:
+def test_a_cache_serves_one_direction() -> None:
     model = tokenizer()
     with pytest.raises(ValueError, match="this cache is of a stream to encode: give one of decoder_cache"):
         model.decode(torch.zeros(1, 1, 6, dtype=torch.long), model.encoder_cache())
     with pytest.raises(ValueError, match="this cache is of a stream to decode: give one of encoder_cache"):
         model.encode(audio(1, 1), cache=model.decoder_cache())
-    with pytest.raises(ValueError, match="a stream to decode cannot go on from one to encode"):
-        model.decoder_cache().adopt(0, model.encoder_cache())
+    with pytest.raises(ValueError, match="a stream to decode cannot continue one to encode"):
+        model.decoder_cache().load_state(0, model.encoder_cache())

@@ -116,7 +116,7 @@ def test_partial_frame(model: AudioTokenizer) -> None:
 
 
 def test_batch(model: AudioTokenizer) -> None:
-    """Past a clip's end the published program masks residuals and audio; ours go on with silence."""
+    """Past a clip's end the published program masks residuals and audio; ours continue with silence."""
     partial, samples = wav("wav_partial"), int(INPUTS["batch_len"])
     clips = torch.zeros(2, samples)
     clips[0], clips[1, : partial.shape[1]] = wav()[0, :samples], partial[0]

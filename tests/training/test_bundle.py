@@ -52,40 +52,44 @@ def test_models_that_do_not_fit_are_refused(bundle: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "out").exists()
 
 
-def test_a_listener_comes_with_the_model(bundle: Path, tmp_path: Path) -> None:
+def test_an_asr_model_comes_with_the_bundle(bundle: Path, tmp_path: Path) -> None:
     text = SentencePieceText(bundle / "tts" / "text.model")
     CatASR(asr_config.tiny()).save_pretrained(tmp_path / "asr", text)
     write(Bundle(out=tmp_path, tokenizer=bundle / "tokenizer", tts=bundle / "tts", asr=tmp_path / "asr"))
-    listener = Synthesizer.from_pretrained(tmp_path, device="cpu").listener
-    assert listener is not None and listener.config == asr_config.tiny()
-    assert {weight.dtype for weight in listener.parameters()} == {torch.float32}
-    assert Synthesizer.from_pretrained(bundle, device="cpu").listener is None
+    asr_model = Synthesizer.from_pretrained(tmp_path, device="cpu").asr_model
+    assert asr_model is not None and asr_model.config == asr_config.tiny()
+    assert {weight.dtype for weight in asr_model.parameters()} == {torch.float32}
+    assert Synthesizer.from_pretrained(bundle, device="cpu").asr_model is None
 
 
-def test_a_judge_comes_with_the_model(bundle: Path, tmp_path: Path) -> None:
+def test_discriminators_come_with_the_bundle(bundle: Path, tmp_path: Path) -> None:
     own = Discriminators(discriminators.tiny())
     own.save_pretrained(tmp_path / "own")
-    write(Bundle(out=tmp_path, tokenizer=bundle / "tokenizer", tts=bundle / "tts", judge=tmp_path / "own"))
-    judge = Synthesizer.from_pretrained(tmp_path, device="cpu").voices.judge
-    assert judge is not None and judge.config == own.config and not judge.training
-    for stored, weight in zip(judge.parameters(), own.parameters(), strict=True):
+    write(
+        Bundle(
+            out=tmp_path, tokenizer=bundle / "tokenizer", tts=bundle / "tts", discriminators=tmp_path / "own"
+        )
+    )
+    loaded = Synthesizer.from_pretrained(tmp_path, device="cpu").voices.discriminators
+    assert loaded is not None and loaded.config == own.config and not loaded.training
+    for stored, weight in zip(loaded.parameters(), own.parameters(), strict=True):
         assert torch.equal(stored, weight.half().float()) and not stored.requires_grad
-    assert Synthesizer.from_pretrained(bundle, device="cpu").voices.judge is None
+    assert Synthesizer.from_pretrained(bundle, device="cpu").voices.discriminators is None
 
 
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"codebook_size": 64}, r"the ASR reads \(6, 64\) codebooks and codes, with a second head: give one"),
-        ({"ctc_layer": None}, r"no second head: give one with a second head, of the \(6, 32\) that the TTS"),
+        ({"codebook_size": 64}, r"the ASR reads \(6, 64\) codebooks and codes, with a CTC head: give one"),
+        ({"ctc_layer": None}, r"no CTC head: give one with a CTC head, of the \(6, 32\) that the TTS"),
     ],
 )
-def test_a_listener_that_does_not_fit_is_refused(
+def test_an_asr_model_that_does_not_fit_is_refused(
     bundle: Path, tmp_path: Path, change: dict, complaint: str
 ) -> None:
     asr = CatASR(replace(asr_config.tiny(), **change))
     asr.save_pretrained(tmp_path / "asr", SentencePieceText(bundle / "tts" / "text.model"))
-    out, asked = tmp_path / "out", tmp_path / "asr"
+    out, folder = tmp_path / "out", tmp_path / "asr"
     with pytest.raises(ValueError, match=complaint):
-        write(Bundle(out=out, tokenizer=bundle / "tokenizer", tts=bundle / "tts", asr=asked))
+        write(Bundle(out=out, tokenizer=bundle / "tokenizer", tts=bundle / "tts", asr=folder))
     assert not (tmp_path / "out").exists()

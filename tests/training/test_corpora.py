@@ -10,7 +10,7 @@ import pytest
 from tests.helpers.voxbox import Planted, index_of
 from training.corpora import main, table
 from training.data.languages import guess_language, han_share
-from training.data.licenses import allows_commercial_use, licence_of
+from training.data.licenses import allows_commercial_use, license_of
 from training.data.manifest import Clip, iterate_manifest, read_manifest, write_manifest
 from training.data.mixture import Mixture, read_mixture
 from training.data.validate import Selection, select, stats, validate
@@ -20,12 +20,12 @@ Imported = dict[str, tuple[Path, Planted]]
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """The command: its exit code, what it printed, what it said on stderr."""
+    """The command: its exit code, what it printed on stdout and stderr."""
 
     def command(*arguments: object) -> tuple[int, str, str]:
         code = main([str(argument) for argument in arguments])
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
 
     return command
 
@@ -63,8 +63,8 @@ def test_a_corpus_is_imported_by_the_command(imported: Imported, tmp_path: Path,
     assert clips[0].audio.is_absolute() and clips[0].audio.exists()
     code, _, _ = run("import", "jsonl", tmp_path / "m.jsonl", "-o", tmp_path / "n.jsonl", "--license", "mine")
     assert {clip.license for clip in read_manifest(tmp_path / "n.jsonl")} == {"mine"}
-    code, _, said = run("import", "csv", tmp_path / "gone.csv", "-o", tmp_path / "n.jsonl")
-    assert (code, said) == (2, f"error: {tmp_path}/gone.csv: no such file or folder; check the spelling\n")
+    code, _, stderr = run("import", "csv", tmp_path / "gone.csv", "-o", tmp_path / "n.jsonl")
+    assert (code, stderr) == (2, f"error: {tmp_path}/gone.csv: no such file or folder; check the spelling\n")
 
 
 def test_faults_can_be_ignored_and_workers_find_the_same(imported: Imported, tmp_path: Path) -> None:
@@ -125,9 +125,9 @@ def test_selection(tmp_path: Path, chosen: dict, kept: list[str]) -> None:
                 language=language,
                 duration=seconds,
                 source=source,
-                license=licence,
+                license=license,
             )
-            for name, language, seconds, licence, source in rows
+            for name, language, seconds, license, source in rows
         ],
     )
     counts = select(tmp_path / "all.jsonl", tmp_path / "some.jsonl", Selection(**chosen))
@@ -157,8 +157,8 @@ def test_a_mixture_is_shown_and_stored(
         ["synthetic", "0.02", "1.00", "1.00"],
     ]
     assert read_mixture(folder) == Mixture(weights={"synthetic": 2.0}, temperature=3.0)
-    code, _, said = run("mixture", folder, "--weights", "other", "2")
-    assert code == 2 and said == "error: weights for other: the corpora are synthetic\n"
+    code, _, stderr = run("mixture", folder, "--weights", "other", "2")
+    assert code == 2 and stderr == "error: weights for other: the corpora are synthetic\n"
 
 
 def test_a_manifest_is_read_from_any_line_on(imported: Imported) -> None:
@@ -186,7 +186,7 @@ def test_scripts_tell_languages() -> None:
 
 
 @pytest.mark.parametrize(
-    ("corpus", "licence", "commercial"),
+    ("corpus", "license", "commercial"),
     [
         ("LibriTTS-R", "CC-BY-4.0", True),
         ("aishell-3", "Apache-2.0", True),
@@ -198,10 +198,10 @@ def test_scripts_tell_languages() -> None:
         ("my own", "unknown", False),
     ],
 )
-def test_licences(corpus: str, licence: str, commercial: bool) -> None:
-    assert licence_of(corpus) == licence
-    assert allows_commercial_use(licence) == commercial
-    assert allows_commercial_use(licence.replace("-", " ")) == commercial
+def test_licenses(corpus: str, license: str, commercial: bool) -> None:
+    assert license_of(corpus) == license
+    assert allows_commercial_use(license) == commercial
+    assert allows_commercial_use(license.replace("-", " ")) == commercial
 
 
 def test_a_table_is_aligned() -> None:

@@ -55,8 +55,8 @@ def test_twenty_utterances_become_a_model_that_speaks_at_two_depths(
     for clip, row in zip(clips, rows, strict=True):
         name = index_of(clip)
         assert (row["text"], row["speaker"]) == (planted.texts[name], planted.speakers.get(name, ""))
-        alone = tokenizer.encode(load_audio(sounds / str(clip.member))[None])[0]
-        assert torch.equal(torch.tensor(row["codes"]), alone.short())
+        expected = tokenizer.encode(load_audio(sounds / str(clip.member))[None])[0]
+        assert torch.equal(torch.tensor(row["codes"]), expected.short())
 
     run, whole = tmp_path / "run", tmp_path / "whole"
     training = ["tiny", "--codes", str(codes), "--validation", "2", "--run"]
@@ -80,12 +80,12 @@ def test_twenty_utterances_become_a_model_that_speaks_at_two_depths(
     clone, synthesizer = clone_command(usual, voice, capfd), Synthesizer.from_pretrained(made, device="cpu")
     for depth in (2, 6):
         path = tmp_path / f"{depth}.wav"
-        said = clone(depth=depth, output=path, retries=0)
-        assert said.code == 0 and f"depth {depth} of 6, " in said.out, said.err
+        result = clone(depth=depth, output=path, retries=0)
+        assert result.code == 0 and f"depth {depth} of 6, " in result.out, result.err
         with soundfile.SoundFile(path) as file:
             assert (file.format, file.samplerate, file.channels) == ("WAV", 24_000, 1)
             assert file.comment == AI_GENERATED
-            heard = file.read(dtype="float32")
-        take = synthesizer.take(text, voice, words, depth=depth, max_seconds=0.8)
-        assert take.codes.shape[1] == depth and len(heard) == 1920 * len(take.codes) > 0
-        assert np.abs(heard - take.audio).max() <= 2**-15 < np.abs(heard).max()
+            written = file.read(dtype="float32")
+        take = synthesizer.synthesize(text, voice, words, depth=depth, max_seconds=0.8)
+        assert take.codes.shape[1] == depth and len(written) == 1920 * len(take.codes) > 0
+        assert np.abs(written - take.audio).max() <= 2**-15 < np.abs(written).max()

@@ -99,7 +99,10 @@ def test_a_run_is_exported_with_its_adapter(bundle: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"shared_time": True}, "shared_time puts text rows on the time axis of the frames"),
+        (
+            {"time_aligned_positions": True},
+            "time_aligned_positions puts text rows on the time axis of the frames",
+        ),
         ({"chat": None}, "chat=None: it was not trained on conversations"),
         ({"full_text_head": False}, "full_text_head=False: its stop head has two rows"),
         ({"adapter_dim": None}, "adapter_dim=None: it has no MLPs around the depth layers"),
@@ -122,7 +125,9 @@ def test_a_small_model_of_ours_is_refused(
         export(bundle / "tts", tmp_path / "out", "--layout", "published")
     assert ended.value.code == 2 and not (tmp_path / "out").exists()
     line = capsys.readouterr().err
-    assert line.startswith("error: the published layout cannot hold this model: shared_time puts text rows")
+    assert line.startswith(
+        "error: the published layout cannot hold this model: time_aligned_positions puts text rows"
+    )
     assert "; chat=None" in line and "; adapter_dim=None" in line and line.count("\n") == 1
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "file").touch()

@@ -18,29 +18,31 @@ def arguments(run: Path, codes: Path, codec: Path, *more: object) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def flown(codes: Path, codec: Path, datasets_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report_folder(
+    codes: Path, codec: Path, datasets_cache: None, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     run = tmp_path_factory.mktemp("preflight") / "run"
     assert main(arguments(run, codes, codec)) == 0
     return run / "preflight"
 
 
-def test_the_model_speaks_what_it_learnt(flown: Path) -> None:
-    report = json.loads((flown / "report.json").read_text())
+def test_the_model_reproduces_what_it_was_trained_on(report_folder: Path) -> None:
+    report = json.loads((report_folder / "report.json").read_text())
     assert len(report["recalled"]) == 2 and min(report["recalled"]) >= 0.95
     assert report["overfit_loss"] < 0.5 and report["overfit_steps"] <= 600
 
 
-def test_what_is_written_can_be_heard(flown: Path, codes: Path, codec: Path) -> None:
+def test_written_files_are_the_decoded_utterances(report_folder: Path, codes: Path, codec: Path) -> None:
     tokenizer, rows = AudioTokenizer.from_pretrained(codec), read_codes(codes)
-    heard = [load_audio(flown / f"{i}_shard.wav") for i in range(2)]
+    written = [load_audio(report_folder / f"{i}_shard.wav") for i in range(2)]
     decoded = [tokenizer.decode(torch.as_tensor(row["codes"]).long()[None])[0].clamp(-1, 1) for row in rows]
-    for audio in heard:
+    for audio in written:
         assert any(len(one) == len(audio) and (one - audio).abs().max() < 1e-4 for one in decoded)
-    assert all(len(load_audio(flown / f"{i}_model.wav")) >= 0.9 * len(heard[i]) for i in range(2))
+    assert all(len(load_audio(report_folder / f"{i}_model.wav")) >= 0.9 * len(written[i]) for i in range(2))
 
 
-def test_memory_adds_up(flown: Path) -> None:
-    cost = json.loads((flown / "report.json").read_text())["cost"]
+def test_memory_adds_up(report_folder: Path) -> None:
+    cost = json.loads((report_folder / "report.json").read_text())["cost"]
     parts, size = cost["parts"], 4 * cost["parameters"]
     assert cost["trained"] == cost["parameters"]
     assert (parts["weights"], parts["gradients"], parts["optimizer"]) == (size, size, 2 * size)
@@ -61,11 +63,11 @@ def test_another_codec_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_what_does_not_come_back_is_a_failure(
+def test_utterances_that_are_not_reproduced_are_a_failure(
     codes: Path, codec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments(tmp_path, codes, codec, "--overfit-steps", 2)) == 1
-    assert capsys.readouterr().out.startswith("FAILED: what was learnt does not come back: ")
+    assert capsys.readouterr().out.startswith("FAILED: utterances are not reproduced: ")
     shutil.rmtree(tmp_path / "preflight")
 
 

@@ -10,7 +10,7 @@ from tokenizer import AudioTokenizer, load_audio
 from tokenizer.config import tiny
 from training.data.code_shards import CodesInfo, read_codes, read_info
 from training.data.manifest import read_manifest, write_manifest
-from training.prepare import PrepareOptions, main, prepare, summarise
+from training.prepare import PrepareOptions, main, prepare, summarize
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 
@@ -188,7 +188,7 @@ def test_the_summary_tells_bits_and_what_voxbox_would_take(few: Path, codec: Pat
     prepare(options(tmp_path / "codes", few, codec))
     frames = sum(read_codes(tmp_path / "codes")["frames"][:])
     size = sum(path.stat().st_size for path in (tmp_path / "codes").glob("*.parquet"))
-    said = summarise(tmp_path / "codes")
-    assert said.startswith(f"10 clips, {frames / 12.5 / 3600:.2f} h, ")
-    assert f", {8 * size / frames / 6:.2f} with the texts (a code needs 5)" in said
-    assert f"102500 h would take {size / frames * 102_500 * 3600 * 12.5 / 1e9:.0f} GB" in said
+    summary = summarize(tmp_path / "codes")
+    assert summary.startswith(f"10 clips, {frames / 12.5 / 3600:.2f} h, ")
+    assert f", {8 * size / frames / 6:.2f} with the texts (a code needs 5)" in summary
+    assert f"102500 h would take {size / frames * 102_500 * 3600 * 12.5 / 1e9:.0f} GB" in summary

@@ -73,9 +73,9 @@ def test_two_processes_share_the_shards_and_write_what_one_writes(
     options = ["--manifest", manifest, "--tokenizer", codec, "--clips-per-shard", 2]
     launch = ["accelerate.commands.launch", "--config_file", "training/accelerate/ddp.yaml", "-m"]
     process = start(*launch, "training.prepare", tmp_path / "two", *options)
-    said = process.communicate(timeout=300)[1]
-    assert process.returncode == 0, said
-    assert said.count("bits a code") >= 1  # by the last to finish
+    summary = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, summary
+    assert summary.count("bits a code") >= 1  # by the last to finish
     main([str(option) for option in [tmp_path / "one", *options]])
     one, two = files(tmp_path / "one"), files(tmp_path / "two")
     assert {name: data for name, (_, data) in two.items()} == {name: data for name, (_, data) in one.items()}

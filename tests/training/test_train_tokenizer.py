@@ -10,7 +10,7 @@ from tests.helpers.interruption import Crash, assert_equal, crashing_at, saved_s
 from tokenizer import AudioTokenizer
 from tokenizer.config import tiny as tiny_tokenizer
 from tokenizer.discriminators import DiscriminatorConfig, Discriminators
-from training.audio_tokenizer.batches import BatchConfig, Segments
+from training.audio_tokenizer.batches import TokenizerBatchConfig, TokenizerBatches
 from training.audio_tokenizer.heads.semantic import SemanticHead
 from training.audio_tokenizer.losses import MultiScaleMelLoss
 from training.audio_tokenizer.recipes import TokenizerTraining, tiny
@@ -41,8 +41,8 @@ def both(run: Path, data: Path, **changes) -> TokenizerTraining:
 
 def mel_loss(model: AudioTokenizer, manifest: Path) -> float:
     """Of 16 crops that training does not see, at full depth."""
-    config = BatchConfig(batch_seconds=5.12, crop_seconds=0.32)
-    audio = Segments(read_manifest(manifest), config, model.config, None, seed=99, steps=1)[0].audio
+    config = TokenizerBatchConfig(batch_seconds=5.12, crop_seconds=0.32)
+    audio = TokenizerBatches(read_manifest(manifest), config, model.config, None, seed=99, steps=1)[0].audio
     with torch.no_grad():
         return MultiScaleMelLoss(24_000)(model(audio).audio, audio).item()
 
@@ -55,7 +55,7 @@ def metrics(run: Path) -> list[dict[str, float]]:
 
 def assert_same_run(run: Path, other: Path) -> None:
     assert_equal(saved_state(run), saved_state(other))
-    for name in ("model", "model/semantic", "model/judge"):
+    for name in ("model", "model/semantic", "model/discriminators"):
         one, two = (folder / name / "model.safetensors" for folder in (run, other))
         assert one.read_bytes() == two.read_bytes()
     assert metrics(run) == metrics(other)
@@ -87,7 +87,7 @@ def test_thirty_steps_on_one_batch_cut_every_loss(corpus: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("step", [2, 3, 5])
-def test_a_terminated_run_goes_on_as_if_nothing_had_been(
+def test_a_terminated_run_continues_as_if_nothing_had_been(
     corpus: Path, uninterrupted: Path, tmp_path: Path, step: int
 ) -> None:
     # from step 4 on, each has two updates: the fifth ends within the sixth update
@@ -98,7 +98,9 @@ def test_a_terminated_run_goes_on_as_if_nothing_had_been(
     assert_same_run(tmp_path, uninterrupted)
 
 
-def test_a_crashed_run_goes_on_from_its_last_save(corpus: Path, uninterrupted: Path, tmp_path: Path) -> None:
+def test_a_crashed_run_continues_from_its_last_save(
+    corpus: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
     with crashing_at(8), pytest.raises(Crash):
         train(both(tmp_path, corpus, save_every=3))
     assert json.loads((tmp_path / "state" / "step.json").read_text()) == {"step": 3}
@@ -109,7 +111,7 @@ def test_a_crashed_run_goes_on_from_its_last_save(corpus: Path, uninterrupted: P
 
 def test_a_finished_run_stays_as_it_is(corpus: Path, tmp_path: Path) -> None:
     first = train(options(tmp_path, corpus, steps=2))
-    assert not (tmp_path / "model" / "judge").exists(), "nobody has been judged yet"
+    assert not (tmp_path / "model" / "discriminators").exists(), "there are no discriminators yet"
     written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.suffix != ".json"}
     again = train(options(tmp_path, corpus, steps=2))
     assert_equal(again.state_dict(), first.state_dict())
@@ -139,9 +141,9 @@ def test_without_averaging_model_and_state_hold_the_same_weights(corpus: Path, t
 
 
 def test_the_discriminators_are_handed_out(uninterrupted: Path) -> None:
-    judge = Discriminators.from_pretrained(uninterrupted / "model" / "judge")
+    unwrapped_discriminators = Discriminators.from_pretrained(uninterrupted / "model" / "discriminators")
     kept = saved_state(uninterrupted)["discriminators"]
-    assert_equal(dict(sorted(judge.state_dict().items())), dict(sorted(kept.items())))
+    assert_equal(dict(sorted(unwrapped_discriminators.state_dict().items())), dict(sorted(kept.items())))
 
 
 def test_metrics_name_the_losses_of_each_stage(uninterrupted: Path) -> None:
@@ -161,16 +163,16 @@ def test_metrics_name_the_losses_of_each_stage(uninterrupted: Path) -> None:
         assert ("train/latent_gradient/semantic" in line) == (line["step"] % 2 == 0)
 
 
-def test_the_learning_rates_follow_the_trapezoid(corpus: Path, tmp_path: Path) -> None:
+def test_the_learning_rates_follow_the_schedule(corpus: Path, tmp_path: Path) -> None:
     rates = {"warmup": 2, "decay": 0.5, "learning_rate": 1e-3, "discriminator_learning_rate": 4e-3}
     train(options(tmp_path, corpus, steps=4, adversarial_from=1, optimizer=rates, weights={"semantic": 0.0}))
     lines = metrics(tmp_path)
     assert [line["train/lr"] for line in lines] == pytest.approx([5e-4, 1e-3, 1e-3, 5e-4])
-    seen = [line.get("train/discriminator_lr") for line in lines]
-    assert seen[0] is None and seen[1:] == pytest.approx([2e-3, 4e-3, 2e-3])
+    observed = [line.get("train/discriminator_lr") for line in lines]
+    assert observed[0] is None and observed[1:] == pytest.approx([2e-3, 4e-3, 2e-3])
 
 
-def test_every_item_uses_a_prefix_of_the_codebooks_drawn_anew(
+def test_every_item_uses_a_prefix_of_the_codebooks_drawn_again(
     corpus: Path, codec: Path, tmp_path: Path
 ) -> None:
     before = AudioTokenizer.from_pretrained(codec).quantizer.layers
@@ -275,13 +277,13 @@ def test_mistakes_end_with_one_line(
     corpus: Path, codec: Path, uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     run = tmp_path / "run"
-    lacking, silent = tmp_path / "lacking.jsonl", tmp_path / "silent.jsonl"
+    lacking, textless = tmp_path / "lacking.jsonl", tmp_path / "textless.jsonl"
     lacking.write_text('{"audio": "x.wav", "text": "a"}\n')
-    write_manifest(silent, [replace(clip, text=None) for clip in read_manifest(corpus)])
+    write_manifest(textless, [replace(clip, text=None) for clip in read_manifest(corpus)])
     for arguments, complaint in (
         (["tiny", "--data", lacking, "--run", run], "lacking.jsonl:1 lacks duration, speaker"),
         (["tiny", "--data", tmp_path / "none.jsonl", "--run", run], "none.jsonl"),
-        (["tiny", "--data", silent, "--run", run], "no clip has a text"),
+        (["tiny", "--data", textless, "--run", run], "no clip has a text"),
         (["mini", "--data", corpus, "--run", run, "--init", codec], "encoder.0.patch_size is 240, not 480"),
         (["tiny", "--data", corpus, "--run", run, "--init", tmp_path], "config.json: missing"),
         (["mini", "--data", corpus, "--run", uninterrupted], "encoder.0.patch_size is 240, not 480"),

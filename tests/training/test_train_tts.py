@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cat_tts import CatTTS
-from cat_tts.model.code_embeddings import read_tables
+from cat_tts.model.code_embeddings import init_code_embeddings
 from tests.helpers.interruption import Crash, assert_equal, crashing_at, saved_state, terminated_at
 from tokenizer import AudioTokenizer
 from training.data.code_shards import read_codes, read_info, write_shard
@@ -56,7 +56,7 @@ def test_random_weights_begin_with_what_codes_mean(codes: Path, codec: Path, tmp
     spoken = AudioTokenizer.from_pretrained(codec, "decoder")
     model, _ = starting_model(made, read_codes(codes), read_info(codes), spoken)
     wanted = CatTTS(model.config)
-    read_tables(wanted.code_embeddings, spoken.quantizer)
+    init_code_embeddings(wanted.code_embeddings, spoken.quantizer)
     for found, table in zip(model.code_embeddings, wanted.code_embeddings, strict=True):
         assert torch.equal(found.weight, table.weight)
     assert model.depth.code_heads[0].weight[:32].std() > 3 * model.depth.code_heads[0].weight[32:].std()
@@ -85,7 +85,7 @@ def test_metrics_are_numbers_by_codebook(codes: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [1, 4])
-def test_a_terminated_run_goes_on_as_if_nothing_had_been(
+def test_a_terminated_run_continues_as_if_nothing_had_been(
     codes: Path, uninterrupted: Path, tmp_path: Path, step: int
 ) -> None:
     with terminated_at(step):
@@ -98,7 +98,7 @@ def test_a_terminated_run_goes_on_as_if_nothing_had_been(
     assert metrics(tmp_path)[-1] == metrics(uninterrupted)[-1]
 
 
-def test_a_crashed_run_goes_on_from_its_last_save(codes: Path, uninterrupted: Path, tmp_path: Path) -> None:
+def test_a_crashed_run_continues_from_its_last_save(codes: Path, uninterrupted: Path, tmp_path: Path) -> None:
     with crashing_at(6), pytest.raises(Crash):
         train(options(tmp_path, codes, save_every=2))
     assert json.loads((tmp_path / "state" / "step.json").read_text()) == {"step": 4}
@@ -128,7 +128,7 @@ def test_the_model_is_the_average_of_the_weights(codes: Path, tmp_path: Path) ->
     assert_equal(CatTTS.from_pretrained(tmp_path / "model")[0].state_dict(), result)
 
 
-def test_the_learning_rate_follows_the_trapezoid_and_gains_do_not_decay(codes: Path, tmp_path: Path) -> None:
+def test_the_learning_rate_follows_the_schedule_and_gains_do_not_decay(codes: Path, tmp_path: Path) -> None:
     rates = []
     for step in (1, 2, 3, 4):
         with terminated_at(step - len(rates)):
@@ -157,7 +157,7 @@ def test_progressive_sequence_dropout_decides_what_is_trained(
     assert trained_heads(model) == [k < heads for k in range(6)]
 
 
-def test_a_curriculum_goes_on_with_all_codebooks(codes: Path, tmp_path: Path) -> None:
+def test_a_curriculum_continues_with_all_codebooks(codes: Path, tmp_path: Path) -> None:
     with terminated_at(3):
         first = train(options(tmp_path, codes, dropout={"max_depth": 2}))
     assert sum(trained_heads(first)) == 2

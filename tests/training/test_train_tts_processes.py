@@ -86,10 +86,10 @@ def test_two_processes_stopped_and_resumed_learn_what_one_learns(
     main([*arguments, "--run", str(tmp_path / "one")])
     one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
     assert [line["step"] for line in two] == list(range(1, steps + 1))
-    for alone, shared in zip(one, two, strict=True):
-        for name, value in alone.items():
+    for single, shared in zip(one, two, strict=True):
+        for name, value in single.items():
             if "per_second" not in name:
-                assert shared[name] == pytest.approx(value, rel=1e-4), (alone["step"], name)
+                assert shared[name] == pytest.approx(value, rel=1e-4), (single["step"], name)
     models = [load_file(tmp_path / run / "model" / "model.safetensors") for run in ("one", "two")]
     torch.testing.assert_close(models[1], models[0], rtol=0, atol=RATE * steps / 20)
 

@@ -1,0 +1,1 @@
+"""Codes of whole signals, and the `.cat` files that hold them."""

@@ -1,4 +1,4 @@
-"""`.cat`: the codes of one signal, in a file that is that of a lower depth when it is cut behind a layer.
+"""The `.cat` format: codes of one signal, in a file that can be cut behind a layer to lower its depth.
 
 All numbers are unsigned and little endian. The header has 40 bytes:
 
@@ -19,9 +19,9 @@ is the number of bits of v - 1 (10 for 1024 codes):
     its t codes, w bits each, the most significant first, one right behind the other; zeros fill the last byte
     CRC-32 of bytes 0 to 35 of the file and the codes of all layers so far, this one included
 
-The CRC-32 is that of zlib and PNG. How many layers there are, the size of the file says: a file that is cut
-behind a layer is, byte for byte, the file of the signal at that depth. One that is cut inside a layer is
-refused: that is damage more likely than intent, and the error says where to cut.
+The CRC-32 is that of zlib and PNG. The size of the file gives the number of layers: a file that is cut behind
+a layer is, byte for byte, the file of the signal at that depth. One that is cut inside a layer is refused:
+that is more likely damage than intent, and the error says where to cut.
 The checksums find damage, not malice: whoever can change the codes can change the checksums.
 """
 
@@ -32,28 +32,46 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from tokenizer.codes.coded_audio import MOST_CODEBOOK_SIZE, CodedAudio, CodesError, check_size, num_frames
+from tokenizer.codes.coded_audio import MAX_CODEBOOK_SIZE, CodedAudio, CodesError, check_size, num_frames
 from tokenizer.io.atomic_files import PathLike, check_target, new_file, read_bytes
 
 SUFFIX = ".cat"
 MAGIC, VERSION = b"\x89CAT\r\n", 1
-MOST_BYTES = 2**26
-"""A little more than `MOST_CODES` of the widest codes."""
+MAX_BYTES = 2**26
+"""A little more than `MAX_CODES` of the widest codes take."""
 
 _HEADER, _CRC = struct.Struct("<6sBBIIIQ8s"), struct.Struct("<I")
 _GENERATED = 1
 
 
 def write_codes(path: PathLike, audio: CodedAudio) -> None:
-    """Write a `.cat` file whole or not at all."""
+    """Write a `.cat` file whole or not at all.
+
+    Args:
+        path: The file to write or replace, with the suffix `.cat`.
+        audio: The codes.
+
+    Raises:
+        CodesError: If the file cannot be written.
+    """
     check_codes_output(path)
     with new_file(path, CodesError) as file:
         file.write(pack_codes(audio))
 
 
 def read_codes(path: PathLike) -> CodedAudio:
-    """Read a `.cat` file, or what is left of one that was cut; CodesError for anything else."""
-    data = read_bytes(path, MOST_BYTES, CodesError)
+    """Read a `.cat` file, or what is left of one that was cut behind a layer.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The codes of all its layers.
+
+    Raises:
+        CodesError: For anything else.
+    """
+    data = read_bytes(path, MAX_BYTES, CodesError)
     try:
         return unpack_codes(data)
     except CodesError as error:
@@ -61,12 +79,12 @@ def read_codes(path: PathLike) -> CodedAudio:
 
 
 def check_codes_output(path: PathLike) -> None:
-    """CodesError where `write_codes` could not write."""
+    """Raise CodesError where `write_codes` could not write `path`."""
     check_target(path, [SUFFIX], CodesError, "code file")
 
 
 def pack_codes(audio: CodedAudio) -> bytes:
-    """The bytes of the file."""
+    """Return the bytes of the file of these codes."""
     head = _HEADER.pack(
         MAGIC,
         VERSION,
@@ -87,20 +105,30 @@ def pack_codes(audio: CodedAudio) -> bytes:
 
 
 def unpack_codes(data: bytes) -> CodedAudio:
-    """What the bytes of a file hold, or a CodesError; sizes are checked before memory is taken for them."""
+    """Decode the bytes of a file; sizes are checked before memory is allocated for them.
+
+    Args:
+        data: The whole file.
+
+    Returns:
+        The codes of all its layers.
+
+    Raises:
+        CodesError: If the bytes are not those of a `.cat` file, or are damaged.
+    """
     if data[: len(MAGIC)] != MAGIC:
         raise CodesError(f"not a {SUFFIX} file")
     start = _HEADER.size + _CRC.size
     if len(data) < start:
         raise CodesError(f"cut off inside its header of {start} bytes: fetch it again")
-    _, version, flags, *numbers, made_by = _HEADER.unpack_from(data)
+    _, version, flags, *numbers, tokenizer = _HEADER.unpack_from(data)
     if version != VERSION:
         raise CodesError(f"version {version} of the format, this program reads {VERSION}: update it")
     checksum = zlib.crc32(data[: _HEADER.size])
     if _CRC.unpack_from(data, _HEADER.size)[0] != checksum:
         raise CodesError("its header is damaged: fetch it again")
     codebook_size, sample_rate, frame_size, num_samples = numbers
-    if flags & ~_GENERATED or not 2 <= codebook_size <= MOST_CODEBOOK_SIZE or 0 in numbers:
+    if flags & ~_GENERATED or not 2 <= codebook_size <= MAX_CODEBOOK_SIZE or 0 in numbers:
         raise CodesError("its header says what cannot be: write it again")
     frames, width = num_frames(num_samples, frame_size), _width(codebook_size)
     size = -(-frames * width // 8)
@@ -120,13 +148,13 @@ def unpack_codes(data: bytes) -> CodedAudio:
         sample_rate=sample_rate,
         frame_size=frame_size,
         num_samples=num_samples,
-        tokenizer=made_by,
+        tokenizer=tokenizer,
         generated=bool(flags & _GENERATED),
     )
 
 
 def _depth(size: int, layer_size: int, start: int) -> int:
-    """How many layers there are in `size` bytes behind the header."""
+    """Return the number of layers in `size` bytes behind the header."""
     depth, rest = divmod(size, layer_size)
     if not depth:
         raise CodesError(f"cut off inside its first layer, which ends at {start + layer_size} bytes")

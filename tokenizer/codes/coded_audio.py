@@ -1,4 +1,4 @@
-"""Audio as codes, with all that is needed to decode them: what a `.cat` file holds."""
+"""Codes of whole signals, with all that is needed to decode them: the content of a `.cat` file."""
 
 import hashlib
 import math
@@ -11,41 +11,41 @@ from torch import Tensor
 from tokenizer.model import AudioTokenizer
 
 HASH_BYTES = 8
-MOST_LAYERS = 255
-MOST_CODEBOOK_SIZE = 2**16
-MOST_FRAMES = 2**20
-"""23 hours of 12.5 frames a second."""
-MOST_CODES = 2**24
-"""Of all layers together: 11.6 hours of 32 layers, 128 MiB as tensor."""
+MAX_LAYERS = 255
+MAX_CODEBOOK_SIZE = 2**16
+MAX_FRAMES = 2**20
+"""This is 23 hours of 12.5 frames a second."""
+MAX_CODES = 2**24
+"""Codes of all layers together: 11.6 hours of 32 layers, 128 MiB as a tensor."""
 CHUNK_FRAMES = 750
-"""Longer audio, a minute, goes through the tokenizer in a stream, so that memory does not grow with it."""
+"""Audio longer than this, a minute, is encoded and decoded in a stream, so that memory does not grow."""
 
 
 class CodesError(ValueError):
-    """Codes that cannot be read, written or decoded: one line that says what is wrong, and the cure."""
+    """Codes cannot be read, written or decoded; one line says what is wrong, and what helps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodedAudio:
-    """The codes of one signal. `codes` of its first columns only are the same signal at a lower bitrate."""
+    """The codes of one signal; the first columns of `codes` alone are the signal at a lower bitrate."""
 
     codes: Int[Tensor, "t k"]
-    """On the CPU."""
+    """On the CPU, a column for each codebook."""
     codebook_size: int
     sample_rate: int
     frame_size: int
     num_samples: int
-    """Of the signal; the last frame may reach beyond it."""
+    """Samples of the signal; the last frame may reach beyond it."""
     tokenizer: bytes
-    """The `fingerprint` of what made the codes."""
+    """The `fingerprint` of the tokenizer that encoded them."""
     generated: bool = False
     """Synthesised speech, not a recording."""
 
     def __post_init__(self) -> None:
         if self.codes.ndim != 2 or self.codes.is_floating_point():
             raise CodesError(f"codes of shape {tuple(self.codes.shape)}: give integers [frames, layers]")
-        if not 2 <= self.codebook_size <= MOST_CODEBOOK_SIZE:
-            raise CodesError(f"a codebook of {self.codebook_size} codes: 2 to {MOST_CODEBOOK_SIZE} can be")
+        if not 2 <= self.codebook_size <= MAX_CODEBOOK_SIZE:
+            raise CodesError(f"a codebook of {self.codebook_size} codes: 2 to {MAX_CODEBOOK_SIZE} can be")
         if not (0 < self.sample_rate < 2**32 and 0 < self.frame_size < 2**32 and self.num_samples > 0):
             raise CodesError(
                 f"{self.num_samples} samples at {self.sample_rate} Hz, {self.frame_size} a frame: cannot be"
@@ -61,19 +61,31 @@ class CodedAudio:
 
     @property
     def depth(self) -> int:
+        """Number of codebooks."""
         return self.codes.shape[1]
 
     @property
     def seconds(self) -> float:
+        """Duration of the signal in seconds."""
         return self.num_samples / self.sample_rate
 
     @property
     def bitrate(self) -> float:
-        """Of the codes, in bit/s."""
+        """Bitrate of the codes in bit/s."""
         return self.depth * math.log2(self.codebook_size) * self.sample_rate / self.frame_size
 
     def at_depth(self, depth: int | None) -> "CodedAudio":
-        """The first `depth` layers, all where it is None."""
+        """Return the codes of the first `depth` layers, all where it is None.
+
+        Args:
+            depth: Number of codebooks.
+
+        Returns:
+            The signal at this depth.
+
+        Raises:
+            CodesError: If there are fewer layers.
+        """
         if depth is None:
             return self
         if not 1 <= depth <= self.depth:
@@ -82,25 +94,32 @@ class CodedAudio:
 
 
 def check_size(frames: int, layers: int) -> None:
-    """CodesError for more codes than one file may hold."""
-    if not 1 <= layers <= MOST_LAYERS:
-        raise CodesError(f"{layers} layers of codes: 1 to {MOST_LAYERS} can be")
-    if frames > MOST_FRAMES or frames * layers > MOST_CODES:
+    """Raise CodesError for more codes than one file may hold, or none."""
+    if not 1 <= layers <= MAX_LAYERS:
+        raise CodesError(f"{layers} layers of codes: 1 to {MAX_LAYERS} can be")
+    if frames > MAX_FRAMES or frames * layers > MAX_CODES:
         raise CodesError(
-            f"{frames} frames of {layers} layers: at most {MOST_FRAMES} frames, {MOST_CODES} codes can be, "
+            f"{frames} frames of {layers} layers: at most {MAX_FRAMES} frames, {MAX_CODES} codes can be, "
             "so cut the audio"
         )
 
 
 def num_frames(num_samples: int, frame_size: int) -> int:
+    """Return the number of frames that hold `num_samples`, the last of which may be partly empty."""
     return -(-num_samples // frame_size)
 
 
 def fingerprint(tokenizer: AudioTokenizer) -> bytes:
-    """The first bytes of the SHA-256 of the quantizer's weights: they alone say what a code means.
+    """Return the first bytes of the SHA-256 of the quantizer's weights: they alone define what a code means.
 
-    The layout of the checkpoint does not matter. A tokenizer whose decoder was trained further while encoder
-    and quantizer stood still has the same one, and rightly: it decodes the same codes.
+    The layout of the checkpoint does not matter. A tokenizer whose decoder was trained further, with encoder
+    and quantizer frozen, has the same fingerprint, and rightly: it decodes the same codes.
+
+    Args:
+        tokenizer: The tokenizer.
+
+    Returns:
+        `HASH_BYTES` bytes.
     """
     digest = hashlib.sha256()
     for name, weight in sorted(tokenizer.quantizer.state_dict().items()):
@@ -116,7 +135,17 @@ def coded(
     *,
     generated: bool = False,
 ) -> CodedAudio:
-    """Codes of `tokenizer` with what a file has to say about them; by default all frames are full."""
+    """Add to codes what a file says about them.
+
+    Args:
+        tokenizer: The tokenizer that the codes are of.
+        codes: [t, k].
+        num_samples: Samples of the signal; by default all frames are full.
+        generated: Whether the codes are synthesised speech.
+
+    Returns:
+        The codes with all that is needed to decode them.
+    """
     config = tokenizer.config
     return CodedAudio(
         codes=codes.cpu(),
@@ -132,7 +161,16 @@ def coded(
 def encode_audio(
     tokenizer: AudioTokenizer, audio: Float[Tensor, " s"], depth: int | None = None
 ) -> CodedAudio:
-    """Audio at the tokenizer's sample rate as codes; any length."""
+    """Encode audio of any length.
+
+    Args:
+        tokenizer: The tokenizer.
+        audio: [s] samples in [-1, 1] at the tokenizer's sample rate.
+        depth: Number of codebooks; all when None.
+
+    Returns:
+        The codes.
+    """
     missing = -len(audio) % tokenizer.config.frame_size
     padded = torch.nn.functional.pad(audio, (0, missing)).to(_device(tokenizer))
     cache = tokenizer.encoder_cache()
@@ -144,7 +182,19 @@ def encode_audio(
 def decode_audio(
     tokenizer: AudioTokenizer, audio: CodedAudio, depth: int | None = None
 ) -> Float[Tensor, " s"]:
-    """The signal again, from the first `depth` layers; CodesError for codes of another tokenizer."""
+    """Decode codes of any length.
+
+    Args:
+        tokenizer: The tokenizer that encoded them.
+        audio: The codes.
+        depth: Number of codebooks to decode; all when None.
+
+    Returns:
+        The signal [num_samples] at the tokenizer's sample rate.
+
+    Raises:
+        CodesError: If the codes are of another tokenizer, or have fewer layers.
+    """
     check_origin(tokenizer, audio)
     cache = tokenizer.decoder_cache()
     chunks = audio.at_depth(depth).codes.long()[None].split(CHUNK_FRAMES, 1)
@@ -153,7 +203,7 @@ def decode_audio(
 
 
 def check_origin(tokenizer: AudioTokenizer, audio: CodedAudio) -> None:
-    """CodesError where `tokenizer` did not make the codes and cannot decode them."""
+    """Raise CodesError where the codes are not of `tokenizer`, which then cannot decode them."""
     config, ours = tokenizer.config, fingerprint(tokenizer)
     if audio.tokenizer != ours:
         raise CodesError(

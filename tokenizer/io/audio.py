@@ -1,4 +1,4 @@
-"""Audio files in and out: any wav, flac, ogg or mp3 becomes 24 kHz mono float32, and back."""
+"""Audio files in and out: any wav, flac, ogg or mp3 is read as 24 kHz mono float32, and written from it."""
 
 import os
 import zlib
@@ -15,23 +15,33 @@ from torch import Tensor
 from tokenizer.io.atomic_files import check_target, new_file
 
 FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3"}
-"""What `save_audio` writes: 16-bit PCM for wav and flac, Vorbis for ogg, MPEG layer III for mp3."""
+"""Formats that `save_audio` writes: 16-bit PCM for wav and flac, Vorbis for ogg, MPEG layer III for mp3."""
 AI_GENERATED = "AI-generated speech (CAT-TTS)"
-"""The comment in the file of what a model spoke; no longer than an ID3 tag of the first version holds."""
+"""The comment in files of synthesised speech; no longer than an ID3v1 tag holds."""
 
 _BLOCK_SAMPLES = 1 << 16  # libsndfile overflows its stack when given minutes of Vorbis in one call
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 class AudioError(ValueError):
-    """A file that cannot be read or written as audio: one line with the path, what is wrong and the cure."""
+    """A file cannot be read or written as audio; one line says its path, what is wrong and what helps."""
 
 
 def load_audio(path: str | os.PathLike[str], sample_rate: int = 24_000) -> Float[Tensor, " s"]:
     """Read a file of any rate and channel count as mono float32 in [-1, 1] at `sample_rate` Hz.
 
-    Channels are averaged, then resampled (soxr HQ). Raises AudioError for anything that is not
-    usable audio: a missing file, a folder, another kind of file, no samples, NaN or infinity.
+    Channels are averaged, then resampled (soxr HQ).
+
+    Args:
+        path: A wav, flac, ogg or mp3 file.
+        sample_rate: In Hz.
+
+    Returns:
+        The samples [s].
+
+    Raises:
+        AudioError: For anything that is not usable audio: a missing file, a folder, another kind of file, no
+            samples, NaN or infinity.
     """
     if Path(path).is_dir():
         raise AudioError(f"{path}: is a folder; name one audio file in it")
@@ -46,8 +56,18 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int = 24_000) -> Float
 
 
 def read_samples(file: BinaryIO, name: object) -> tuple[Float[np.ndarray, " s"], int]:
-    """The mean of the channels as float32, and the rate in Hz; AudioError, which calls it `name`, for what
-    is not audio."""
+    """Read an open audio file at its own rate.
+
+    Args:
+        file: The file, open for reading.
+        name: What messages call it.
+
+    Returns:
+        The mean of the channels as float32 [s], and the sample rate in Hz.
+
+    Raises:
+        AudioError: If it is not audio, or has NaN or infinite samples.
+    """
     try:
         samples, file_rate = soundfile.read(file, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, TypeError):  # TypeError: soundfile takes *.raw for headerless samples
@@ -59,8 +79,21 @@ def read_samples(file: BinaryIO, name: object) -> tuple[Float[np.ndarray, " s"],
 
 def resample(
     samples: Float[np.ndarray, " s"], file_rate: int, sample_rate: int, name: object
-) -> Float[Tensor, " s"]:
-    """Samples in [-1, 1] at another rate; AudioError, which calls them `name`, where there are none."""
+) -> Float[Tensor, " resampled"]:
+    """Resample mono audio (soxr HQ), and clamp it to [-1, 1].
+
+    Args:
+        samples: [s] at `file_rate`.
+        file_rate: In Hz.
+        sample_rate: The new rate in Hz.
+        name: What messages call the audio.
+
+    Returns:
+        The samples at `sample_rate`.
+
+    Raises:
+        AudioError: If there are no samples.
+    """
     mono = soxr.resample(samples, file_rate, sample_rate, quality="HQ")
     if mono.size == 0:
         raise AudioError(f"{name}: holds no samples; record or export it again")
@@ -69,10 +102,19 @@ def resample(
 
 def trim_silence(
     audio: Float[Tensor, " s"], sample_rate: int, *, floor_db: float = 35.0, margin: float = 0.15
-) -> Float[Tensor, " s"]:
-    """The audio without what lies over `margin` seconds outside its sound.
+) -> Float[Tensor, " trimmed"]:
+    """Trim silence at both ends of audio.
 
-    Sound is every 20 ms that are less than `floor_db` under the loudest.
+    Sound is every 20 ms that are less than `floor_db` below the loudest.
+
+    Args:
+        audio: [s] samples.
+        sample_rate: In Hz.
+        floor_db: Decibels below the loudest 20 ms, from which on it is silence.
+        margin: Seconds that stay before and after the sound.
+
+    Returns:
+        The part of `audio` from `margin` before its first sound to `margin` after its last.
     """
     frame = sample_rate // 50
     power = audio[: len(audio) // frame * frame].unflatten(0, (-1, frame)).square().mean(1)
@@ -88,11 +130,18 @@ def save_audio(
 ) -> None:
     """Write mono `audio` at `sample_rate` Hz, in the format the suffix names (one of `FORMATS`).
 
-    `comment` goes into the file's metadata (wav: ICMT, flac and ogg: Vorbis comment, mp3: ID3).
+    Samples beyond [-1, 1] are clamped. The same audio gives the same bytes every time. The new file replaces
+    `path` only once it is whole.
 
-    Samples beyond [-1, 1] are clamped. The same audio gives the same bytes every time. `path` either keeps
-    what it held or gets the whole new file: writing goes to a neighbour that then takes its name.
-    Raises AudioError for a bad path (as `check_output` does), no samples, NaN or infinity.
+    Args:
+        path: The file to write or replace.
+        audio: [s] samples.
+        sample_rate: In Hz.
+        comment: For the file's metadata (wav: ICMT, flac and ogg: Vorbis comment, mp3: ID3).
+
+    Raises:
+        AudioError: For a bad path (as `check_output` does), no samples, NaN or infinity, or a rate that the
+            format cannot hold.
     """
     check_output(path)
     if audio.dim() != 1 or audio.numel() == 0:
@@ -110,7 +159,14 @@ def save_audio(
 
 
 def check_output(path: str | os.PathLike[str]) -> None:
-    """Raise AudioError where `save_audio` could not write `path`, before any work is spent on its content."""
+    """Check that `save_audio` can write `path`, before any work is spent on its content.
+
+    Args:
+        path: The file; its suffix must be one of `FORMATS`.
+
+    Raises:
+        AudioError: If it cannot be written.
+    """
     check_target(path, FORMATS, AudioError, "audio file")
 
 

@@ -1,4 +1,4 @@
-"""A model on disk is a folder: `config.json` and `model.safetensors`. No pickle is ever loaded."""
+"""Models on disk: a folder with `config.json` and `model.safetensors`. No pickle is ever loaded."""
 
 import json
 import os
@@ -18,13 +18,20 @@ CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.
 
 
 class CheckpointError(ValueError):
-    """A model folder that cannot be loaded, and why."""
+    """A model folder cannot be loaded; the message says why."""
 
 
 def local_folder(model: str | Path) -> Path:
-    """The folder itself, or that of a hub id, fetched when it is not cached yet.
+    """Return a model's folder; that of a hub id is downloaded when it is not cached yet.
 
-    A name is a hub id when it has the form owner/name and no such folder exists.
+    Args:
+        model: A folder, or a hub id: a name of the form owner/name, where no such folder exists.
+
+    Returns:
+        The local folder.
+
+    Raises:
+        CheckpointError: If there is no such folder, or the hub cannot provide it.
     """
     folder = Path(model)
     if folder.is_dir():
@@ -33,15 +40,25 @@ def local_folder(model: str | Path) -> Path:
     if name.count("/") != 1 or name.startswith(("/", ".", "~")):
         raise CheckpointError(f"{model}: no such model folder; give a folder or a hub id such as owner/name")
     try:
-        wanted = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
-        return Path(snapshot_download(name, allow_patterns=wanted))
+        patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+        return Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{model}: no such folder, and the hub could not give it: {reason}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, or a CheckpointError that says what is wrong with the file."""
+    """Read a JSON object.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The object.
+
+    Raises:
+        CheckpointError: If the file is missing, or is not a JSON object.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -54,7 +71,18 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_config(kind: type[Config], path: Path) -> Config:
-    """A JSON file as the dataclass `kind`; unknown or missing keys and wrong values are refused."""
+    """Read a JSON file as a dataclass.
+
+    Args:
+        kind: The dataclass.
+        path: The file.
+
+    Returns:
+        The config.
+
+    Raises:
+        CheckpointError: For unknown or missing keys, and for wrong values.
+    """
     try:
         return TypeAdapter(kind).validate_python(read_json(path))
     except ValidationError as error:
@@ -64,9 +92,17 @@ def read_config(kind: type[Config], path: Path) -> Config:
 
 
 def read_weights(folder: Path, without: str | None = None) -> dict[str, Tensor]:
-    """All tensors of a folder, from one file or from the shards that an index names.
+    """Read the tensors of a folder, from one file or from the shards that an index names.
 
-    Those whose names begin with `without` are not read into memory.
+    Args:
+        folder: A model's folder.
+        without: A prefix; tensors whose names begin with it are not read into memory.
+
+    Returns:
+        The tensors by name.
+
+    Raises:
+        CheckpointError: If a file is missing or not a safetensors file.
     """
     if (folder / INDEX).exists():
         names = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
@@ -78,15 +114,24 @@ def read_weights(folder: Path, without: str | None = None) -> dict[str, Tensor]:
             raise CheckpointError(f"{folder / name}: weights are missing")
         try:
             with safe_open(folder / name, "pt") as file:
-                wanted = [key for key in file.keys() if not without or not key.startswith(without)]  # noqa: SIM118
-                state.update({key: file.get_tensor(key) for key in wanted})
+                keys = [key for key in file.keys() if not without or not key.startswith(without)]  # noqa: SIM118
+                state.update({key: file.get_tensor(key) for key in keys})
         except Exception as error:
             raise CheckpointError(f"{folder / name}: not a safetensors file ({error})") from error
     return state
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
-    """Make `state` the weights of `module`; all must be there, of the right shape, and no others."""
+    """Assign weights to a module; all must be there, of the right shape, and no others.
+
+    Args:
+        module: The module, which may be on the meta device.
+        state: The weights by name.
+        folder: Where they came from, for messages.
+
+    Raises:
+        CheckpointError: If they do not fit.
+    """
     try:
         module.load_state_dict(state, assign=True)
     except RuntimeError as error:
@@ -95,7 +140,13 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], folder: Path) -
 
 
 def save(folder: str | Path, config: Any, state: Mapping[str, Tensor]) -> None:
-    """Write config and weights, each to a temporary file that is then renamed."""
+    """Write config and weights, each to a temporary file that is then renamed.
+
+    Args:
+        folder: The model's folder; it is created where it does not exist.
+        config: A dataclass.
+        state: The weights by name.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_config(folder / CONFIG, config)
@@ -110,7 +161,7 @@ def write_config(path: Path, config: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a UTF-8 text file whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)

@@ -1,0 +1,1 @@
+"""Layers of the tokenizer: attention, Transformer stages, the quantizer, stream caches and the vocoder."""

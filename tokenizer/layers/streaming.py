@@ -1,73 +1,34 @@
-"""What a stream remembers: the keys and values that its layers can still look back at."""
+"""The state of a stream: the keys and values that its layers can still attend to."""
 
 import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from tokenizer.layers.attention import Sight, rotate, sight, turns
-from tokenizer.layers.quantizer_inference import Lookup, Search
+from tokenizer.layers.attention import AttentionMask, build_mask, rotary_factors, rotate
+from tokenizer.layers.chunk import Chunk
+from tokenizer.layers.quantizer_inference import QuantizerDecoder, QuantizerEncoder
 from tokenizer.layers.vocoder import VocoderState
 
-SMALLEST_RESERVE = 16
-"""Steps that fit behind the past before it has to be moved, when the window is very short."""
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """The steps of one call to a stage: how they turn, what they see, and where they are remembered."""
-
-    turns: Complex[Tensor, "t one one half"]
-    seen: Sight
-    past: tuple[Float[Tensor, "two b h p d"], ...] = ()
-    """By layer; only where past and chunk do not fit into the block together."""
-    write: tuple[Float[Tensor, "two b h w d"], ...] = ()
-    read: tuple[Float[Tensor, "two b h m d"], ...] = ()
-
-    @property
-    def steps(self) -> int:
-        return len(self.turns)
-
-    def extend(
-        self, layer: int, qkv: Float[Tensor, "three b h t d"]
-    ) -> tuple[Float[Tensor, "b h t d"], Float[Tensor, "b h m d"], Float[Tensor, "b h m d"]]:
-        """One layer's queries, and keys and values behind the past that the queries may look back at."""
-        if not self.write:
-            q, k, v = qkv.unbind()
-            return q, k, v
-        q, kv = qkv[0], qkv[1:]
-        if kv.requires_grad:
-            kv = kv.detach()
-        if self.past:
-            kv = torch.cat([self.past[layer], kv], -2)
-            self.write[layer].copy_(kv[..., kv.shape[-2] - self.write[layer].shape[-2] :, :])
-        else:
-            self.write[layer].copy_(kv)
-            kv = self.read[layer]
-        k, v = kv.unbind()
-        return q, k, v
-
-
-def alone(x: Float[Tensor, "n d"], steps: int, window: int, frequencies: Float[Tensor, " half"]) -> Chunk:
-    """A whole signal at once: no past, and nothing to remember."""
-    return Chunk(turns(0, steps, frequencies)[:, None, None], sight(steps, steps, window, x))
+MIN_RESERVE = 16
+"""Steps that fit behind the history before it has to be moved, when the window is very short."""
 
 
 def capacity(window: int) -> int:
-    """Steps that a layer's block holds."""
-    return window - 1 + max(window // 4, SMALLEST_RESERVE)
+    """Return the number of steps that a layer's block holds."""
+    return window - 1 + max(window // 4, MIN_RESERVE)
 
 
 @dataclass
 class StageCache:
-    """The past of one stage's layers, for a batch of streams that share one clock.
+    """Keys and values of one stage's layers, for a batch of streams that share one clock.
 
     A layer's steps stand one behind the other in a block somewhat longer than the window, the next step
-    at `stop`. When the block is full, what can still be seen moves to its beginning: a call copies no
-    past, attention reads one contiguous piece, and memory does not grow.
+    at `stop`. When the block is full, what can still be attended to moves to its beginning: a call copies no
+    history, attention reads one contiguous piece, and memory does not grow.
     """
 
     block: Float[Tensor, "l two b h c d"]
@@ -75,192 +36,226 @@ class StageCache:
     frequencies: Float[Tensor, " half"]
     parts: Any = None
     """What the stage computes with: its projection in, its layers' parts, its projection out."""
-    timbres: Float[Tensor, "b o d"] | None = None
-    """What each row adds to the projection out; None where no row ever did."""
+    adaptations: Float[Tensor, "b o d"] | None = None
+    """Decoder adaptations (per-speaker adapters of the last projection) by slot: what each adds to the weight
+    of the projection out. None where no slot ever had one."""
 
     def __post_init__(self) -> None:
-        self.lived = [0] * self.block.shape[2]
-        """Steps of each row's stream so far."""
-        self._sight: tuple[int, int, Sight] | None = None
+        self.lengths = [0] * self.block.shape[2]
+        """Steps of each slot's stream so far."""
+        self._cached_mask: tuple[int, int, AttentionMask] | None = None
         self._begin_block(0)
 
     @property
     def reserve(self) -> int:
-        """Steps that fit behind the past."""
+        """Steps that fit behind the history."""
         return self.block.shape[-2] - self.window + 1
 
     @property
     def position(self) -> int:
-        """Of the next step, for all rows; only differences between positions matter."""
+        """Position of the next step, for all slots; only differences between positions matter."""
         return self._position + self.stop - self.window + 1
 
-    def extend(self, steps: int, rows: int | None = None) -> Chunk:
-        """Move the first `rows`, or all, on by `steps`; what each layer passes through the chunk fills them.
+    def extend(self, steps: int, slots: int | None = None) -> Chunk:
+        """Advance the first slots, whose layers then cache their keys and values through the chunk.
 
-        The other rows lose their past: the clock moves on without them.
+        The other slots lose their history: the clock moves on without them.
+
+        Args:
+            steps: Steps by which to advance.
+            slots: Number of slots that advance; all where it is None.
+
+        Returns:
+            The chunk of these steps.
         """
-        block, living = self.block[:, :, :rows], self.lived[:rows]
-        past, end = min(max(living), self.window - 1), self.window - 1
+        block, lengths = self.block[:, :, :slots], self.lengths[:slots]
+        history, end = min(max(lengths), self.window - 1), self.window - 1
         if self.stop + steps > block.shape[-2] and steps <= self.reserve:
             block[..., :end, :] = block[..., self.stop - end : self.stop, :].clone()
             self._begin_block(self.position)
-        first, stop, seen = self.stop - past, self.stop + steps, self._seen(living, past, steps)
+        first, stop = self.stop - history, self.stop + steps
+        mask = self._mask(lengths, history, steps)
         if steps <= self.reserve:
             chunk = Chunk(
-                self._turns[self.stop - end : stop - end],
-                seen,
+                self._rotary_factors[self.stop - end : stop - end],
+                mask,
                 write=block[..., self.stop : stop, :].unbind(),
                 read=block[..., first:stop, :].unbind(),
             )
             self.stop = stop
         else:
             chunk = Chunk(
-                turns(self.position, steps, self.frequencies)[:, None, None],
-                seen,
-                write=block[..., max(0, end - past - steps) : end, :].unbind(),
-                past=block[..., first : self.stop, :].unbind(),
+                rotary_factors(self.position, steps, self.frequencies)[:, None, None],
+                mask,
+                write=block[..., max(0, end - history - steps) : end, :].unbind(),
+                history=block[..., first : self.stop, :].unbind(),
             )
             self._begin_block(self.position + steps)
-        self.lived = [count + steps for count in living] + [0] * (len(self.lived) - len(living))
+        self.lengths = [length + steps for length in lengths] + [0] * (len(self.lengths) - len(lengths))
         return chunk
 
     def _begin_block(self, position: int) -> None:
-        """The past stands at the beginning of the block, and the step at `position` comes next."""
+        """Set the clock: the history ends at the window's end in the block, and `position` comes next."""
         self.stop, self._position = self.window - 1, position
-        self._turns = turns(position, self.reserve, self.frequencies)[:, None, None]
+        self._rotary_factors = rotary_factors(position, self.reserve, self.frequencies)[:, None, None]
 
-    def restart(self, row: int) -> None:
-        """Let `row` begin anew: what was before stays where it is, but this row no longer sees it.
+    def reset(self, slot: int) -> None:
+        """Begin a new stream in `slot`: its old steps stay where they are, but are masked.
 
-        Where no row has a past, the clock begins anew too, so that a stream alone is the same every time.
+        Where no slot has a history, the clock begins anew too, so that a single stream is the same every
+        time.
         """
-        self.lived[row] = 0
-        self.tint(row, None)
-        if not any(self.lived):
+        self.lengths[slot] = 0
+        self.set_adaptation(slot, None)
+        if not any(self.lengths):
             self._begin_block(0)
 
     def move(self, source: int, target: int) -> None:
-        """Let `target` be what `source` is, and `source` begin anew."""
+        """Move the stream of slot `source` to slot `target`, and reset `source`."""
         if source != target:
             self.block[:, :, target] = self.block[:, :, source]
-            self.lived[target] = self.lived[source]
-            self.tint(target, self._timbre(source))
-        self.restart(source)
+            self.lengths[target] = self.lengths[source]
+            self.set_adaptation(target, self._adaptation(source))
+        self.reset(source)
 
-    def adopt(self, row: int, other: "StageCache") -> None:
-        """Give `row` the past of the only row of `other`, its keys turned to where this clock stands.
+    def load_state(self, slot: int, other: "StageCache") -> None:
+        """Continue the only stream of `other` in `slot`, its keys rotated to where this clock stands.
 
-        Where no row has a past, the clock is set to theirs.
+        Where no slot has a history, the clock is set to that of `other`.
+
+        Args:
+            slot: The slot that takes the history.
+            other: A cache of batch 1; it is left as it is.
         """
-        if not any(self.lived):
+        if not any(self.lengths):
             self._begin_block(other.position)
-        kept = min(other.lived[0], self.window - 1)
-        turning = turns(self.position - other.position, 1, self.frequencies)
-        past = other.block[:, :, 0, :, other.stop - kept : other.stop]
-        own = self.block[:, :, row, :, self.stop - kept : self.stop]
-        own[:, 0], own[:, 1] = rotate(past[:, 0], turning), past[:, 1]
-        self.lived[row] = other.lived[0]
-        self.tint(row, other._timbre(0))
+        steps = min(other.lengths[0], self.window - 1)
+        rotation = rotary_factors(self.position - other.position, 1, self.frequencies)
+        source = other.block[:, :, 0, :, other.stop - steps : other.stop]
+        target = self.block[:, :, slot, :, self.stop - steps : self.stop]
+        target[:, 0], target[:, 1] = rotate(source[:, 0], rotation), source[:, 1]
+        self.lengths[slot] = other.lengths[0]
+        self.set_adaptation(slot, other._adaptation(0))
 
-    def tint(self, row: int, timbre: Float[Tensor, "o d"] | None) -> None:
-        """Let `row` add `timbre`, or nothing, to the stage's projection out."""
-        if self.timbres is None and timbre is not None:
-            self.timbres = self.block.new_zeros(len(self.lived), *timbre.shape)
-        if self.timbres is not None:
-            self.timbres[row] = 0 if timbre is None else timbre
+    def set_adaptation(self, slot: int, decoder_adaptation: Float[Tensor, "o d"] | None) -> None:
+        """Set the decoder adaptation (a per-speaker adapter of the last projection) of `slot`, or remove it.
 
-    def _timbre(self, row: int) -> Tensor | None:
-        return None if self.timbres is None else self.timbres[row]
+        Args:
+            slot: The slot that it applies to.
+            decoder_adaptation: What is added to the weight of the projection out; None for nothing.
+        """
+        if self.adaptations is None and decoder_adaptation is not None:
+            self.adaptations = self.block.new_zeros(len(self.lengths), *decoder_adaptation.shape)
+        if self.adaptations is not None:
+            self.adaptations[slot] = 0 if decoder_adaptation is None else decoder_adaptation
 
-    def past(self) -> "StageCache":
-        """What can still be seen, alone: no room to go on, but to be adopted."""
-        kept = min(max(self.lived), self.window - 1)
-        twin = copy.copy(self)
-        twin.timbres = None if self.timbres is None else self.timbres.clone()
-        twin.block = self.block[..., self.stop - kept : self.stop, :].clone()
-        twin.stop, twin._position, twin.lived = (
-            kept,
-            self.position + self.window - 1 - kept,
-            self.lived.copy(),
-        )
-        return twin
+    def _adaptation(self, slot: int) -> Tensor | None:
+        return None if self.adaptations is None else self.adaptations[slot]
+
+    def snapshot(self) -> "StageCache":
+        """Return only what can still be attended to: nothing can follow it, but `load_state` can read it."""
+        steps = min(max(self.lengths), self.window - 1)
+        duplicate = copy.copy(self)
+        duplicate.adaptations = None if self.adaptations is None else self.adaptations.clone()
+        duplicate.block = self.block[..., self.stop - steps : self.stop, :].clone()
+        duplicate.stop, duplicate.lengths = steps, self.lengths.copy()
+        duplicate._position = self.position + self.window - 1 - steps
+        return duplicate
 
     def copy(self) -> "StageCache":
-        twin = copy.copy(self)
-        twin.timbres = None if self.timbres is None else self.timbres.clone()
-        twin.block, twin.lived = self.block.clone(), self.lived.copy()
-        return twin
+        """Return an independent copy."""
+        duplicate = copy.copy(self)
+        duplicate.adaptations = None if self.adaptations is None else self.adaptations.clone()
+        duplicate.block, duplicate.lengths = self.block.clone(), self.lengths.copy()
+        return duplicate
 
-    def _seen(self, living: list[int], past: int, steps: int) -> Sight:
-        """Kept from call to call, as it stays the same once all rows have lived for a window."""
-        if min(living) < past:
-            lived = torch.tensor(living, device=self.block.device)[:, None]
-            hidden = torch.arange(past + steps, device=self.block.device) < past - lived
-            return sight(steps, past + steps, self.window, self.block, hidden)
-        if self._sight is None or self._sight[:2] != (past, steps):
-            self._sight = past, steps, sight(steps, past + steps, self.window, self.block)
-        return self._sight[2]
+    def _mask(self, lengths: list[int], history: int, steps: int) -> AttentionMask:
+        """Return the mask of a call; it is cached, as it stays the same once all streams fill the window."""
+        if min(lengths) < history:
+            device = self.block.device
+            available = torch.tensor(lengths, device=device)[:, None]
+            padding_mask = torch.arange(history + steps, device=device) < history - available
+            return build_mask(steps, history + steps, self.window, self.block, padding_mask)
+        if self._cached_mask is None or self._cached_mask[:2] != (history, steps):
+            mask = build_mask(steps, history + steps, self.window, self.block)
+            self._cached_mask = history, steps, mask
+        return self._cached_mask[2]
 
 
 @dataclass
 class StreamCache:
-    """Where a batch of streams of one direction stands; each row may begin and end when it likes.
+    """The state of a batch of streams of one direction; each slot's stream may begin and end at any time.
 
-    A call may bring fewer rows than there are: they are the first ones, and the others lose their past.
+    A call may bring fewer signals than there are slots: they use the first ones, and the others lose their
+    history.
     """
 
     stages: list[StageCache]
-    quantizer: Search | Lookup
-    """A Search encodes, a Lookup decodes, with the weights with which the streams began."""
+    quantizer: QuantizerEncoder | QuantizerDecoder
+    """An encoder or a decoder, with the weights with which the streams began."""
     vocoder: VocoderState | None = None
-    """Of streams to decode, where the decoder ends in one."""
+    """State of the vocoder of streams to decode, where the decoder ends in one."""
 
     @property
     def batch(self) -> int:
-        return len(self.stages[0].lived)
+        """Number of slots."""
+        return len(self.stages[0].lengths)
 
-    def restart(self, row: int) -> None:
-        """Let `row` begin a new stream with an empty past, while the others go on."""
+    def reset(self, slot: int) -> None:
+        """Begin a new stream with an empty history in `slot`, while the others continue."""
         for stage in self.stages:
-            stage.restart(row)
+            stage.reset(slot)
         if self.vocoder:
-            self.vocoder.restart(row)
+            self.vocoder.reset(slot)
 
-    def adopt(self, row: int, other: "StreamCache") -> None:
-        """Let `row` go on from where `other`, a stream alone, stands; `other` is left as it is."""
+    def load_state(self, slot: int, other: "StreamCache") -> None:
+        """Continue in `slot` from the state of a single stream, which is left as it is.
+
+        Args:
+            slot: The slot that continues.
+            other: A cache of batch 1 and of the same direction, or its `snapshot`.
+
+        Raises:
+            ValueError: If `other` holds several streams, or is of the other direction.
+        """
         if other.batch != 1:
-            raise ValueError(f"a row can adopt one stream, not {other.batch}: give a cache of batch 1")
+            raise ValueError(f"a slot holds one stream, not {other.batch}: give a cache of batch 1")
         if type(self.quantizer) is not type(other.quantizer):
-            raise ValueError("a stream to decode cannot go on from one to encode, nor the other way round")
-        for stage, theirs in zip(self.stages, other.stages, strict=True):
-            stage.adopt(row, theirs)
+            raise ValueError("a stream to decode cannot continue one to encode, nor the other way round")
+        for stage, source in zip(self.stages, other.stages, strict=True):
+            stage.load_state(slot, source)
         if self.vocoder and other.vocoder:
-            self.vocoder.adopt(row, other.vocoder)
+            self.vocoder.load_state(slot, other.vocoder)
 
     def move(self, source: int, target: int) -> None:
-        """Let row `target` go on as row `source`, and that begin anew."""
+        """Move the stream of slot `source` to slot `target`, and reset `source`."""
         for stage in self.stages:
             stage.move(source, target)
         if self.vocoder:
             self.vocoder.move(source, target)
 
-    def past(self) -> "StreamCache":
-        """What a stream that goes on from here has to adopt; it takes no more memory than that."""
+    def snapshot(self) -> "StreamCache":
+        """Return the state that `load_state` needs to continue from here, in no more memory than that."""
         vocoder = self.vocoder.copy() if self.vocoder else None
-        return StreamCache([stage.past() for stage in self.stages], self.quantizer, vocoder)
+        return StreamCache([stage.snapshot() for stage in self.stages], self.quantizer, vocoder)
 
-    def tint(self, row: int, timbre: Float[Tensor, "o d"]) -> None:
-        """Let `row` of streams to decode add `timbre` to the decoder's last projection, until it restarts."""
-        self.stages[-1].tint(row, timbre)
+    def set_adaptation(self, slot: int, decoder_adaptation: Float[Tensor, "o d"]) -> None:
+        """Set the decoder adaptation (a per-speaker adapter of the last projection) of `slot`, to its reset.
+
+        Args:
+            slot: A slot of streams to decode.
+            decoder_adaptation: What is added to the weight of the decoder's last projection.
+        """
+        self.stages[-1].set_adaptation(slot, decoder_adaptation)
 
     @property
     def nbytes(self) -> int:
-        """Of the keys and values, of timbres, and of what a vocoder remembers."""
-        held = (tensor for stage in self.stages for tensor in (stage.block, stage.timbres))
-        blocks = sum(tensor.nbytes for tensor in held if tensor is not None)
-        return blocks + (self.vocoder.nbytes if self.vocoder else 0)
+        """Bytes of the keys and values, of decoder adaptations, and of the vocoder's state."""
+        tensors = (tensor for stage in self.stages for tensor in (stage.block, stage.adaptations))
+        total = sum(tensor.nbytes for tensor in tensors if tensor is not None)
+        return total + (self.vocoder.nbytes if self.vocoder else 0)
 
     def copy(self) -> "StreamCache":
-        """A second stream that goes on from here on its own."""
+        """Return an independent copy: a second stream that continues from here."""
         vocoder = self.vocoder.copy() if self.vocoder else None
         return StreamCache([stage.copy() for stage in self.stages], self.quantizer, vocoder)

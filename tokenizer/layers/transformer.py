@@ -1,4 +1,4 @@
-"""The only building block of CAT: causal pre-norm Transformer layers, and the stages made of them."""
+"""Causal pre-norm Transformer layers, the only building block of CAT, and the stages made of them."""
 
 from collections.abc import Callable
 from typing import NamedTuple, cast
@@ -10,15 +10,16 @@ from torch import Tensor, nn
 
 from tokenizer.config import StageConfig
 from tokenizer.layers.attention import attend, frequencies, rotate_projected
+from tokenizer.layers.chunk import Chunk, no_cache
 from tokenizer.layers.small_matmul import Product
-from tokenizer.layers.streaming import Chunk, StageCache, alone, capacity
+from tokenizer.layers.streaming import StageCache, capacity
 
 Multiply = Callable[[Tensor], Tensor]
-"""x -> x W, row by row."""
+"""A linear map of the last axis, x -> x W."""
 
 
 class LayerParts(NamedTuple):
-    """What a layer computes with; its products are modules, or those of a stream.
+    """Weights and linear maps of a layer; the maps are modules, or in a stream `Product`s.
 
     A streamed frame is so little work that looking parameters up in their modules would cost as much.
     """
@@ -36,13 +37,23 @@ class LayerParts(NamedTuple):
 
 
 def run_layer(p: LayerParts, x: Float[Tensor, "n d"], chunk: Chunk, index: int) -> Float[Tensor, "n d"]:
-    """Layer `index` of its stage, on all steps of all signals one below the other."""
+    """Compute one layer: attention and feed-forward, each pre-normed, scaled and added to the residual.
+
+    Args:
+        p: Weights and linear maps of the layer.
+        x: All steps of all signals, one signal below the other, [b * t, d].
+        chunk: The steps of this call.
+        index: Index of the layer in its stage.
+
+    Returns:
+        The layer's output [b * t, d].
+    """
     width = x.shape[-1:]
     qkv = p.qkv(torch.layer_norm(x, width, *p.attention_norm))
     qkv = qkv.view(-1, chunk.steps, 3, p.num_heads, width[0] // p.num_heads)
-    qkv = rotate_projected(qkv, chunk.turns)
+    qkv = rotate_projected(qkv, chunk.rotary_factors)
     q, k, v = chunk.extend(index, qkv.permute(2, 0, 3, 1, 4))
-    heads = attend(q, k, v, p.window, chunk.seen).transpose(1, 2).reshape(x.shape)
+    heads = attend(q, k, v, p.window, chunk.mask).transpose(1, 2).reshape(x.shape)
     x = torch.addcmul(x, p.attention_scale, p.attention_out(heads))
     inner = _gelu(p.ffn_in(torch.layer_norm(x, width, *p.ffn_norm)))
     return torch.addcmul(x, p.ffn_scale, p.ffn_out(inner))
@@ -64,10 +75,18 @@ class Layer(nn.Module):
         self.ffn_scale = nn.Parameter(torch.full((config.dim,), layer_scale))
 
     def forward(self, x: Float[Tensor, "n d"], chunk: Chunk, index: int) -> Float[Tensor, "n d"]:
+        """Compute the layer, as `run_layer` does, by its modules."""
         return run_layer(self.parts(lambda linear: linear), x, chunk, index)
 
     def parts(self, product: Callable[[nn.Linear], Multiply]) -> LayerParts:
-        """Parameters, not copies, and what `product` makes of each linear map."""
+        """Return the layer's parameters themselves, and its linear maps in the form that `product` gives.
+
+        Args:
+            product: From a linear module to what computes its map.
+
+        Returns:
+            The parts for `run_layer`.
+        """
         return LayerParts(
             self.num_heads,
             self.window,
@@ -83,7 +102,10 @@ class Layer(nn.Module):
 
 
 class Stage(nn.Module):
-    """Layers at one frame rate, with a projection in or out only where the widths differ. No final norm."""
+    """A stack of layers at one frame rate (paper 3.1), without a final norm.
+
+    It has a projection in or out only where the widths differ.
+    """
 
     def __init__(self, config: StageConfig, window: int, rope_period: float, layer_scale: float) -> None:
         super().__init__()
@@ -95,19 +117,28 @@ class Stage(nn.Module):
         self.project_out = _projection(config.dim, config.output_dim)
 
     def forward(self, x: Float[Tensor, "b t i"], cache: StageCache | None = None) -> Float[Tensor, "b t o"]:
+        """Compute the stage.
+
+        Args:
+            x: Steps of b signals [b, t, i].
+            cache: Continues streams, and is updated; None for whole signals.
+
+        Returns:
+            Features of the same steps [b, t, o].
+        """
         batch, steps, _ = x.shape
         project_in, layers, project_out = cache.parts if cache else (self.project_in, None, self.project_out)
         x = project_in(x.flatten(0, 1))
-        chunk = cache.extend(steps, batch) if cache else alone(x, steps, self.window, self._frequencies())
+        chunk = cache.extend(steps, batch) if cache else no_cache(x, steps, self.window, self._frequencies())
         for index, layer in enumerate(self.layers):
             x = run_layer(layers[index], x, chunk, index) if layers else layer(x, chunk, index)
-        made = project_out(x).view(batch, steps, -1)
-        if cache and cache.timbres is not None:
-            made = made + x.view(batch, steps, -1) @ cache.timbres[:batch].mT
-        return made
+        out = project_out(x).view(batch, steps, -1)
+        if cache and cache.adaptations is not None:
+            out = out + x.view(batch, steps, -1) @ cache.adaptations[:batch].mT
+        return out
 
     def cache(self, batch: int) -> StageCache:
-        """An empty past, for a stream of `batch` signals."""
+        """Return an empty cache, for streams of `batch` signals."""
         heads, weight = self.config.num_heads, self.layers[0].qkv.weight
         shape = (len(self.layers), 2, batch, heads, capacity(self.window), self.config.dim // heads)
         layers = [layer.parts(_product) for layer in self.layers]
@@ -120,19 +151,35 @@ class Stage(nn.Module):
 
 
 def fold(x: Float[Tensor, "b t d"], patch: int) -> Float[Tensor, "b u e"]:
-    """Patchify: `patch` neighbouring steps become one; feature c of step i goes to c * patch + i."""
+    """Join `patch` neighbouring steps into one (patchify, paper 3.1).
+
+    Args:
+        x: [b, t, d], where t is a multiple of `patch`.
+        patch: Steps that become one.
+
+    Returns:
+        [b, t / patch, d * patch]; feature c of step i of a patch goes to c * patch + i.
+    """
     batch, steps, width = x.shape
     return x.reshape(batch, -1, patch, width).transpose(-1, -2).reshape(batch, steps // patch, -1)
 
 
 def unfold(x: Float[Tensor, "b u e"], patch: int) -> Float[Tensor, "b t d"]:
-    """The exact inverse of `fold`."""
+    """Split each step into `patch` steps: the exact inverse of `fold`.
+
+    Args:
+        x: [b, u, e], where e is a multiple of `patch`.
+        patch: Steps that one becomes.
+
+    Returns:
+        [b, u * patch, e / patch].
+    """
     batch, steps, _ = x.shape
     return x.reshape(batch, steps, -1, patch).transpose(-1, -2).reshape(batch, steps * patch, -1)
 
 
 def _gelu(x: Tensor) -> Tensor:
-    """In place where no gradient is wanted: of a long clip this is the largest tensor of all."""
+    """Compute GELU, in place where no gradient is wanted: this is the largest tensor of a long clip."""
     return F.gelu(x) if x.requires_grad else torch.ops.aten.gelu_(x)
 
 

@@ -1,0 +1,1 @@
+"""The training of CAT-ASR: recipe, set-up, batches, monitor."""

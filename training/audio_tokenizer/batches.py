@@ -17,18 +17,18 @@ from tokenizer.config import TokenizerConfig
 from tokenizer.io.audio import AudioError, load_audio
 from training.data.manifest import TASKS, Clip
 
-ATTEMPTS = 20
-"""Draws until an item of a batch is given up."""
-GRID = 8
-"""Utterances are padded to a multiple of so many frames where a batch has room: few shapes, so that kernels
-which are made for a shape are used again."""
+MAX_ATTEMPTS = 20
+"""Files that are drawn for an item of a batch before the run ends."""
+FRAME_MULTIPLE = 8
+"""Utterances are padded to a multiple of so many frames where a batch has room: with few shapes, kernels that
+are built for a shape are used again."""
 FRAMES_PER_ROW, CALIBRATION_CROP = 60, 2.56
-"""What codebooks are calculated from: frames for each row, and the seconds of a crop."""
+"""Data that codebooks are calculated from: frames for each row, and the seconds of a crop."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchConfig:
-    """What a step hears. Batches are counted in seconds of audio: Figure 6 varies `batch_seconds`."""
+class TokenizerBatchConfig:
+    """The audio of a step. Batches are counted in seconds of audio: Figure 6 varies `batch_seconds`."""
 
     batch_seconds: float = 10.24
     """Audio of a step, over all processes, padding included."""
@@ -39,13 +39,14 @@ class BatchConfig:
     gain: float = 3.0
     """Each item is made louder or softer by up to so many dB, never beyond full scale."""
     depths: tuple[int, ...] = ()
-    """Depths that are drawn, all as often; none means each from 1 to the deepest. Those at which a model is
-    going to be heard, most of all, learn faster: 1 3 6 12 12 32."""
+    """Depths that are drawn, all as often; none means each from 1 to the deepest. Depths that a model will be
+    used at learn faster when they are drawn more often: 1 3 6 12 12 32."""
     text_noise: float = 0.0
-    """Part of the text tokens that the semantic head reads wrongly, so that it has to listen."""
+    """Part of the text tokens that are replaced where the semantic head reads them, so that it has to use the
+    audio."""
     multiple: int = 1
     """The items of a step are a multiple of this and of the number of processes. Runs on 1 and on 4
-    processes hear the same when both are given 4."""
+    processes have the same steps when both are given 4."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.utterances <= 1:
@@ -59,42 +60,43 @@ class BatchConfig:
             )
 
 
-class Batch(NamedTuple):
-    """One process's items of a step, and what was tried in vain to fill them."""
+class TokenizerBatch(NamedTuple):
+    """One process's items of a step, and the files that could not be read for it."""
 
     audio: Float[Tensor, "b s"]
     frames: Int[Tensor, " b"]
-    """Of the audio itself; the rest is silence."""
+    """Frames of the audio itself; the rest is silence."""
     depth: Int[Tensor, " b"]
     tasks: Int[Tensor, " b"]
     texts: list[list[int]]
     """Token ids; empty where there is no text, or none that fits the audio."""
-    given: list[list[int]]
-    """The same as the semantic head reads them: some are others."""
+    decoder_inputs: list[list[int]]
+    """The ids that the semantic head reads of the texts: some are replaced."""
     failures: list[str]
-    """What was wrong with each file that was drawn and could not be read."""
+    """One message for each file that was drawn and could not be read."""
 
     @property
     def tokens(self) -> int:
-        """Of all texts and their ends."""
+        """The number of tokens of all texts and their ends."""
         return sum(len(text) + 1 for text in self.texts if text)
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: torch.device) -> "TokenizerBatch":
+        """Return the batch with its tensors on another device."""
         audio, frames, depth, tasks = (part.to(device, non_blocking=True) for part in self[:4])
-        return Batch(audio, frames, depth, tasks, self.texts, self.given, self.failures)
+        return TokenizerBatch(audio, frames, depth, tasks, self.texts, self.decoder_inputs, self.failures)
 
 
-class Segments(Dataset):
+class TokenizerBatches(Dataset):
     """Item `step` is this process's part of the step's batch.
 
-    Every draw is keyed by (seed, step, place in the global batch): neither the number of processes, nor
-    that of workers, nor an interruption changes what a step hears. Without `encode`, items have no texts.
+    Every draw is keyed by (seed, step, slot in the global batch): neither the number of processes, nor
+    that of workers, nor an interruption changes the audio of a step. Without `encode`, items have no texts.
     """
 
     def __init__(
         self,
         clips: Sequence[Clip],
-        config: BatchConfig,
+        config: TokenizerBatchConfig,
         model: TokenizerConfig,
         encode: Callable[[str], list[int]] | None,
         *,
@@ -138,7 +140,7 @@ class Segments(Dataset):
     def __len__(self) -> int:
         return self.steps
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> TokenizerBatch:
         draw = np.random.default_rng((self.seed, step))
         if draw.random() < self.config.utterances:
             frames, chosen, pool = self._utterances(draw)
@@ -147,13 +149,15 @@ class Segments(Dataset):
             chosen = [None] * self._count(frames)
         mine = range(self.rank, len(chosen), self.world)
         failures: list[str] = []
-        rows = [self._item(step, i, frames, pool, chosen[i], failures) for i in mine]
-        audio, lengths, depths, tasks, texts, given = zip(*rows, strict=True)
+        items = [self._item(step, i, frames, pool, chosen[i], failures) for i in mine]
+        audio, lengths, depths, tasks, texts, decoder_inputs = zip(*items, strict=True)
         frames, depth, task = (torch.tensor(column) for column in (lengths, depths, tasks))
-        return Batch(torch.stack(audio), frames, depth, task, list(texts), list(given), failures)
+        return TokenizerBatch(
+            torch.stack(audio), frames, depth, task, list(texts), list(decoder_inputs), failures
+        )
 
-    def _misread(self, text: list[int], draw: np.random.Generator) -> list[int]:
-        """A part of the tokens exchanged for others of the same text."""
+    def _swap_tokens(self, text: list[int], draw: np.random.Generator) -> list[int]:
+        """Replace a part of the tokens by others of the same text."""
         if not text or not self.config.text_noise:
             return text
         wrong = draw.random(len(text)) < self.config.text_noise
@@ -164,13 +168,16 @@ class Segments(Dataset):
         return max(1, -(-round(seconds * self.model.sample_rate) // self.model.frame_size))
 
     def _count(self, frames: int) -> int:
-        """How many items of `frames` fill a batch."""
+        """Return how many items of `frames` fill a batch."""
         return max(1, self.batch_frames // int(frames) // self.multiple) * self.multiple
 
     def _utterances(self, draw: np.random.Generator) -> tuple[int, list[int], np.ndarray]:
-        """Utterances of like length: that of the longest, those chosen, and a pool that replaces broken ones.
+        """Draw utterances of like length.
 
         Their middle is drawn in proportion to length, which makes all utterances equally frequent.
+
+        Returns:
+            Frames of the batch, the chosen clips, and a pool that replaces broken ones.
         """
         point = draw.random() * self.spoken_edges[-1]
         middle = int(np.searchsorted(self.spoken_edges, point, side="right"))
@@ -178,7 +185,7 @@ class Segments(Dataset):
         first = min(max(0, middle - size // 2), len(self.spoken) - size)
         count = self._count(self.spoken_frames[first + size - 1])
         chosen = first + draw.choice(size, count, replace=count > size)
-        longest = -(-int(self.spoken_frames[chosen].max()) // GRID) * GRID
+        longest = -(-int(self.spoken_frames[chosen].max()) // FRAME_MULTIPLE) * FRAME_MULTIPLE
         return (
             min(longest, self.batch_frames // count),
             self.spoken[chosen].tolist(),
@@ -194,12 +201,12 @@ class Segments(Dataset):
         chosen: int | None,
         failures: list[str],
     ) -> tuple[Tensor, int, int, int, list[int], list[int]]:
-        """Audio, frames, depth, task, text, and text as it is read; a broken file gives way to another."""
+        """Return audio, frames, depth, task, text and decoder input; a broken file is replaced by another."""
         draw = np.random.default_rng((self.seed, step, index + 1))  # a trailing 0 would be the step's own key
         depth = int(draw.choice(self.depths))
         gain = 10 ** (draw.uniform(-self.config.gain, self.config.gain) / 20)
         samples, rate = frames * self.model.frame_size, self.model.sample_rate
-        for _ in range(ATTEMPTS):
+        for _ in range(MAX_ATTEMPTS):
             if chosen is not None:
                 number, chosen = chosen, None
             elif pool is not None:
@@ -210,30 +217,34 @@ class Segments(Dataset):
             clip = self.clips[number]
             room = max(0, round(clip.duration * rate) - samples)
             try:
-                heard = _read(clip.audio, int(draw.integers(0, room + 1)), samples, rate)
+                samples_read = _read(clip.audio, int(draw.integers(0, room + 1)), samples, rate)
             except AudioError as error:
                 failures.append(str(error))
                 continue
             audio = torch.zeros(samples)
-            audio[: len(heard)] = heard
+            audio[: len(samples_read)] = samples_read
             audio *= min(gain, 1 / max(float(audio.abs().amax()), 1e-3))
             text = self.encode(clip.text) if self.encode and clip.text and room == 0 else []
-            used = max(1, -(-len(heard) // self.model.frame_size))
-            return audio, used, depth, TASKS.index(clip.task), text, self._misread(text, draw)
-        raise ValueError(f"{ATTEMPTS} files in a row cannot be read: {'; '.join(failures[-3:])}")
+            used = max(1, -(-len(samples_read) // self.model.frame_size))
+            return audio, used, depth, TASKS.index(clip.task), text, self._swap_tokens(text, draw)
+        raise ValueError(f"{MAX_ATTEMPTS} files in a row cannot be read: {'; '.join(failures[-3:])}")
 
 
 def calibration(clips: Sequence[Clip], model: TokenizerConfig, seed: int) -> Float[Tensor, "n b s"]:
-    """Crops from which codebooks are calculated, `FRAMES_PER_ROW` frames for each row of one."""
+    """Draw crops to calculate codebooks from, `FRAMES_PER_ROW` frames for each row of one.
+
+    Returns:
+        Batches of crops.
+    """
     seconds = 8 * CALIBRATION_CROP
     steps = math.ceil(FRAMES_PER_ROW * model.codebook_size / model.frame_rate / seconds)
-    batches = BatchConfig(batch_seconds=seconds, crop_seconds=CALIBRATION_CROP)
-    data = Segments(clips, batches, model, None, seed=seed, steps=steps)
+    batches = TokenizerBatchConfig(batch_seconds=seconds, crop_seconds=CALIBRATION_CROP)
+    data = TokenizerBatches(clips, batches, model, None, seed=seed, steps=steps)
     return torch.stack([data[i].audio for i in range(len(data))])
 
 
 def _read(path: Path, first: int, samples: int, sample_rate: int) -> Float[Tensor, " s"]:
-    """A part of a file: by seeking where the file has the wanted format, else out of the whole."""
+    """Read a part of a file: by seeking where it has the right format, else out of the whole file."""
     try:
         with soundfile.SoundFile(path) as file:
             if file.samplerate == sample_rate and file.channels == 1 and file.frames > 0:
@@ -242,5 +253,5 @@ def _read(path: Path, first: int, samples: int, sample_rate: int) -> Float[Tenso
                 if part.isfinite().all():
                     return part.clamp(-1, 1)
     except (soundfile.SoundFileError, TypeError, OSError):
-        pass  # whatever it is, reading the whole names it
+        pass  # reading the whole file says what is wrong with it
     return load_audio(path, sample_rate)[first : first + samples]

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.audio_utils import mel_filter_bank
 
-from tokenizer.discriminators import Judgement
+from tokenizer.discriminators import DiscriminatorOutput
 
 WINDOWS = (32, 64, 128, 256, 512, 1024, 2048)
 """The seven scales of paper eq. 4."""
@@ -18,7 +18,7 @@ WINDOWS = (32, 64, 128, 256, 512, 1024, 2048)
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """How much each term counts (paper A.1). The names are those of the terms, in the sum and in the log."""
+    """The weight of each loss (paper A.1); the names are those of the losses, in the sum and in the log."""
 
     semantic: float = 20.0
     mel: float = 15.0
@@ -27,15 +27,15 @@ class LossWeights:
     adversarial: float = 1.0
     feature: float = 2.0
     spectral: float = 0.0
-    """Not the paper's: of spectra that a head reads from the codes, see
+    """Not the paper's: weight of spectra that a head predicts from the codes, see
     training.audio_tokenizer.heads.spectral."""
     ctc: float = 0.0
-    """Not the paper's: of the text's bytes, which a head reads in the order of time, see
-    training.audio_tokenizer.heads.ctc; beside the semantic loss or without it."""
+    """Not the paper's: weight of a CTC loss of the text's bytes, see training.audio_tokenizer.heads.ctc;
+    beside the semantic loss or without it."""
     pitch: float = 0.0
-    """Not the paper's: octaves that the pitch is wrong by, see training.audio_tokenizer.heads.pitch; read
-    from the codes by a head while there is no decoder, and then the pitch that a decoder with a vocoder
-    draws."""
+    """Not the paper's: weight of the error of the pitch in octaves, see training.audio_tokenizer.heads.pitch.
+    Without a decoder a head predicts the pitch from the codes; else it is the pitch of the decoder's
+    vocoder."""
 
     def __post_init__(self) -> None:
         for name, weight in asdict(self).items():
@@ -44,10 +44,13 @@ class LossWeights:
 
 
 def weighted_sum(losses: Mapping[str, Float[Tensor, ""]], weights: LossWeights) -> Float[Tensor, ""]:
-    """Sum of the terms that are there (paper eq. 5), in float32.
+    """Return the weighted sum of the losses that are there (paper eq. 5), in float32.
 
     A weight of 0 leaves a term's parameters with gradients that are exactly 0 rather than absent, so that
     all processes of a distributed run reduce the same ones.
+
+    Raises:
+        ValueError: a loss has no weight.
     """
     known = asdict(weights)
     for name in losses:
@@ -57,7 +60,13 @@ def weighted_sum(losses: Mapping[str, Float[Tensor, ""]], weights: LossWeights) 
 
 
 def mel_filters(sample_rate: int, window: int, mels: int) -> Float[Tensor, "f m"]:
-    """Slaney's filters from the bins of a window to `mels` bands, over all frequencies."""
+    """Return Slaney's mel filters over all frequencies.
+
+    Args:
+        sample_rate: Samples a second.
+        window: Samples of a window; it has `window // 2 + 1` bins.
+        mels: Number of bands.
+    """
     filters = mel_filter_bank(
         num_frequency_bins=window // 2 + 1,
         num_mel_filters=mels,
@@ -86,13 +95,19 @@ class MultiScaleMelLoss(nn.Module):
             self.register_buffer(f"hann_{window}", torch.hann_window(window), persistent=False)
 
     def log_mel(self, audio: Float[Tensor, "b s"], window: int) -> Float[Tensor, "b t m"]:
-        """One scale's spectrogram."""
+        """Compute the log10 mel spectrogram of one scale.
+
+        Args:
+            audio: Samples.
+            window: Samples of the scale's window.
+        """
         hann = cast(Tensor, getattr(self, f"hann_{window}"))
         spectrum = torch.stft(audio, window, window // 4, window=hann, return_complex=True)
         mel = spectrum.abs().mT @ cast(Tensor, getattr(self, f"filters_{window}"))
         return mel.clamp(min=1e-5).log10()
 
     def forward(self, audio: Float[Tensor, "b s"], target: Float[Tensor, "b s"]) -> Float[Tensor, ""]:
+        """Compute the loss of audio against its target."""
         with torch.autocast(audio.device.type, enabled=False):
             audio, target = audio.float(), target.float()
             loss = audio.new_zeros(())
@@ -101,24 +116,36 @@ class MultiScaleMelLoss(nn.Module):
             return loss
 
 
-def discriminator_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> Float[Tensor, ""]:
-    """What discriminators minimise: 1 for real audio, 0 for rebuilt (LSGAN, reduced as in DAC).
+def discriminator_loss(
+    real: Sequence[DiscriminatorOutput], fake: Sequence[DiscriminatorOutput]
+) -> Float[Tensor, ""]:
+    """Compute the discriminators' loss: 1 for real audio, 0 for rebuilt (LSGAN, reduced as in DAC).
 
-    Summed over sub-discriminators. Rebuilt audio must have been detached before it was judged.
+    It is summed over sub-discriminators.
+
+    Args:
+        real: Outputs for real audio.
+        fake: Outputs for rebuilt audio, which must have been detached.
     """
     pairs = zip(real, fake, strict=True)
     return _sum([_mean_square(1 - r.logits.float()) + _mean_square(f.logits.float()) for r, f in pairs])
 
 
-def feature_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> Float[Tensor, ""]:
-    """Mean L1 distance to the feature maps of real audio, summed over maps and sub-discriminators.
+def feature_loss(
+    real: Sequence[DiscriminatorOutput], fake: Sequence[DiscriminatorOutput]
+) -> Float[Tensor, ""]:
+    """Compute the mean L1 distance to the feature maps of real audio, summed over all maps.
 
     As in DAC, whose weights the paper has, nothing is normalised and the logits are no feature.
+
+    Args:
+        real: Outputs for real audio.
+        fake: Outputs for rebuilt audio.
     """
     distances = []
     for r, f in zip(real, fake, strict=True):
-        for wanted, given in zip(r.features, f.features, strict=True):
-            distances.append((given.float() - wanted.detach().float()).abs().mean())
+        for target, rebuilt in zip(r.features, f.features, strict=True):
+            distances.append((rebuilt.float() - target.detach().float()).abs().mean())
     return _sum(distances)
 
 

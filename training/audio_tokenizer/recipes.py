@@ -10,14 +10,15 @@ from pydantic import ConfigDict
 from tokenizer import TokenizerConfig, discriminators
 from tokenizer import config as tokenizers
 from tokenizer.discriminators import DiscriminatorConfig
-from training.audio_tokenizer.batches import BatchConfig
+from training.audio_tokenizer.batches import TokenizerBatchConfig
 from training.audio_tokenizer.heads import semantic_config as semantic
 from training.audio_tokenizer.heads.semantic_config import SemanticConfig
 from training.audio_tokenizer.losses import WINDOWS, LossWeights
+from training.common.settings import HardwareConfig, MonitorConfig, OptimizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
+class TokenizerTrainingShape:
     """The modules that are trained together: what a preset fixes and a run cannot change."""
 
     model: TokenizerConfig
@@ -26,59 +27,39 @@ class Shape:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """AdamW with betas 0.8 and 0.99; defaults are the paper's where it gives them."""
+class TokenizerOptimizerConfig(OptimizerConfig):
+    """AdamW with betas 0.8 and 0.99; defaults are the paper's where it gives them.
 
-    muon: bool = False
-    """Change the matrices of Transformer layers by Muon, at the same learning rate: a small semantic head
-    then listens within minutes. Not with sharded weights."""
+    Weight decay is of all but the discriminators, which have none; they have a warmup of their own, as long.
+    With Muon a small semantic head follows the audio within minutes.
+    """
+
     learning_rate: float = 1e-4
     discriminator_learning_rate: float = 1e-4
     weight_decay: float = 0.01
-    """Of all but the discriminators, which have none."""
-    warmup: int = 1000
-    """Steps; the discriminators have as many of their own."""
     decay: float = 0.1
-    """Part of the run over which the learning rates fall to nothing."""
-    clip: float = 1.0
-    """Largest norm of the gradient, of the discriminators' too."""
-    ema: float = 0.999
-    """Decay of the averaged weights, which are the ones that RUN/model holds; 0 averages nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MonitorConfig:
-    """How a run can be followed; steps between two entries."""
+class TokenizerMonitorConfig(MonitorConfig):
+    """How a run can be followed; intervals are numbers of steps."""
 
-    every: int = 25
-    """Lines of RUN/metrics.jsonl."""
     gradients_every: int = 100
-    """Norms of the semantic and the mel gradient at the quantizer's output; each costs a backward pass."""
+    """Steps between two norms of the semantic and the mel gradient at the quantizer's output; each costs a
+    backward pass."""
     samples_every: int = 1000
-    """Rebuilt audio at several depths, in RUN/samples."""
+    """Steps between two times that audio is rebuilt at several depths, into RUN/samples."""
     validation: Path | None = None
     """Manifest of clips kept out of the training; mel and semantic loss are logged with each save."""
     validation_clips: int = 32
-    tensorboard: bool = False
-    """Also write RUN/tensorboard, with audio and spectrograms. Needs the package tensorboard."""
-
-    def __post_init__(self) -> None:
-        if min(self.every, self.gradients_every, self.samples_every, self.validation_clips) < 1:
-            raise ValueError("monitor: give numbers from 1 on; steps beyond the run's turn an entry off")
 
 
 @dataclass(frozen=True, kw_only=True)
-class HardwareConfig:
+class TokenizerHardwareConfig(HardwareConfig):
     """How the same steps are computed."""
 
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """Of the blocks' matrix products; quantizer, spectra and losses are float32 in either case."""
     compile: bool = False
     """Compile the Transformer layers."""
-    checkpointing: bool = False
-    """Compute the layers' activations twice, in place of keeping them: less memory, a third more time."""
-    workers: int = 0
-    """Processes that read audio, for each process of the training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,25 +82,26 @@ class TokenizerTraining:
     trainable: Literal["full", "partial", "decoder", "encoder", "heads"] = "full"
     """partial keeps encoder and quantizer, and so what codes mean, from `adversarial_from` on (Figure 4);
     decoder keeps them from the first step on; encoder leaves the decoder out, which costs more than half;
-    heads keeps the whole tokenizer, and asks what can be read from its codes."""
+    heads keeps the whole tokenizer, and measures what can be read from its codes."""
     filter_bank: bool = False
-    """Hold the first two encoder stages, which are a filter bank
+    """Keep the first two encoder stages fixed, which are a filter bank
     (training.audio_tokenizer.initialization.filter_bank). Without `init` they are calculated first, and so is
     the rest of the encoder (training.audio_tokenizer.initialization.pca_kmeans)."""
-    revive: bool = False
-    """Move codebook rows that are not used to where they would be, while the learning rate is at its height;
-    see training.audio_tokenizer.codebook_revival."""
+    reset_dead_codes: bool = False
+    """Move unused codebook rows to vectors of the batch, while the learning rate is at its height; see
+    training.audio_tokenizer.dead_code_reset."""
     save_every: int = 500
+    """Steps between two saves of RUN/state and RUN/model."""
     seed: int = 0
     mel_windows: tuple[int, ...] = WINDOWS
     """Scales of the mel loss; the shortest cost most."""
-    shape: Annotated[Shape, tyro.conf.Suppress]
+    shape: Annotated[TokenizerTrainingShape, tyro.conf.Suppress]
     weights: LossWeights = field(default_factory=LossWeights)
     """Of the losses; 0 turns one off, and --weights.semantic 0 leaves the semantic head out."""
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    batches: BatchConfig = field(default_factory=BatchConfig)
-    monitor: MonitorConfig = field(default_factory=MonitorConfig)
-    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    optimizer: TokenizerOptimizerConfig = field(default_factory=TokenizerOptimizerConfig)
+    batches: TokenizerBatchConfig = field(default_factory=TokenizerBatchConfig)
+    monitor: TokenizerMonitorConfig = field(default_factory=TokenizerMonitorConfig)
+    hardware: TokenizerHardwareConfig = field(default_factory=TokenizerHardwareConfig)
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.save_every < 1:
@@ -141,7 +123,7 @@ class TokenizerTraining:
 
 
 FIXED = ("seed", "shape", "batches", "mel_windows", "muon")
-"""What a run keeps to its end: a resume with other values would not continue it."""
+"""Settings that a run keeps to its end: a resume with other values would not continue it."""
 
 
 def paper() -> TokenizerTraining:
@@ -160,13 +142,15 @@ def mini() -> TokenizerTraining:
         data=tyro.MISSING,
         steps=6000,
         adversarial_from=4500,
-        shape=Shape(model=tokenizers.mini(), discriminators=discriminators.mini(), semantic=semantic.mini()),
-        optimizer=OptimizerConfig(
+        shape=TokenizerTrainingShape(
+            model=tokenizers.mini(), discriminators=discriminators.mini(), semantic=semantic.mini()
+        ),
+        optimizer=TokenizerOptimizerConfig(
             learning_rate=2e-3, discriminator_learning_rate=5e-4, warmup=150, decay=0.25, ema=0.998
         ),
-        revive=True,
-        batches=BatchConfig(batch_seconds=10.24, crop_seconds=0.64, utterances=0.25),
-        hardware=HardwareConfig(precision="fp32"),
+        reset_dead_codes=True,
+        batches=TokenizerBatchConfig(batch_seconds=10.24, crop_seconds=0.64, utterances=0.25),
+        hardware=TokenizerHardwareConfig(precision="fp32"),
     )
 
 
@@ -176,15 +160,15 @@ def small() -> TokenizerTraining:
         data=tyro.MISSING,
         steps=15_000,
         adversarial_from=10_000,
-        shape=Shape(
+        shape=TokenizerTrainingShape(
             model=tokenizers.small(), discriminators=discriminators.small(), semantic=semantic.mini()
         ),
-        optimizer=OptimizerConfig(
+        optimizer=TokenizerOptimizerConfig(
             learning_rate=1e-3, discriminator_learning_rate=5e-4, warmup=300, decay=0.25, ema=0.999
         ),
-        revive=True,
-        batches=BatchConfig(batch_seconds=64.0, crop_seconds=1.28),
-        hardware=HardwareConfig(precision="bf16", workers=8),
+        reset_dead_codes=True,
+        batches=TokenizerBatchConfig(batch_seconds=64.0, crop_seconds=1.28),
+        hardware=TokenizerHardwareConfig(precision="bf16", workers=8),
     )
 
 
@@ -194,13 +178,15 @@ def tiny() -> TokenizerTraining:
         data=tyro.MISSING,
         steps=6,
         adversarial_from=3,
-        shape=Shape(model=tokenizers.tiny(), discriminators=discriminators.tiny(), semantic=semantic.tiny()),
-        optimizer=OptimizerConfig(
+        shape=TokenizerTrainingShape(
+            model=tokenizers.tiny(), discriminators=discriminators.tiny(), semantic=semantic.tiny()
+        ),
+        optimizer=TokenizerOptimizerConfig(
             learning_rate=5e-3, discriminator_learning_rate=1e-3, warmup=2, decay=0.25, ema=0.5
         ),
-        batches=BatchConfig(batch_seconds=0.64, crop_seconds=0.16),
-        monitor=MonitorConfig(every=1, gradients_every=2),
-        hardware=HardwareConfig(precision="fp32"),
+        batches=TokenizerBatchConfig(batch_seconds=0.64, crop_seconds=0.16),
+        monitor=TokenizerMonitorConfig(every=1, gradients_every=2),
+        hardware=TokenizerHardwareConfig(precision="fp32"),
     )
 
 
@@ -221,7 +207,9 @@ def _large(model: TokenizerConfig) -> TokenizerTraining:
         adversarial_from=520_000,
         save_every=5000,
         llm="Qwen/Qwen2.5-0.5B",
-        shape=Shape(model=model, discriminators=discriminators.paper(), semantic=semantic.paper()),
-        batches=BatchConfig(batch_seconds=9000.0, crop_seconds=11.68, utterances=0.5),
-        hardware=HardwareConfig(precision="bf16", checkpointing=True, workers=4),
+        shape=TokenizerTrainingShape(
+            model=model, discriminators=discriminators.paper(), semantic=semantic.paper()
+        ),
+        batches=TokenizerBatchConfig(batch_seconds=9000.0, crop_seconds=11.68, utterances=0.5),
+        hardware=TokenizerHardwareConfig(precision="bf16", checkpointing=True, workers=4),
     )

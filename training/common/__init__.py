@@ -1,0 +1,1 @@
+"""The parts that several trainings share: settings, optimizers, run folders, averages, processes."""

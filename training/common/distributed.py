@@ -1,4 +1,4 @@
-"""How the processes of a training share the work: alone, as replicas (DDP), with sharded weights (FSDP2)."""
+"""How processes share a training: a single one, replicas (DDP), or sharded weights (FSDP2)."""
 
 import os
 import signal
@@ -16,15 +16,21 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
-GRID = 128
-"""Rows of a product on a CPU in bfloat16."""
+ROW_MULTIPLE = 128
+"""Rows of products on a CPU in bfloat16 are padded to a multiple of this."""
 
 
 def start(*, unused: bool) -> Accelerator:
     """Join the other processes that `accelerate launch` started, if any.
 
-    `unused` says that a step may leave parameters without gradient. Precision is not Accelerate's: with
-    FSDP2 it would round the weights of whole modules, see `lower_precision`.
+    Precision is not Accelerate's: with FSDP2 it would round the weights of whole modules, see
+    `lower_precision`.
+
+    Args:
+        unused: A step may leave parameters without gradient.
+
+    Raises:
+        ValueError: the launcher's settings are not supported.
     """
     ddp = DistributedDataParallelKwargs(find_unused_parameters=unused)
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no", kwargs_handlers=[ddp])
@@ -35,7 +41,7 @@ def start(*, unused: bool) -> Accelerator:
         )
     state, sharded = accelerator.state, os.environ.get("ACCELERATE_USE_FSDP") == "true"
     if sharded and state.distributed_type == DistributedType.MULTI_CPU:
-        # Accelerate forgets on CPUs what its launcher was asked for, though all that it does then works there
+        # On CPUs Accelerate ignores this setting of its launcher, though FSDP2 works there.
         state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
         state.fsdp_plugin = FullyShardedDataParallelPlugin()
     if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
@@ -46,13 +52,13 @@ def start(*, unused: bool) -> Accelerator:
 def replicate(
     accelerator: Accelerator, module: nn.Module, optimizer: Optimizer
 ) -> tuple[nn.Module, Optimizer]:
-    """Prepare a module of which every process keeps all weights, even where those of another are sharded."""
+    """Prepare a module that every process holds whole, even where another module is sharded."""
     if not accelerator.is_fsdp2:
         return accelerator.prepare(module, optimizer)
     accelerator.register_for_checkpointing(module, optimizer)
     device = accelerator.device
-    own = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(module.to(device), own), optimizer
+    device_ids = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(module.to(device), device_ids), optimizer
 
 
 def lower_precision(module: nn.Module, device: torch.device) -> None:
@@ -62,11 +68,11 @@ def lower_precision(module: nn.Module, device: torch.device) -> None:
     """
     autocast = torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
     forward = convert_outputs_to_fp32(autocast(module.forward))
-    module.forward = _on_grid(forward) if device.type == "cpu" else forward
+    module.forward = _with_padded_rows(forward) if device.type == "cpu" else forward
 
 
-class RowGrid(TorchFunctionMode):
-    """Linear layers see numbers of rows that recur: multiples of `GRID`, filled up with zeros.
+class PaddedLinearRows(TorchFunctionMode):
+    """Linear layers get few different numbers of rows: multiples of `ROW_MULTIPLE`, padded with zeros.
 
     oneDNN makes a bfloat16 kernel for each shape that it meets, which takes longer than the product does.
     """
@@ -78,27 +84,33 @@ class RowGrid(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         x, *weights = args
         rows = x.shape[:-1].numel()
-        filled = F.pad(x.reshape(rows, x.shape[-1]), (0, 0, 0, -rows % GRID))
+        filled = F.pad(x.reshape(rows, x.shape[-1]), (0, 0, 0, -rows % ROW_MULTIPLE))
         return func(filled, *weights, **(kwargs or {}))[:rows].unflatten(0, x.shape[:-1])
 
 
-def _on_grid(forward: Callable[..., Any]) -> Callable[..., Any]:
+def _with_padded_rows(forward: Callable[..., Any]) -> Callable[..., Any]:
     def on_grid(*args: Any, **kwargs: Any) -> Any:
-        with RowGrid():
+        with PaddedLinearRows():
             return forward(*args, **kwargs)
 
     return on_grid
 
 
 def ignore_signals(_: int) -> None:
-    """For those who read ahead: Ctrl-C reaches them too, and they must live until the loop has saved."""
+    """Ignore Ctrl-C in a worker that reads ahead: it must run until the loop has saved."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def descend(optimizers: Sequence[Optimizer], rate: float, clip: float) -> Tensor:
-    """One step down the gradients, which together are no longer than `clip`; their norm before that.
+def optimizer_step(optimizers: Sequence[Optimizer], rate: float, clip: float) -> Tensor:
+    """Clip the gradients together, make one step, and clear the gradients.
 
-    A group's `share` is its learning rate as a part of the others'.
+    Args:
+        optimizers: All optimizers; a group's `share` is its learning rate as a part of `rate`.
+        rate: Learning rate of the step.
+        clip: Largest norm of all gradients together.
+
+    Returns:
+        Their norm before clipping.
     """
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     for group in groups:
@@ -111,7 +123,7 @@ def descend(optimizers: Sequence[Optimizer], rate: float, clip: float) -> Tensor
 
 
 def total_over_processes(accelerator: Accelerator, number: int) -> int:
-    """The sum of what the processes give."""
+    """Return the sum of a number over all processes."""
     if accelerator.num_processes == 1:
         return number
     total = accelerator.reduce(torch.tensor(number, device=accelerator.device), "sum")

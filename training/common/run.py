@@ -1,4 +1,4 @@
-"""What every training loop needs: learning rates, metrics on disk, exact resume, a way to stop."""
+"""The parts of every training loop: learning rates, metrics on disk, exact resume, a way to stop."""
 
 import json
 import logging
@@ -16,21 +16,32 @@ import tyro
 from accelerate import Accelerator
 
 from tokenizer.io.checkpoint import write_text
+from training.common.renamed_options import rename_options
 
 logger = logging.getLogger(__name__)
 
 STEP, SETTINGS = "step.json", "run.json"
 
 
-def trapezoid(step: int, *, steps: int, warmup: int, decay: float) -> float:
-    """Learning-rate factor: a rise over `warmup` steps, a plateau, a fall over the last `decay` of them."""
+def wsd_schedule(step: int, *, steps: int, warmup: int, decay: float) -> float:
+    """Return the learning-rate factor of a warmup-stable-decay schedule.
+
+    Args:
+        step: Step that is about to be made, from 0.
+        steps: Steps of the whole run.
+        warmup: Steps over which the factor rises.
+        decay: Part of `steps`, at their end, over which it falls to nothing.
+
+    Returns:
+        A factor from 0 to 1.
+    """
     rise = (step + 1) / max(1, warmup)
     fall = (steps - step) / max(1.0, decay * steps)
     return min(1.0, rise, max(0.0, fall))
 
 
 def key(*parts: int) -> int:
-    """A seed that is a function of (seed, step, ...), the same in every process and version of Python."""
+    """Derive a seed from (seed, step, ...), the same in every process and version of Python."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])
 
 
@@ -56,7 +67,7 @@ def save_state(accelerator: Accelerator, run: Path, step: int) -> None:
 
 
 def resume_state(accelerator: Accelerator, run: Path) -> int:
-    """Load RUN/state when there is one; return the step at which training goes on."""
+    """Load RUN/state where there is one; return the step at which the training continues."""
     folder = _state(run)
     if folder is None:
         return 0
@@ -69,7 +80,7 @@ def resume_state(accelerator: Accelerator, run: Path) -> int:
 
 
 def has_state(run: Path) -> bool:
-    """Whether there is something to resume."""
+    """Return whether there is something to resume."""
     return _state(run) is not None
 
 
@@ -78,8 +89,17 @@ def _state(run: Path) -> Path | None:
     return next((folder for folder in folders if (folder / STEP).exists()), None)
 
 
-def keep_settings(run: Path, settings: dict[str, Any], fixed: Iterable[str]) -> None:
-    """Write RUN/run.json; raise ValueError where the run in this folder has other values of `fixed` keys."""
+def save_settings(run: Path, settings: dict[str, Any], fixed: Iterable[str]) -> None:
+    """Write RUN/run.json.
+
+    Args:
+        run: Folder of the run.
+        settings: What decides the run, as JSON.
+        fixed: Keys whose values a run keeps to its end.
+
+    Raises:
+        ValueError: the run in this folder has other values of `fixed` keys.
+    """
     path = run / SETTINGS
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
@@ -95,30 +115,30 @@ def keep_settings(run: Path, settings: dict[str, Any], fixed: Iterable[str]) -> 
 
 
 def first_difference(before: Any, now: Any, where: str) -> str | None:
-    """Where two JSON values differ first, and how: `shape.model.code_dim is 24, not 256`."""
+    """Describe where two JSON values first differ, such as `shape.model.code_dim is 24, not 256`."""
     if isinstance(before, dict) and isinstance(now, dict):
         pairs = [(before.get(key), now.get(key), f"{where}.{key}") for key in {**before, **now}]
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        pairs = [(one, other, f"{where}.{i}") for i, (one, other) in enumerate(zip(before, now, strict=True))]
+        pairs = [(a, b, f"{where}.{i}") for i, (a, b) in enumerate(zip(before, now, strict=True))]
     else:
         return None if before == now else f"{where} is {json.dumps(before)}, not {json.dumps(now)}"
-    return next((text for pair in pairs if (text := first_difference(*pair))), None)
+    return next((found for pair in pairs if (found := first_difference(*pair))), None)
 
 
 def _forget_metrics(run: Path, after: int) -> None:
-    """Drop what a crashed run logged after its last save, so that no step is there twice."""
+    """Drop what a crashed run logged after its last save, so that no step is logged twice."""
     path = run / "metrics.jsonl"
     if path.exists():
         lines = path.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if _logged_step(line) <= after]
-        if kept != lines:
-            write_text(path, "".join(kept))
+        before = [line for line in lines if _logged_step(line) <= after]
+        if before != lines:
+            write_text(path, "".join(before))
 
 
 def _logged_step(line: str) -> float:
     try:
         return json.loads(line)["step"]
-    except json.JSONDecodeError:  # the crash came in the midst of it
+    except json.JSONDecodeError:  # the crash cut the line off
         return math.inf
 
 
@@ -127,37 +147,48 @@ def run_preset(
     presets: Mapping[str, Callable[[], Any]],
     argv: list[str] | None,
     about: str,
+    renamed: Mapping[str, str],
 ) -> None:
-    """The command line of a training: a preset and what is changed of it. A mistake of the user ends with
-    one line on stderr and exit code 2."""
+    """Run the command line of a training: a preset, and options that change it.
+
+    A mistake of the user ends with one line on stderr and exit code 2.
+
+    Args:
+        train: The training, called with the options.
+        presets: Functions that return the options of each preset; their docstrings are its help.
+        argv: The command line without the name of the program; None takes the process's.
+        about: The help's first paragraph.
+        renamed: New options by old ones, see `training.common.renamed_options`.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in ("accelerate", "torch.distributed"):
         logging.getLogger(name).setLevel(logging.WARNING)
     recipes = {name: (preset.__doc__ or "", preset()) for name, preset in presets.items()}
     try:
-        train(tyro.extras.overridable_config_cli(recipes, args=argv, description=about))
+        arguments = rename_options(sys.argv[1:] if argv is None else argv, renamed)
+        train(tyro.extras.overridable_config_cli(recipes, args=arguments, description=about))
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
 class StopRequest:
-    """True once the process was asked to end (SIGTERM, Ctrl-C) within its `with`: a loop can then save and
-    leave."""
+    """True once the process got SIGTERM or Ctrl-C within its `with`: a loop can then save and leave."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
     def __enter__(self) -> "StopRequest":
-        self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        signals = (signal.SIGTERM, signal.SIGINT)
+        self.before = {number: signal.signal(number, self._request) for number in signals}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def _ask(self, *_: object) -> None:
-        self.asked = True
+    def _request(self, *_: object) -> None:
+        self.requested = True
 
     def __bool__(self) -> bool:
-        return self.asked
+        return self.requested

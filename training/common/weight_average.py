@@ -1,4 +1,4 @@
-"""The running average of the weights, which is what a run is for, with or without sharded weights."""
+"""The running average of the weights, the result of a run, with or without sharded weights."""
 
 import copy
 from collections.abc import Mapping
@@ -11,53 +11,64 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def hollow(module: Model) -> Model:
-    """A copy without weights: parameters on the meta device, all else as it is."""
+def meta_copy(module: Model) -> Model:
+    """Return a copy of a module with its parameters on the meta device, all else as it is."""
     memo = {id(p): nn.Parameter(torch.empty_like(p, device="meta")) for p in module.parameters()}
     return copy.deepcopy(module, memo)
 
 
-class Average(Generic[Model]):
-    """Averages of the parameters, each process's of its own shards where the parameters are sharded.
+class WeightAverage(Generic[Model]):
+    """Averages of the parameters; each process holds those of its shards where the parameters are sharded.
 
-    A checkpoint holds them whole, so that another number of processes can go on with it.
+    A checkpoint holds them whole, so that another number of processes can continue with it.
     """
 
-    def __init__(self, shell: Model, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
-        """`shell` is what `module` fills, see `hollow`; `parameters` are those that the optimizer changes."""
-        self.shell, self.parameters, self.decay = shell, parameters, decay
+    def __init__(self, template: Model, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
+        """Begin with the parameters as they are.
+
+        Args:
+            template: Module without weights that `module` fills, see `meta_copy`.
+            parameters: Parameters that the optimizer changes.
+            decay: Part of the average that stays in an update; 0 averages nothing.
+        """
+        self.template, self.parameters, self.decay = template, parameters, decay
         self.updates = 0
         self.weights = {name: parameter.detach().clone() for name, parameter in parameters.items()}
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the parameters as they are now; the first time they become the average."""
-        mine = [_local(weight) for weight in self.weights.values()]
-        theirs = [_local(parameter) for parameter in self.parameters.values()]
+        """Update the average with the present parameters; the first time they become the average."""
+        averages = [_local(weight) for weight in self.weights.values()]
+        present = [_local(parameter) for parameter in self.parameters.values()]
         if self.updates:
-            torch._foreach_lerp_(mine, theirs, 1 - self.decay)  # pyright: ignore[reportPrivateImportUsage]
+            torch._foreach_lerp_(averages, present, 1 - self.decay)  # pyright: ignore[reportPrivateImportUsage]
         else:
-            torch._foreach_copy_(mine, theirs)  # pyright: ignore[reportPrivateImportUsage]
+            torch._foreach_copy_(averages, present)  # pyright: ignore[reportPrivateImportUsage]
         self.updates += 1
 
     def module(self) -> Model:
-        """The averages as a module. All processes must call: each then has a whole one, of gathered weights
-        where they are sharded, and of the averages themselves where they are not."""
-        module = copy.deepcopy(self.shell)
+        """Return the averages as a module; all processes must call.
+
+        Each process gets a whole module: of gathered weights where they are sharded, and of the averages
+        themselves where they are not.
+        """
+        module = copy.deepcopy(self.template)
         module.load_state_dict(self._whole(), assign=True)
         return module.to(next(module.parameters()).device)
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the averages, whole, for a checkpoint."""
         return {"updates": self.updates, "weights": self._whole()}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the averages of a checkpoint."""
         self.updates = state["updates"]
         for name, weight in self.weights.items():
-            given = state["weights"][name].to(weight.device)
+            loaded = state["weights"][name].to(weight.device)
             if isinstance(weight, DTensor):
-                given = distribute_tensor(given, weight.device_mesh, weight.placements, src_data_rank=None)
-            _local(weight).copy_(_local(given))
+                loaded = distribute_tensor(loaded, weight.device_mesh, weight.placements, src_data_rank=None)
+            _local(weight).copy_(_local(loaded))
 
     def _whole(self) -> dict[str, Tensor]:
         weights = self.weights.items()

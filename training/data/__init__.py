@@ -1,0 +1,1 @@
+"""Corpora as manifests and code shards: readers, checks, licenses, splits and mixtures."""

@@ -1,8 +1,9 @@
-"""Speech as code shards: how `training.prepare` stores them, and how training reads them.
+"""Store speech as shards of codes: `training.prepare` writes them, training reads them.
 
-A folder holds `codes.json`, which says what the codes are, and `codes-00000.parquet` and so on. A row is an
-utterance: text, speaker, language, source, frames, and its codes at full depth, packed: layer behind layer,
-so that the first bytes are the utterance at a lower depth, each code in so many bits as the codebook needs.
+A folder holds `codes.json`, which says what the codes are, and `codes-00000.parquet` and so on. An entry is
+an utterance: text, speaker, language, source, frames, and its codes at full depth, packed: codebook after
+codebook, so that the first bytes are the utterance at a lower depth, each code in as many bits as the
+codebook needs.
 """
 
 import json
@@ -35,35 +36,36 @@ FEATURES = Features(
         "codes": Value("binary"),
     }
 )
-"""Of a shard as stored."""
+"""Columns of a shard as stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodesInfo:
-    """What a folder of shards was made from; codes mean nothing without it."""
+    """Describes a folder of shards: the tokenizer and the clips that it was encoded from."""
 
     num_codebooks: int
     codebook_size: int
     frame_rate: float
     """Frames a second."""
     tokenizer_sha256: str
-    """Of its quantizer, which says what the codes mean: `tokenizer.codes.coded_audio.fingerprint` in hex."""
+    """Fingerprint of the quantizer, which decides what codes mean: `tokenizer.codes.coded_audio.fingerprint`
+    in hex."""
     clips_sha256: str
-    """Of the clips' names, durations, texts and speakers, in order."""
+    """SHA-256 of the clips' names, durations, texts and speakers, in order."""
     clips: int
-    """Of the manifest; those that could not be read have no row."""
+    """Clips of the manifest; those that could not be read have no entry."""
     clips_per_shard: int
-    """At most: a shard ends with an archive."""
+    """Most clips of a shard; it also ends where an archive ends."""
     num_shards: int
 
     @property
     def shards(self) -> list[str]:
-        """File names."""
+        """The shards' file names."""
         return [shard_name(i) for i in range(self.num_shards)]
 
 
 class Skipped(NamedTuple):
-    """A clip without row, and why. Shards keep theirs in their metadata: those of all become one list."""
+    """A clip that could not be encoded, and why; a shard stores its own in its metadata."""
 
     clip: str
     source: str
@@ -71,12 +73,19 @@ class Skipped(NamedTuple):
 
 
 def shard_name(number: int) -> str:
-    """The file name of a shard."""
+    """Return the file name of a shard."""
     return f"codes-{number:05d}.parquet"
 
 
 def read_info(folder: Path | str) -> CodesInfo:
-    """The description of a folder of shards, or of one elsewhere: see `stream_codes`."""
+    """Read the description of a folder of shards.
+
+    Args:
+        folder: a local folder, or an address as `stream_codes` takes it.
+
+    Raises:
+        ValueError: there is no `codes.json`, or it is of another version.
+    """
     try:
         files, path = url_to_fs(f"{_address(folder)}/{INFO}")
         return TypeAdapter(CodesInfo).validate_json(files.cat_file(path))
@@ -92,8 +101,11 @@ def read_info(folder: Path | str) -> CodesInfo:
 
 
 class Codes:
-    """Utterances in memory-mapped shards: `codes[i]` is a row whose codes are [t, k] int16, and
-    `codes["frames"][:]` a column, which is read without the others."""
+    """Utterances in memory-mapped shards.
+
+    `codes[i]` is an utterance, whose `"codes"` are [t, k] int16; `codes["frames"][:]` is a column, which is
+    read without the others.
+    """
 
     def __init__(self, stored: Dataset, info: CodesInfo) -> None:
         self.stored, self.info = stored, info
@@ -112,14 +124,17 @@ class Codes:
         return (_unpacked(row, self.info) for row in cast(Iterable[dict[str, Any]], self.stored))
 
     def select(self, indices: Iterable[int]) -> "Codes":
-        """Some of the rows; nothing is copied."""
+        """Return some of the utterances; nothing is copied."""
         return Codes(self.stored.select(indices), self.info)
 
 
 def read_codes(folder: Path) -> Codes:
-    """All rows of a folder of shards.
+    """Open all utterances of a folder of shards.
 
     `datasets` keeps a copy in its cache (HF_DATASETS_CACHE), which takes as much disk as the shards.
+
+    Raises:
+        ValueError: the folder is not one of shards, or lacks some.
     """
     info = read_info(folder)
     paths = [folder / name for name in info.shards]
@@ -132,11 +147,22 @@ def read_codes(folder: Path) -> Codes:
 
 
 def stream_codes(folder: Path | str, *, rank: int = 0, world: int = 1) -> IterableDataset:
-    """The rows of this process's shards, rank, rank + world, ..., one after the other, none kept.
+    """Stream the utterances of this process's shards: rank, rank + world, and so on.
 
-    `folder` may be elsewhere: a string owner/name is a data set of the Hugging Face hub, and anything that
-    fsspec reads can be addressed, such as s3://bucket/codes. Codes come as [t, k] int16. To shuffle and to
-    resume is up to `datasets`.
+    Shuffling and resuming is left to `datasets`.
+
+    Args:
+        folder: a local folder; or a string owner/name, a data set of the Hugging Face hub; or any address
+        that
+            fsspec reads, such as s3://bucket/codes.
+        rank: number of this process.
+        world: count of processes.
+
+    Returns:
+        Utterances one after the other, codes as [t, k] int16; none is kept in memory.
+
+    Raises:
+        ValueError: there are fewer shards than processes.
     """
     info = read_info(folder)
     files = [f"{_address(folder)}/{name}" for name in info.shards[rank::world]]
@@ -147,16 +173,20 @@ def stream_codes(folder: Path | str, *, rank: int = 0, world: int = 1) -> Iterab
 
 
 def require_tokenizer(info: CodesInfo, tokenizer: AudioTokenizer) -> None:
-    """ValueError where these codes are not of this tokenizer: to it they are noise."""
-    config, made_by = tokenizer.config, fingerprint(tokenizer).hex()
+    """Check that codes belong to a tokenizer; any other would decode them to noise.
+
+    Raises:
+        ValueError: they do not.
+    """
+    config, digest = tokenizer.config, fingerprint(tokenizer).hex()
     if info.num_codebooks > config.num_codebooks or info.codebook_size != config.codebook_size:
         raise ValueError(
             f"the codes have {info.num_codebooks} codebooks of {info.codebook_size}, the tokenizer "
             f"{config.num_codebooks} of {config.codebook_size}: give the tokenizer that made them"
         )
-    if info.tokenizer_sha256 != made_by:
+    if info.tokenizer_sha256 != digest:
         raise ValueError(
-            f"the codes are of tokenizer {info.tokenizer_sha256}, this is {made_by}: give the one that made "
+            f"the codes are of tokenizer {info.tokenizer_sha256}, this is {digest}: give the one that made "
             "them, or make them again with `python -m training.prepare`"
         )
 
@@ -164,7 +194,14 @@ def require_tokenizer(info: CodesInfo, tokenizer: AudioTokenizer) -> None:
 def write_shard(
     path: Path, rows: Sequence[Mapping[str, Any]], info: CodesInfo, skipped: Sequence[Skipped] = ()
 ) -> None:
-    """Write a shard beside its final name, then rename it: it is whole, or not there. Codes are [t, k]."""
+    """Write a shard beside its final name, then rename it: it is whole, or not there.
+
+    Args:
+        path: the final name.
+        rows: utterances, with a value for each of `FEATURES`; codes are [t, k].
+        info: what the codes are.
+        skipped: clips that could not be encoded.
+    """
     packed = [{**row, "codes": pack(np.asarray(row["codes"]), info.codebook_size)} for row in rows]
     table = pyarrow.Table.from_pylist(packed, FEATURES.arrow_schema)
     metadata = {**(table.schema.metadata or {}), b"skipped": json.dumps(skipped).encode()}
@@ -180,19 +217,31 @@ def write_shard(
 
 
 def code_bits(num_codebooks: int, codebook_size: int) -> int:
-    """Bits that a code is stored in; a frame has 8 or more, so that the bytes tell the frames."""
+    """Return in how many bits a code is stored.
+
+    A frame has 8 bits or more, so that the number of bytes decides the number of frames.
+    """
     return max((codebook_size - 1).bit_length(), -(-8 // num_codebooks))
 
 
 def pack(codes: Int[np.ndarray, "t k"], codebook_size: int) -> bytes:
-    """Codes as bytes, the first layer first, each code with its most significant bit first."""
+    """Pack codes [t, k] into bytes: the first codebook first, each code with its highest bit first."""
     bits = code_bits(codes.shape[1], codebook_size)
     wide = np.unpackbits(codes.T.astype(">u2").reshape(-1, 1).view(np.uint8), axis=1)
     return np.packbits(wide[:, 16 - bits :]).tobytes()
 
 
 def unpack(data: bytes, info: CodesInfo, depth: int | None = None) -> Int16[np.ndarray, "t k"]:
-    """The first `depth` layers of packed codes, by default all; what is behind them is not touched."""
+    """Unpack codes.
+
+    Args:
+        data: what `pack` returned.
+        info: says how many codebooks are in it, and of what size.
+        depth: number of codebooks to unpack, the first ones; by default all. The others are not touched.
+
+    Returns:
+        Codes [t, depth].
+    """
     bits = code_bits(info.num_codebooks, info.codebook_size)
     frames = len(data) * 8 // (bits * info.num_codebooks)
     depth = info.num_codebooks if depth is None else depth
@@ -209,7 +258,7 @@ def _unpacked(row: dict[str, Any], info: CodesInfo) -> dict[str, Any]:
 
 
 def _address(folder: Path | str) -> str:
-    """What fsspec opens: a folder, an address, or a data set of the hub."""
+    """Return the address that fsspec opens, of a folder, an address, or a data set of the hub."""
     if isinstance(folder, Path) or "://" in folder or Path(folder).is_dir() or folder.count("/") != 1:
         return str(folder)
     return f"hf://datasets/{folder}"

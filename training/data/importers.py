@@ -1,7 +1,7 @@
-"""Emilia, LibriTTS, LJSpeech, CSV and JSONL as clips; VoxBox has a module of its own.
+"""Read Emilia, LibriTTS, LJSpeech, CSV and JSONL as clips; VoxBox has a module to itself.
 
-A reader yields clips in the order in which they are stored. What it has to leave out, it counts in `missed`;
-what is wrong with a sound, `training.data.validate` finds out.
+A reader yields clips in the order in which they are stored. It counts in `missed` what it has to leave out,
+and does not look at the audio itself: `training.data.validate` does.
 """
 
 import csv
@@ -15,7 +15,7 @@ from typing import Any
 
 from training.data.archives import AUDIO_SUFFIXES, DAMAGED, TAR_SUFFIXES, members, seconds_of
 from training.data.languages import guess_language
-from training.data.licenses import licence_of
+from training.data.licenses import license_of
 from training.data.manifest import Clip
 
 COLUMNS = {
@@ -25,12 +25,15 @@ COLUMNS = {
     "language": ("language", "lang"),
     "duration": ("duration",),
 }
-"""What columns are called elsewhere."""
+"""Names that other layouts give to each column."""
 
 
 def emilia(root: Path, missed: Counter[str]) -> Iterator[Clip]:
-    """Both forms of Emilia: `<batch>.jsonl` beside each folder of MP3s, or pairs of a sound and a JSON file,
-    in folders or in tar archives."""
+    """Yield the clips of Emilia, in either of its forms.
+
+    The forms are `<batch>.jsonl` beside each folder of MP3s; and pairs of a sound file and a JSON file, in
+    folders or in tar archives.
+    """
     for where, folders, names in os.walk(root):
         folders.sort()
         for path in (Path(where, name) for name in sorted(names)):
@@ -50,7 +53,10 @@ def emilia(root: Path, missed: Counter[str]) -> Iterator[Clip]:
 
 
 def libritts(root: Path, missed: Counter[str]) -> Iterator[Clip]:
-    """`<part>/<speaker>/<chapter>/<name>.wav` with `<name>.normalized.txt`; so is LibriTTS-R."""
+    """Yield the clips of LibriTTS or LibriTTS-R.
+
+    They are `<part>/<speaker>/<chapter>/<name>.wav` with `<name>.normalized.txt`.
+    """
     for path in sorted(root.rglob("*.normalized.txt")):
         audio = path.with_name(path.name.removesuffix(".normalized.txt") + ".wav")
         row = {"text": path.read_text(encoding="utf-8"), "speaker": path.parts[-3], "language": "en"}
@@ -58,7 +64,10 @@ def libritts(root: Path, missed: Counter[str]) -> Iterator[Clip]:
 
 
 def ljspeech(root: Path, missed: Counter[str]) -> Iterator[Clip]:
-    """`metadata.csv` of lines `name|text|text with words for numbers`, and `wavs/`; one speaker."""
+    """Yield the clips of LJSpeech, which has one speaker.
+
+    Its `metadata.csv` has lines `name|text|text with words for numbers`; audio is in `wavs/`.
+    """
     for line in (root / "metadata.csv").read_text(encoding="utf-8").splitlines():
         name, *texts = line.split("|")
         row = {"text": texts[-1] if texts else "", "speaker": "lj", "language": "en"}
@@ -66,9 +75,10 @@ def ljspeech(root: Path, missed: Counter[str]) -> Iterator[Clip]:
 
 
 def csv_file(path: Path, missed: Counter[str]) -> Iterator[Clip]:
-    """Lines of audio, text and perhaps speaker and language, between which are bars, tabs or commas.
+    """Yield the clips of a table of audio, text and perhaps speaker and language.
 
-    A first line that names an audio column names them all, in any order.
+    Bars, tabs or commas stand between the columns. A first line that names an audio column names them all, in
+    any order.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         first = file.readline()
@@ -86,7 +96,10 @@ def csv_file(path: Path, missed: Counter[str]) -> Iterator[Clip]:
 
 
 def jsonl(path: Path, missed: Counter[str]) -> Iterator[Clip]:
-    """Objects `{"audio": ..., "text": ...}`, with language, speaker, duration, source, license if known."""
+    """Yield the clips of a file with an object `{"audio": ..., "text": ...}` on each line.
+
+    The objects may also have language, speaker, duration, source and license.
+    """
     for row in _json_lines(path, missed):
         yield from _named(row, path, missed)
 
@@ -95,7 +108,7 @@ READERS = {"emilia": emilia, "libritts": libritts, "ljspeech": ljspeech, "csv": 
 
 
 def _named(row: dict[str, Any], path: Path, missed: Counter[str]) -> Iterator[Clip]:
-    """The clip of a row whose columns may have any of the usual names; paths begin at the file's folder."""
+    """Yield the clip of a row with any of the usual column names; paths are relative to the file."""
     known = {
         ours: next((row[name] for name in names if row.get(name)), None) for ours, names in COLUMNS.items()
     }
@@ -104,9 +117,9 @@ def _named(row: dict[str, Any], path: Path, missed: Counter[str]) -> Iterator[Cl
         return
     source = str(row.get("source") or path.stem)
     for clip in _clip(known, path.parent / str(known["audio"]), source, missed):
-        # a speaker in a file of one's own is called what one calls it
-        licence = str(row.get("license") or clip.license)
-        yield replace(clip, speaker=str(known["speaker"] or ""), license=licence)
+        # unlike in the known corpora, speakers keep the name that the file gives them, without a prefix
+        license = str(row.get("license") or clip.license)
+        yield replace(clip, speaker=str(known["speaker"] or ""), license=license)
 
 
 def _clip(
@@ -117,13 +130,13 @@ def _clip(
     member: str = "",
     seconds: float | None = None,
 ) -> Iterator[Clip]:
-    """The clip of a row, or nothing where nobody knows how long it is."""
+    """Yield the clip of a row, or nothing where its duration is unknown."""
     try:
         duration = float(row.get("duration") or 0) or seconds or (0 if member else seconds_of(audio)) or 0
     except (TypeError, ValueError):
         duration = 0
     if duration <= 0:
-        missed[f"{source}: left out, for nothing tells its duration"] += 1
+        missed[f"{source}: left out, duration unknown"] += 1
         return
     text, speaker = str(row.get("text") or "").strip(), str(row.get("speaker") or "")
     yield Clip(
@@ -134,12 +147,12 @@ def _clip(
         language=str(row.get("language") or guess_language(text)).lower(),
         duration=duration,
         source=source,
-        license=licence_of(source),
+        license=license_of(source),
     )
 
 
 def _pairs(archive: Path, missed: Counter[str]) -> Iterator[Clip]:
-    """Of an archive in which a sound and its JSON file are neighbours."""
+    """Yield the clips of an archive in which a sound file and its JSON file are neighbours."""
     sounds: dict[str, tuple[str, float | None]] = {}
     rows: dict[str, dict[str, Any]] = {}
     try:
@@ -159,7 +172,7 @@ def _pairs(archive: Path, missed: Counter[str]) -> Iterator[Clip]:
 
 
 def _json_lines(path: Path, missed: Counter[str], whole: bool = False) -> Iterator[dict[str, Any]]:
-    """The objects of a file, one a line, or one that is the `whole` file."""
+    """Yield the objects of a file, each a line, or a single object that is the `whole` file."""
     with path.open("rb") as file:
         for line in [file.read()] if whole else file:
             if line.strip():

@@ -1,26 +1,27 @@
-"""What the script of a text says about its language: enough to find labels that cannot be right."""
+"""Guess languages from the script of a text: enough to find labels that cannot be right."""
 
 import unicodedata
 
 HAN_LANGUAGES = ("zh", "yue", "ja", "ko")
-"""Written with Han characters, at least in part."""
+"""Languages written with Han characters, at least in part."""
 
 
 def han_share(text: str) -> float:
-    """Part of the letters that are Han characters; 0 without letters."""
+    """Return which part of a text's letters are Han characters; 0 without letters."""
     letters = [letter for letter in text if letter.isalpha()]
     return sum(map(_is_han, letters)) / len(letters) if letters else 0.0
 
 
 def guess_language(text: str) -> str:
-    """zh or en, for records that do not say."""
+    """Return zh or en, for a text whose language is not stated."""
     return "zh" if han_share(text) >= 0.3 else "en"
 
 
 def contradicts(language: str, text: str) -> bool:
-    """Chinese without a Han character, or Han characters for half of a text in a language without any.
+    """Return whether a language label cannot be right for a text.
 
-    A name or a loanword does not count. Latin letters under a Chinese label are an error of the label more
+    That is a Chinese label and no Han character, or most letters Han characters in a language without any. A
+    name or a loanword does not count. Latin letters under a Chinese label are an error of the label more
     often than a loanword that is the whole utterance.
     """
     if not any(letter.isalpha() for letter in text):

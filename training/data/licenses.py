@@ -1,6 +1,6 @@
-"""What corpora may be used for. Hints for a filter, not legal advice: read the licence before you publish."""
+"""Licenses of corpora: hints for a filter, not legal advice. Read the license before you publish."""
 
-LICENCES = {
+LICENSES = {
     "aishell3": "Apache-2.0",
     "casia": "research only",
     "commonvoice": "CC0-1.0",
@@ -43,19 +43,19 @@ LICENCES = {
     "vctk": "CC-BY-4.0",
     "wenetspeech4tts": "research only",
 }
-"""Of the recordings, by the corpus's name in small letters and digits. VoxBox's own labels of all of them are
-CC-BY-NC-SA-4.0."""
+"""License of the recordings, by the corpus's name in small letters and digits. VoxBox's own labels of all of
+them are CC-BY-NC-SA-4.0."""
 COMMERCIAL = ("apache", "mit", "cc0", "cc-by", "odbl", "public domain")
-"""How the names of licences begin that do not exclude commercial use, if they do not say so."""
+"""Beginnings of names of licenses that allow commercial use, unless the rest of the name excludes it."""
 
 
-def licence_of(corpus: str) -> str:
-    """The licence of a corpus by its usual name, however it is spelled; "unknown" if it is none of ours."""
-    return LICENCES.get("".join(letter for letter in corpus.lower() if letter.isalnum()), "unknown")
+def license_of(corpus: str) -> str:
+    """Return the license of a corpus by its usual name, in any spelling; "unknown" if it is not listed."""
+    return LICENSES.get("".join(letter for letter in corpus.lower() if letter.isalnum()), "unknown")
 
 
-def allows_commercial_use(licence: str) -> bool:
-    """Whether a licence is one that is known not to exclude it: what is unknown may exclude anything."""
-    name = licence.lower().replace(" ", "-").replace("public-domain", "public domain")
+def allows_commercial_use(license: str) -> bool:
+    """Return whether a license is known to allow commercial use; an unknown license does not."""
+    name = license.lower().replace(" ", "-").replace("public-domain", "public domain")
     parts = name.split("-")
     return name.startswith(COMMERCIAL) and "nc" not in parts and "nd" not in parts

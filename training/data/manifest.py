@@ -1,4 +1,4 @@
-"""The manifest of a corpus of any audio: one JSON object a line, one line a clip."""
+"""Read and write the manifest of a corpus of any audio: a JSON object on each line, for each clip."""
 
 import json
 import os
@@ -9,19 +9,19 @@ from pathlib import Path
 
 REQUIRED = ("audio", "duration")
 TASKS = ("asr", "multi_speaker_asr", "caption")
-"""What a text is to its audio: the words of one speaker, those of several, or a description. The order is
-that of the semantic head's tags: it lasts as long as checkpoints."""
+"""What a text is to its audio: the words of one speaker, those of several, or a description. Their order is
+that of the semantic head's task tags in checkpoints, and must not change."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """One recording: of a speaker, or of anything else that sounds."""
+    """One recording, of a speaker or of any other sound."""
 
     audio: Path
-    """Absolute once read; written relative to the manifest's folder where it lies inside it. A file of
-    sound, or with `member` the archive that holds it."""
+    """A sound file, or with `member` the archive that holds it. Absolute in memory; written relative to the
+    manifest's folder if it is inside it."""
     text: str | None
-    """What is said or described, or None where nobody knows."""
+    """The words or the description, see `task`; None where unknown."""
     speaker: str
     """Required of speech; empty where several speak, or nobody does."""
     language: str
@@ -36,12 +36,12 @@ class Clip:
 
     @property
     def name(self) -> str:
-        """What messages call it, and what stays when a corpus moves: no folder outside an archive."""
+        """The name in messages, which does not change when a corpus moves: no folder outside an archive."""
         return f"{self.audio.name}:{self.member}" if self.member else self.audio.name
 
 
 def read_manifest(path: Path | str) -> list[Clip]:
-    """All clips of a JSONL manifest, in order; columns beyond those of `Clip` are ignored.
+    """Read all clips of a JSONL manifest, in order; columns beyond those of `Clip` are ignored.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -51,17 +51,26 @@ def read_manifest(path: Path | str) -> list[Clip]:
 
 
 def iterate_manifest(path: Path | str, offset: int = 0) -> Iterator[tuple[int, Clip]]:
-    """Each clip with the byte at which its line begins, from the line at byte `offset` on.
+    """Yield the clips of a manifest one by one, since tens of millions do not fit into memory.
 
-    Tens of millions of clips do not fit into memory, and whoever knows where a clip stands can come back.
+    Args:
+        path: the manifest.
+        offset: byte at which to start, which must be the first of a line.
+
+    Yields:
+        The byte at which a clip's line begins, which can serve as `offset` later, and the clip.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line is not a JSON object, or lacks a column; the message gives file and line.
     """
     folder = os.path.realpath(Path(path).parent)
     with Path(path).open("rb") as file:
         file.seek(offset)
-        begun = f", from byte {offset} on" if offset else ""
+        start = f", from byte {offset} on" if offset else ""
         for number, line in enumerate(file, 1):
             if line.strip():
-                where = f"{path}:{number}{begun}"
+                where = f"{path}:{number}{start}"
                 yield offset, _clip(line, where, folder)
             offset += len(line)
 

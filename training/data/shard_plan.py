@@ -1,4 +1,4 @@
-"""Which clips of a manifest make which shard, without ever holding them all."""
+"""Assign the clips of a manifest to shards, without ever holding all of them in memory."""
 
 import hashlib
 import json
@@ -13,18 +13,31 @@ logger = logging.getLogger(__name__)
 
 
 class Shard(NamedTuple):
-    """Clips that stand together in the manifest, at most one archive's."""
+    """Clips that are neighbours in the manifest, of at most one archive."""
 
     number: int
     offset: int
     """Byte of the manifest at which they begin."""
     clips: int
+    """Number of clips."""
     owner: int
-    """Counts loose shards and archives: what has the same one belongs to one process."""
+    """Running number of archives and of shards outside them: shards of one archive belong to one process."""
 
 
 def plan(manifest: Path, max_seconds: float, clips_per_shard: int) -> tuple[list[Shard], str]:
-    """The shards, and a SHA-256 of what they are of, which is the same when a corpus moves elsewhere."""
+    """Divide a manifest into shards.
+
+    Args:
+        manifest: the manifest; clips without the words of one speaker are left out.
+        max_seconds: longer clips are left out.
+        clips_per_shard: most clips of a shard.
+
+    Returns:
+        The shards, and a SHA-256 of their clips, which stays the same when a corpus moves to another folder.
+
+    Raises:
+        ValueError: no clip is left.
+    """
     if clips_per_shard < 1:
         raise ValueError(f"clips_per_shard={clips_per_shard}: give 1 or more")
     digest, shards = hashlib.sha256(), []
@@ -50,14 +63,14 @@ def plan(manifest: Path, max_seconds: float, clips_per_shard: int) -> tuple[list
 
 
 def clips_of(manifest: Path, shard: Shard, max_seconds: float) -> list[Clip]:
-    """The clips of a shard of that plan."""
-    found: list[Clip] = []
+    """Read the clips of a shard that `plan` returned for the same manifest and `max_seconds`."""
+    clips: list[Clip] = []
     for _, clip in iterate_manifest(manifest, shard.offset):
         if _wanted(clip, max_seconds, Counter()):
-            found.append(clip)
-            if len(found) == shard.clips:
+            clips.append(clip)
+            if len(clips) == shard.clips:
                 break
-    return found
+    return clips
 
 
 def _wanted(clip: Clip, max_seconds: float, counts: Counter[str]) -> bool:

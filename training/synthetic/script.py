@@ -1,4 +1,4 @@
-"""What the pseudo-speakers of a teacher are to read: lines dealt out as a function of the seed."""
+"""Deal texts to the pseudo-speakers of a teacher, as a function of the seed."""
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,31 +11,42 @@ Spell = Callable[[str, Speaker], str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class ScriptLine:
     """One text for one pseudo-speaker."""
 
     text: str
     spoken: str
-    """The text as the teacher is given it: its phonemes, or the text itself."""
+    """The teacher's input: the text's phonemes, or the text itself."""
     speaker: Speaker
     seed: int
 
     @property
     def key(self) -> str:
-        """Names the line's audio."""
-        return sha1(f"{self.spoken}|{self.speaker}|{self.seed}".encode()).hexdigest()[:16]
+        """The name of the line's audio file, a hash of the line."""
+        # Under the names that two fields had when the first corpora were built: their files are found again
+        speaker = str(self.speaker).replace("voice_blend=", "timbre=").replace("prosody_blend=", "prosody=")
+        return sha1(f"{self.spoken}|{speaker}|{self.seed}".encode()).hexdigest()[:16]
 
 
 def as_written(text: str, speaker: Speaker) -> str:
-    """The spelling of teachers that read text."""
+    """Return the text itself, for teachers that read text."""
     return text
 
 
-def deal(texts: Iterable[str], speakers: Sequence[Speaker], spell: Spell, seed: int) -> Iterator[Line]:
-    """A line for each text, dealt to the speakers round after round in shuffled order."""
+def deal(texts: Iterable[str], speakers: Sequence[Speaker], spell: Spell, seed: int) -> Iterator[ScriptLine]:
+    """Yield a line for each text, dealt to the speakers in rounds, each in shuffled order.
+
+    Args:
+        texts: what to say.
+        speakers: the pseudo-speakers.
+        spell: turns a text into the teacher's input.
+        seed: decides the order of speakers, and the seeds of the lines.
+    """
     generator = random.Random(seed + 1)
-    turn: list[Speaker] = []
+    round_: list[Speaker] = []
     for number, text in enumerate(texts):
-        turn = turn or generator.sample(speakers, len(speakers))
-        speaker = turn.pop()
-        yield Line(text=text, spoken=spell(text, speaker), speaker=speaker, seed=seed * 1_000_003 + number)
+        round_ = round_ or generator.sample(speakers, len(speakers))
+        speaker = round_.pop()
+        yield ScriptLine(
+            text=text, spoken=spell(text, speaker), speaker=speaker, seed=seed * 1_000_003 + number
+        )

@@ -1,4 +1,4 @@
-"""The teacher Kokoro-82M (Apache-2.0): many voices at about real time on a CPU core.
+"""Synthesize with the teacher Kokoro-82M (Apache-2.0): many voices, at about real time on a CPU core.
 
 Its folder holds `weights.int8.safetensors`, `voices.safetensors` and `config.json`, see
 `training.synthetic.fetch_kokoro`.
@@ -24,14 +24,22 @@ from training.synthetic.speakers import Blend, Speaker
 SOURCE = "Kokoro-82M"
 WEIGHTS, VOICES, CONFIG = "weights.int8.safetensors", "voices.safetensors", "config.json"
 SCALE, ZERO = ".scale", ".zero"
-MOST_PHONEMES = 508
-"""Longest input; what is beyond would not be spoken."""
-TIMBRE = 128
-"""A style's first half is timbre, its second prosody."""
+MAX_PHONEMES = 508
+"""Longest input; it is cut off there."""
+TIMBRE_SIZE = 128
+"""Size of the first half of a style vector, which is timbre; the second half is prosody."""
 
 
 class KokoroTeacher:
-    """One process's copy of the model, on any device."""
+    """The teacher Kokoro, loaded onto a device.
+
+    Args:
+        folder: what `training.synthetic.fetch_kokoro` wrote.
+        device: a PyTorch device.
+
+    Raises:
+        ValueError: the folder is not complete, or Kokoro's code is not installed.
+    """
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         for name in (WEIGHTS, VOICES, CONFIG):
@@ -45,37 +53,62 @@ class KokoroTeacher:
         if self.device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         model = skeleton(config)
-        model.load_state_dict(dequantised(load_file(folder / WEIGHTS)))
+        model.load_state_dict(dequantize(load_file(folder / WEIGHTS)))
         self.model: Any = model.eval().to(self.device)
 
     @torch.inference_mode()
     def speak(self, spoken: str, speaker: Speaker, seed: int) -> np.ndarray:
-        """The phonemes read at speed / alpha, float32 at 24 kHz; alpha times faster it is the speaker."""
-        ids = [self.vocabulary[sign] for sign in spoken if sign in self.vocabulary][:MOST_PHONEMES]
+        """Synthesize phonemes at speed / alpha, to be played alpha times faster.
+
+        Args:
+            spoken: the phonemes.
+            speaker: the pseudo-speaker.
+            seed: of the noise in the voice's source.
+
+        Returns:
+            Samples [s] float32 at 24 kHz.
+
+        Raises:
+            ValueError: there is no phoneme that the teacher knows.
+        """
+        ids = [self.vocabulary[sign] for sign in spoken if sign in self.vocabulary][:MAX_PHONEMES]
         if not ids:
             raise ValueError(f"{spoken!r} holds no phoneme that the teacher knows")
         torch.manual_seed(seed)  # of the noise in the voice's source
         tokens = torch.tensor([[0, *ids, 0]], device=self.device)
-        like = style(self.voices, speaker, len(ids)).to(self.device)
-        audio, _ = self.model.forward_with_tokens(tokens, like, speaker.speed / speaker.alpha)
+        vector = style(self.voices, speaker, len(ids)).to(self.device)
+        audio, _ = self.model.forward_with_tokens(tokens, vector, speaker.speed / speaker.alpha)
         return audio.float().cpu().numpy().reshape(-1)
 
 
 def style(voices: Mapping[str, Tensor], speaker: Speaker, phonemes: int) -> Tensor:
-    """[1, 256] for an utterance of so many phonemes, which Kokoro's voices depend on."""
-    timbre, prosody = (_blended(voices, blend, phonemes) for blend in (speaker.timbre, speaker.prosody))
-    return torch.cat([timbre[:, :TIMBRE], prosody[:, TIMBRE:]], 1)
+    """Return the style vector [1, 256] of a speaker.
+
+    Args:
+        voices: Kokoro's voices, [510, 256] each.
+        speaker: the pseudo-speaker.
+        phonemes: length of the utterance, on which the style depends.
+
+    Raises:
+        ValueError: the speaker's blend names an unknown voice.
+    """
+    timbre = _blend(voices, speaker.voice_blend, phonemes)
+    prosody = _blend(voices, speaker.prosody_blend, phonemes)
+    return torch.cat([timbre[:, :TIMBRE_SIZE], prosody[:, TIMBRE_SIZE:]], 1)
 
 
-def _blended(voices: Mapping[str, Tensor], blend: Blend, phonemes: int) -> Tensor:
+def _blend(voices: Mapping[str, Tensor], blend: Blend, phonemes: int) -> Tensor:
     if missing := [voice for voice, _ in blend if voice not in voices]:
         raise ValueError(f"no voice {', '.join(missing)}; there are {', '.join(sorted(voices))}")
-    rows = [weight * row_of(voices[voice], phonemes) for voice, weight in blend]
-    return torch.stack(rows).sum(0) / sum(weight for _, weight in blend)
+    styles = [weight * style_at_length(voices[voice], phonemes) for voice, weight in blend]
+    return torch.stack(styles).sum(0) / sum(weight for _, weight in blend)
 
 
-def row_of(voice: Tensor, phonemes: int) -> Tensor:
-    """[1, 256]: a voice's row for a length, or between the two rows it has nearest."""
+def style_at_length(voice: Tensor, phonemes: int) -> Tensor:
+    """Return a voice's style vector [1, 256] for an utterance of so many phonemes.
+
+    Of a voice with fewer than 510 vectors, the two nearest are interpolated.
+    """
     length, count = 510, len(voice)
     at = min(phonemes - 1, length - 1) * (count - 1) / (length - 1)
     low = min(int(at), count - 2) if count > 1 else 0
@@ -84,15 +117,21 @@ def row_of(voice: Tensor, phonemes: int) -> Tensor:
 
 
 def spell(text: str, speaker: Speaker) -> str:
-    """The text's phonemes, in the speaker's English; about a millisecond a sentence."""
+    """Return the text's phonemes in the speaker's English; it takes about a millisecond a sentence."""
     return dictionary(speaker.british)(text)
 
 
 def skeleton(config: dict) -> nn.Module:
-    """`kokoro.KModel` with random weights and without weight norm.
+    """Return `kokoro.KModel` with random weights and without weight norm.
 
-    The package's own `__init__` is passed over: it would want a phonemiser with hundreds of megabytes of
-    models, which the model itself does not use.
+    The package's `__init__` is not run: it would need a phonemizer with hundreds of megabytes of models,
+    which the model itself does not use.
+
+    Args:
+        config: Kokoro's config.json.
+
+    Raises:
+        ValueError: Kokoro's code is not installed.
     """
     if "kokoro" not in sys.modules:
         spec = importlib.util.find_spec("kokoro")
@@ -115,9 +154,11 @@ def skeleton(config: dict) -> nn.Module:
     return model
 
 
-def dequantised(stored: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Float32 weights of what `training.synthetic.convert_kokoro` wrote: (integers - NAME.zero) *
-    NAME.scale."""
+def dequantize(stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the float32 weights of a file that `training.synthetic.convert_kokoro` wrote.
+
+    They are (integers - NAME.zero) * NAME.scale.
+    """
     weights = {}
     for name, tensor in stored.items():
         if name.endswith((SCALE, ZERO)):

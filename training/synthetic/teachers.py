@@ -1,4 +1,4 @@
-"""Who reads the texts of a synthetic corpus."""
+"""Choose and load the teacher, the TTS system that speaks a synthetic corpus."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -13,21 +13,23 @@ from training.synthetic.speakers import Speaker, hibari_speakers, kokoro_speaker
 
 
 class Teacher(Protocol):
-    """A loaded model."""
+    """A loaded TTS system."""
 
-    def speak(self, spoken: str, speaker: Speaker, seed: int) -> np.ndarray: ...
+    def speak(self, spoken: str, speaker: Speaker, seed: int) -> np.ndarray:
+        """Return samples [s] float32 at 24 kHz, spoken at speed / alpha, to be played alpha times faster."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherChoice:
-    """Which teacher; a process that gets this opens its own copy."""
+    """Which teacher to use; each process loads a copy of it."""
 
     name: Literal["hibari", "kokoro"] = "hibari"
     folder: Path | None = None
-    """Kokoro's, as `training.synthetic.fetch_kokoro` makes it."""
+    """Folder of Kokoro, as `training.synthetic.fetch_kokoro` writes it."""
     device: str = "cpu"
     speakers: int = 400
-    """Pseudo-speakers."""
+    """Number of pseudo-speakers."""
 
     def __post_init__(self) -> None:
         if self.name == "kokoro" and self.folder is None:
@@ -37,22 +39,23 @@ class TeacherChoice:
 
     @property
     def source(self) -> str:
-        """The manifest's word for it."""
+        """The teacher's name in manifests."""
         return teacher_kokoro.SOURCE if self.name == "kokoro" else teacher_hibari.SOURCE
 
     @property
     def spell(self) -> Spell:
+        """The function that turns a text into the teacher's input."""
         return teacher_kokoro.spell if self.name == "kokoro" else as_written
 
     def inventory(self, seed: int) -> list[Speaker]:
-        """The pseudo-speakers."""
+        """Draw the pseudo-speakers."""
         speakers = kokoro_speakers if self.name == "kokoro" else hibari_speakers
         return speakers(self.speakers, seed)
 
 
 @cache
 def open_teacher(choice: TeacherChoice) -> Teacher:
-    """This process's teacher."""
+    """Load a teacher, once in each process."""
     if choice.name == "kokoro":
         assert choice.folder is not None
         return teacher_kokoro.KokoroTeacher(choice.folder, choice.device)

@@ -1,4 +1,4 @@
-"""Sentences to be read: the examples and definitions in Debian's WordNet, or any file of sentences."""
+"""Collect sentences to be spoken: examples and definitions of Debian's WordNet, or any file of sentences."""
 
 import random
 import re
@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 WORDNET = Path("/usr/share/wordnet")
-"""Where Debian's `wordnet-base` puts its data."""
+"""Folder in which Debian's `wordnet-base` stores its data."""
 
 
 def wordnet_texts(folder: Path) -> list[str]:
-    """The definitions of the WordNet data files in `folder`, and the examples that are quoted after them."""
+    """Return the definitions of the WordNet data files in `folder`, and the examples quoted after them.
+
+    Raises:
+        FileNotFoundError: a data file is missing.
+    """
     files = [folder / f"data.{part}" for part in ("noun", "verb", "adj", "adv")]
     if missing := [file.name for file in files if not file.is_file()]:
         raise FileNotFoundError(
@@ -26,7 +30,7 @@ def wordnet_texts(folder: Path) -> list[str]:
 
 
 def speakable(example: str, words: range) -> str | None:
-    """The example with capital letter and final stop; None unless it is plain English of `words` words."""
+    """Return a text with capital letter and final stop; None unless it is plain English of `words` words."""
     text = " ".join(example.split()).strip(" ,;:-")
     plain = re.fullmatch(r"[A-Za-z][A-Za-z ,;:'?!.-]*", text)
     if not plain or re.search(r"[A-Z]{2}|[A-Za-z]\.|--|\.\.", text[:-1]) or len(text.split()) not in words:
@@ -35,13 +39,22 @@ def speakable(example: str, words: range) -> str | None:
 
 
 def sentences(path: Path, words: range) -> list[str]:
-    """Sentences of `words` words, each once, from a WordNet folder or a text file with one a line."""
+    """Return the sentences of `words` words, each once.
+
+    Args:
+        path: a WordNet folder, or a text file with one sentence a line.
+        words: the allowed numbers of words.
+    """
     examples = path.read_text(encoding="utf-8").splitlines() if path.is_file() else wordnet_texts(path)
     return list(dict.fromkeys(text for example in examples if (text := speakable(example, words))))
 
 
 def utterances(path: Path, seed: int) -> Iterator[str]:
-    """Texts without end: of ten, six are one sentence, three are two, and one is two or three words.
+    """Yield texts without end: of ten, six are one sentence, three are two, and one is two or three words.
+
+    Args:
+        path: a WordNet folder, or a text file with one sentence a line.
+        seed: decides their order.
 
     Raises:
         ValueError: there is no usable sentence in `path`.

@@ -1,4 +1,4 @@
-"""What a TTS training costs: memory by what it is for, and time, from steps that are really made."""
+"""The cost of a TTS training: memory by purpose, and time, measured on real steps."""
 
 import statistics
 import time
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cat_tts import CatTTS
 from training.common.optimizers import trained_groups
-from training.tts.batches import Batches
+from training.tts.batches import TTSBatches
 from training.tts.recipes import TTSTraining
 from training.tts.setup import prepare_hardware
 
@@ -22,22 +22,30 @@ class Cost:
 
     parameters: int
     trained: int
-    """Those that change."""
+    """Number of parameters that are trained."""
     parts: dict[str, int]
     """Bytes by purpose. Activations are what the largest pass measured saves for its backward pass."""
     peak: int | None
-    """Most bytes that were allocated on a GPU."""
+    """Most bytes that were allocated on a GPU; None on a CPU."""
     rows_per_second: float
-    """Text tokens and frames."""
+    """Text tokens and frames a second."""
     seconds_per_step: float
 
     @property
     def memory(self) -> int:
+        """Bytes of all parts."""
         return sum(self.parts.values())
 
 
-def measure(model: CatTTS, batches: Batches, options: TTSTraining, steps: int) -> Cost:
-    """Train `model` for some steps, after one that is not counted: it is changed."""
+def measure(model: CatTTS, batches: TTSBatches, options: TTSTraining, steps: int) -> Cost:
+    """Train `model`, in place, for some steps, after one that is not counted.
+
+    Args:
+        model: The model, on its device.
+        batches: The passes of the steps.
+        options: Optimizer and hardware.
+        steps: Number of measured steps.
+    """
     device = model.text_embedding.weight.device
     groups = trained_groups(model, options.optimizer.weight_decay)
     trained = [parameter for group in groups for parameter in group["params"]]
@@ -80,18 +88,18 @@ def measure(model: CatTTS, batches: Batches, options: TTSTraining, steps: int) -
 
 @contextmanager
 def count_saved(model: nn.Module) -> Iterator[dict[int, int]]:
-    """Bytes of each storage that autograd keeps of what is computed inside, weights not counted."""
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept: list[Tensor] = []
+    """Collect the bytes of each storage that autograd saves of what is computed inside, without weights."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    alive: list[Tensor] = []
     found: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own and storage.data_ptr() not in found:
+        if storage.data_ptr() not in weights and storage.data_ptr() not in found:
             found[storage.data_ptr()] = storage.nbytes()
-            kept.append(tensor)  # alive, so that no other takes its place
+            alive.append(tensor)  # so that no other gets its address
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield found
-    kept.clear()
+    alive.clear()

@@ -1,7 +1,7 @@
 """LoRA fine-tuning: a frozen model with trainable low-rank matrices beside its linear layers, by peft.
 
-What is saved is a peft adapter folder; `merge` gives a plain model. Generation reads weights past the
-layers' `forward` and so would not hear of matrices that stand beside them: give it merged models only.
+A run saves a peft adapter folder; `merge` gives a plain model. Generation reads weights without the layers'
+`forward` and so ignores adapters: give it merged models only.
 """
 
 import copy
@@ -23,16 +23,16 @@ _LAYERS = r"\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
 
 @dataclass(frozen=True, kw_only=True)
 class LoraOptions:
-    """How much of a model may change."""
+    """Size and place of the adapters."""
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
     rank: int = 0
-    """Of the matrix that is added to each linear layer, such as 16; 0 trains all weights of the model."""
+    """Rank of the matrix that is added to each linear layer, such as 16; 0 trains all weights."""
     alpha: float = 32.0
     """The added matrix is scaled by alpha / rank."""
     dropout: float = 0.0
-    """Of what the added matrices read."""
+    """Dropout of the inputs of the added matrices."""
     depth: bool = False
     """Adapt the Depth Transformer's layers too, not the Temporal Transformer's alone."""
 
@@ -45,9 +45,15 @@ class LoraOptions:
 
 
 def adapt(model: CatTTS, options: LoraOptions, base: str | None = None) -> CatTTS:
-    """Freeze `model` and put adapters, which change nothing yet, into it; it is changed in place.
+    """Freeze `model` and put adapters, which change nothing yet, into it, in place.
 
-    `base` is where its weights came from, for whoever reads the adapter folder.
+    Args:
+        model: The model.
+        options: Size and place of the adapters.
+        base: Where its weights came from, as the adapter folder names it.
+
+    Returns:
+        `model`.
     """
     parts = "(temporal|depth)" if options.depth else "temporal"
     config = LoraConfig(
@@ -63,7 +69,7 @@ def adapt(model: CatTTS, options: LoraOptions, base: str | None = None) -> CatTT
 
 
 def is_adapted(model: CatTTS) -> bool:
-    """Whether it holds adapters."""
+    """Return whether a model holds adapters."""
     return any(isinstance(module, LoraLayer) for module in model.modules())
 
 
@@ -81,7 +87,7 @@ def save_adapter(model: CatTTS, folder: Path) -> None:
 
 
 def merge(model: CatTTS) -> CatTTS:
-    """A plain copy whose weights are those of the adapted model and what its adapters add to them."""
+    """Return a plain copy of an adapted model, with the adapters merged into its weights."""
     merged = copy.deepcopy(model)
     layers = [(name, module) for name, module in merged.named_modules() if isinstance(module, LoraLayer)]
     for name, layer in layers:
@@ -93,7 +99,11 @@ def merge(model: CatTTS) -> CatTTS:
 
 
 def add_adapter(model: CatTTS, folder: Path) -> CatTTS:
-    """`model` with the adapters of a peft folder merged into its weights, in place."""
+    """Merge the adapters of a peft folder into the weights of `model`, in place, and return it.
+
+    Raises:
+        ValueError: the folder holds no adapters, or they do not fit the model.
+    """
     if not (folder / WEIGHTS).is_file():
         raise ValueError(f"{folder} holds no {WEIGHTS}: give the folder that a LoRA run wrote, RUN/adapter")
     try:

@@ -1,11 +1,11 @@
-"""Carry a CAT-TTS model over to the codes of another tokenizer, so that it need not learn to read anew.
+"""Remap a CAT-TTS model to the codes of another tokenizer, so that it need not learn to read again.
 
     python -m training.tts.remap_codes OUT --tts MODEL --before OLD-TOKENIZER --after TOKENIZER --data
     MANIFEST
 
-Both tokenizers encode the same speech. The tables of the new codes are fitted so that a frame's codes add up
-to what its old ones did; a row of an output layer becomes the mean of those of the old codes it occurs with.
-Between them the model is left as it is; what is still wrong, a training that begins with OUT mends.
+Both tokenizers encode the same speech. The embeddings of the new codes are fitted so that a frame's codes add
+up to what its old ones did; a row of an output head becomes the mean of those of the old codes that it occurs
+with. The rest of the model stays; a training that begins with OUT corrects what is still wrong.
 """
 
 import logging
@@ -27,17 +27,18 @@ from training.data.manifest import Clip, read_manifest
 
 logger = logging.getLogger(__name__)
 
-RARE = 4.0
-"""Frames that stand against what few frames say of a code."""
+PRIOR_FRAMES = 4.0
+"""Frames of a prior that pulls the rows of rare codes to the mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TranslateOptions:
-    """Which model, and between which codes."""
+class RemapOptions:
+    """Options of the command."""
 
     out: Annotated[Path, tyro.conf.Positional]
-    """Folder of the translated model; begin a training with it: --init OUT."""
+    """Folder of the remapped model; begin a training with it: --init OUT."""
     tts: Path
+    """Folder of the model."""
     before: Path
     """Tokenizer whose codes the model speaks."""
     after: Path
@@ -45,17 +46,17 @@ class TranslateOptions:
     data: Path
     """Manifest of speech, see training.data.manifest."""
     seconds: float = 14_400.0
-    """Of it, drawn at random; four hours are 180,000 frames."""
+    """Seconds of speech, drawn at random; four hours are 180,000 frames."""
     seed: int = 0
 
 
-def translate(options: TranslateOptions) -> CatTTS:
-    """Write the translated model to `options.out`.
+def remap_codes(options: RemapOptions) -> CatTTS:
+    """Write the remapped model to `options.out`, and return it.
 
     Raises:
         ValueError: the tokenizers have other frames or codebooks than each other, or than the model.
     """
-    model, text = CatTTS.from_pretrained(options.tts)
+    model, text_tokenizer = CatTTS.from_pretrained(options.tts)
     before, after = (
         AudioTokenizer.from_pretrained(path, "encoder") for path in (options.before, options.after)
     )
@@ -70,7 +71,7 @@ def translate(options: TranslateOptions) -> CatTTS:
     if before.config.frame_rate != after.config.frame_rate:
         raise ValueError(
             f"{before.config.frame_rate:g} frames a second before, {after.config.frame_rate:g} after: "
-            "only tokenizers of the same frame rate can be translated"
+            "only tokenizers of the same frame rate can be remapped"
         )
     pairs = []
     for audio in _speech(read_manifest(options.data), options, before.config.sample_rate):
@@ -80,37 +81,42 @@ def translate(options: TranslateOptions) -> CatTTS:
     old, new = (torch.cat(part) for part in zip(*pairs, strict=True))
     logger.info("%d frames of %d clips", len(old), len(pairs))
     fit(model.float(), old, new)
-    model.save_pretrained(options.out, text)
+    model.save_pretrained(options.out, text_tokenizer)
     return model
 
 
 @torch.no_grad()
 def fit(model: CatTTS, old: Int[Tensor, "n k"], new: Int[Tensor, "n k"]) -> None:
-    """Turn tables and heads, in place, from `old` codes to `new` ones of the same frames.
+    """Fit embeddings and output heads, in place, from `old` codes to `new` ones of the same frames.
 
-    Codebook by codebook a new row is the mean of what its frames still lack, nearer to 0 where few have it.
-    The row that stands for no code stays.
+    Codebook by codebook a new row is the mean of the residual of its frames, nearer to 0 where few have it.
+    The row of the pad code stays.
+
+    Args:
+        model: The model, in float32.
+        old: Codes that the model speaks.
+        new: Codes of the same frames by the other tokenizer.
     """
     size = model.config.codebook_size
     tables = [table.weight for table in model.code_embeddings]
-    lacking = sum((table[codes] for table, codes in zip(tables, old.T, strict=True)), torch.zeros(()))
-    lacking = lacking - (centre := lacking.mean(0))
+    residual = sum((table[codes] for table, codes in zip(tables, old.T, strict=True)), torch.zeros(()))
+    residual = residual - (centre := residual.mean(0))
     for k, (table, codes) in enumerate(zip(tables, new.T, strict=True)):
-        rows = _means(lacking, codes, size)
-        lacking = lacking - rows[codes]
+        rows = _means(residual, codes, size)
+        residual = residual - rows[codes]
         table[:size] = rows + (centre if k == 0 else 0)
     for head, before, after in zip(model.depth.code_heads, old.T, new.T, strict=True):
-        asked = head.weight[before]
-        centre = asked.mean(0)
-        head.weight[:size] = centre + _means(asked - centre, after, size)
+        outputs = head.weight[before]
+        centre = outputs.mean(0)
+        head.weight[:size] = centre + _means(outputs - centre, after, size)
 
 
 def _means(values: Float[Tensor, "n d"], codes: Int[Tensor, " n"], size: int) -> Float[Tensor, "v d"]:
     sums = torch.zeros(size, values.shape[1]).index_add_(0, codes, values)
-    return sums / (torch.bincount(codes, minlength=size) + RARE)[:, None]
+    return sums / (torch.bincount(codes, minlength=size) + PRIOR_FRAMES)[:, None]
 
 
-def _speech(clips: list[Clip], options: TranslateOptions, rate: int) -> Iterator[Tensor]:
+def _speech(clips: list[Clip], options: RemapOptions, rate: int) -> Iterator[Tensor]:
     left = options.seconds
     for number in np.random.default_rng(options.seed).permutation(len(clips)):
         if left <= 0:
@@ -121,8 +127,9 @@ def _speech(clips: list[Clip], options: TranslateOptions, rate: int) -> Iterator
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    translate(tyro.cli(TranslateOptions, args=argv, description=__doc__))
+    remap_codes(tyro.cli(RemapOptions, args=argv, description=__doc__))
 
 
 if __name__ == "__main__":

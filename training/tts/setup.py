@@ -15,45 +15,53 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
 from cat_tts import CatTTS, TTSConfig
-from cat_tts.model.code_embeddings import TABLE_SCALE, begin_anew, point_heads, read_tables
+from cat_tts.model.code_embeddings import TABLE_SCALE, init_code_embeddings, init_code_heads, reinit_codebooks
 from cat_tts.text.tokenizers import TextTokenizer
 from tokenizer import AudioTokenizer
 from training.common.distributed import ignore_signals, lower_precision, start
-from training.common.optimizers import optimizers, require_whole
-from training.common.run import keep_settings, resume_state
-from training.common.weight_average import Average, hollow
+from training.common.optimizers import optimizers, require_unsharded
+from training.common.run import resume_state, save_settings
+from training.common.settings import HardwareConfig
+from training.common.weight_average import WeightAverage, meta_copy
 from training.data.code_shards import Codes, CodesInfo, read_codes, read_info, require_tokenizer
 from training.data.mixture import epoch_indices, read_mixture
-from training.tts.batches import Batch, Batches, DropoutConfig
-from training.tts.initialization import initialise
+from training.tts.batches import DropoutConfig, TTSBatch, TTSBatches
+from training.tts.initialization import initialize
 from training.tts.lora import adapt, is_adapted, merge, save_adapter
-from training.tts.monitor import Monitor
-from training.tts.recipes import FIXED, HardwareConfig, TTSTraining
-from training.tts.samples import Samples, exchanged
-from training.tts.text_tokenizer import keep_text, own_text, retold, text_frames
+from training.tts.monitor import TTSMonitor
+from training.tts.recipes import FIXED, TTSTraining
+from training.tts.samples import Samples, swap_prompts
+from training.tts.text_tokenizer import (
+    build_text_tokenizer,
+    replace_text_tokenizer,
+    save_text_tokenizer,
+    token_durations,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What the loop works with."""
+class TTSSetup:
+    """The parts that the training loop works with."""
 
     first: int
-    """The step at which the run begins or goes on."""
+    """The step at which the run begins or continues."""
     accelerator: Accelerator
     model: nn.Module
-    text: TextTokenizer
+    text_tokenizer: TextTokenizer
     optimizers: list[Optimizer]
-    average: Average[CatTTS]
-    """Of the weights: what the training is for."""
-    loader: "DataLoader[list[Batch]]"
-    monitor: Monitor
-    validation: list[Batch]
+    average: WeightAverage[CatTTS]
+    """Running average of the weights, the result of the training."""
+    loader: "DataLoader[list[TTSBatch]]"
+    monitor: TTSMonitor
+    validation: list[TTSBatch]
     samples: Samples | None
-    """What is spoken in the midst of the training."""
+    """Texts that are spoken during the training; None without an audio tokenizer."""
 
     def result(self, run: Path) -> CatTTS:
-        """What the run is for, the averaged model; all processes must call. Of adapters, the main one writes
-        RUN/adapter, and the result is the plain model with them merged in."""
+        """Return the averaged model; all processes must call.
+
+        The adapters of a LoRA run are written to RUN/adapter by the main process and merged into the model.
+        """
         result = self.average.module()
         if not is_adapted(result):
             return result
@@ -62,48 +70,53 @@ class Parts:
         return merge(result)
 
 
-def build(options: TTSTraining) -> Parts:
-    """Check the options, build everything, load RUN's state; raise ValueError before anything is written."""
+def build(options: TTSTraining) -> TTSSetup:
+    """Check the options, build everything and load RUN's state.
+
+    Raises:
+        ValueError: options, codes or RUN do not fit together; nothing has been written then.
+    """
     codes, info = read_codes(options.codes), read_info(options.codes)
     if not 0 < options.validation < len(codes):
         raise ValueError(
             f"validation={options.validation} of {len(codes)} utterances: keep some, train on some"
         )
     accelerator = start(unused=False)
-    require_whole(accelerator, options.optimizer)
+    require_unsharded(accelerator, options.optimizer)
     set_seed(options.seed)
     settings = TypeAdapter(TTSTraining).dump_python(options, mode="json")
     settings["tokenizer_sha256"] = info.tokenizer_sha256
     settings["mixture"] = asdict(read_mixture(options.codes))
-    settings["muon"] = options.optimizer.muon or None  # as in runs begun before there was a choice
-    settings["tables"] = None if options.optimizer.tables == 1 else options.optimizer.tables
+    for name in ("muon", "embedding_learning_rate_scale"):
+        settings[name] = settings["optimizer"][name]
     with accelerator.main_process_first():
-        spoken = _tokenizer(options, info)
-        bare, text = starting_model(options, codes, info, spoken)
-        training, alone = _batches(options, bare.config, text, codes, accelerator)
-        samples = _samples(options, spoken, alone, accelerator)
-        keep_settings(options.run, settings, FIXED)
+        tokenizer = _tokenizer(options, info)
+        unwrapped, text_tokenizer = starting_model(options, codes, info, tokenizer)
+        training, kept_out = _batches(options, unwrapped.config, text_tokenizer, codes, accelerator)
+        samples = _samples(options, tokenizer, kept_out, accelerator)
+        save_settings(options.run, settings, FIXED)
         if options.init is None or options.new_text:
-            keep_text(text, options.run, options.text)
-    adapted(bare, options)
-    shell, rates = hollow(bare), options.optimizer
-    changing = optimizers(bare, rates)  # what is frozen below is theirs too: a later run may train it
-    _freeze(bare, training.deepest)
-    for table in bare.code_embeddings if options.meant_from else []:
+            save_text_tokenizer(text_tokenizer, options.run, options.text)
+    adapted(unwrapped, options)
+    template, rates = meta_copy(unwrapped), options.optimizer
+    # They hold what is frozen below too: a later run may train it.
+    unprepared = optimizers(unwrapped, rates, rates.embedding_learning_rate_scale)
+    _freeze(unwrapped, training.deepest)
+    for table in unwrapped.code_embeddings if options.reinit_codebooks_from else []:
         table.requires_grad_(False)
-    prepare_hardware(bare, options.hardware, accelerator.device)
-    model, *prepared = accelerator.prepare(bare, *changing)
-    average = Average(shell, dict(bare.named_parameters()), rates.ema)
-    monitor = Monitor(options.run, bare.config.num_codebooks)
+    prepare_hardware(unwrapped, options.hardware, accelerator.device)
+    model, *prepared = accelerator.prepare(unwrapped, *unprepared)
+    average = WeightAverage(template, dict(unwrapped.named_parameters()), rates.ema)
+    monitor = TTSMonitor(options.run, unwrapped.config.num_codebooks)
     accelerator.register_for_checkpointing(average, monitor)
     first = resume_state(accelerator, options.run)
     if options.monitor.tensorboard and accelerator.is_main_process:
         monitor.open_tensorboard(first)
-    return Parts(
+    return TTSSetup(
         first=first,
         accelerator=accelerator,
         model=model,
-        text=text,
+        text_tokenizer=text_tokenizer,
         optimizers=prepared,
         average=average,
         loader=DataLoader(
@@ -114,7 +127,7 @@ def build(options: TTSTraining) -> Parts:
             worker_init_fn=ignore_signals,
         ),
         monitor=monitor,
-        validation=[alone.collate([(i,)]).to(accelerator.device) for i in alone.usable.tolist()],
+        validation=[kept_out.collate([(i,)]).to(accelerator.device) for i in kept_out.usable.tolist()],
         samples=samples,
     )
 
@@ -130,41 +143,51 @@ def _tokenizer(options: TTSTraining, info: CodesInfo) -> AudioTokenizer | None:
 def starting_model(
     options: TTSTraining, codes: Codes, info: CodesInfo, tokenizer: AudioTokenizer | None = None
 ) -> tuple[CatTTS, TextTokenizer]:
-    """What --init names, and what it reads; or random weights, and a text tokenizer of the run's own, made of
-    all texts of the codes. With the codes' tokenizer random weights begin with what codes mean."""
-    found = None
+    """Build the model that the training starts from, and its text tokenizer.
+
+    Args:
+        options: `init` names the model; without it, it has random weights and the `shape` of the options.
+        codes: The shards; a new text tokenizer is made of all their texts.
+        info: Number of codebooks, and codes in each.
+        tokenizer: The audio tokenizer of the codes; random embeddings then begin with its vectors.
+
+    Raises:
+        ValueError: the model that `init` names speaks other codes.
+    """
+    initial = None
     if options.init is not None:
-        found = initialise(options.init, options.shape, info.num_codebooks, info.codebook_size)
-        if options.meant_from is not None and tokenizer is not None:
-            tables, heads = found[0].code_embeddings, found[0].depth.code_heads
-            begin_anew(tables, heads, tokenizer.quantizer, options.meant_from)
+        initial = initialize(options.init, options.shape, info.num_codebooks, info.codebook_size)
+        if options.reinit_codebooks_from is not None and tokenizer is not None:
+            tables, heads = initial[0].code_embeddings, initial[0].depth.code_heads
+            reinit_codebooks(tables, heads, tokenizer.quantizer, options.reinit_codebooks_from)
         if not options.new_text:
-            return found
-    text = own_text(options.run, options.text, codes, options.shape.text_vocab_size)
-    if found is not None:
-        return retold(found[0], text, text_frames(found[0].config, text, codes)), text
+            return initial
+    text_tokenizer = build_text_tokenizer(options.run, options.text, codes, options.shape.text_vocab_size)
+    if initial is not None:
+        durations = token_durations(initial[0].config, text_tokenizer, codes)
+        return replace_text_tokenizer(initial[0], text_tokenizer, durations), text_tokenizer
     config = replace(
         options.shape,
         num_codebooks=info.num_codebooks,
         codebook_size=info.codebook_size,
-        text_vocab_size=text.vocab_size,
-        text_frames=text_frames(options.shape, text, codes),
+        text_vocab_size=text_tokenizer.vocab_size,
+        token_durations=token_durations(options.shape, text_tokenizer, codes),
     )
     model = CatTTS(config)
     if tokenizer is not None:
-        read_tables(model.code_embeddings, tokenizer.quantizer)
+        init_code_embeddings(model.code_embeddings, tokenizer.quantizer)
         nn.init.normal_(model.text_embedding.weight, std=TABLE_SCALE)
-        point_heads(model.depth.code_heads, tokenizer.quantizer)
-    return model, text
+        init_code_heads(model.depth.code_heads, tokenizer.quantizer)
+    return model, text_tokenizer
 
 
 def adapted(model: CatTTS, options: TTSTraining) -> CatTTS:
-    """`model`, in place, with the adapters that the options ask for, if any."""
+    """Put the LoRA adapters that the options name, if any, into `model`, in place, and return it."""
     return adapt(model, options.lora, options.init) if options.lora.rank else model
 
 
 def prepare_hardware(model: CatTTS, hardware: HardwareConfig, device: torch.device) -> None:
-    """Compute as the options ask for."""
+    """Set precision and activation checkpointing of `model`, in place."""
     if hardware.precision == "bf16":
         lower_precision(model, device)
     if hardware.checkpointing:
@@ -173,47 +196,57 @@ def prepare_hardware(model: CatTTS, hardware: HardwareConfig, device: torch.devi
 
 
 def _samples(
-    options: TTSTraining, tokenizer: AudioTokenizer | None, kept_out: Batches, accelerator: Accelerator
+    options: TTSTraining, tokenizer: AudioTokenizer | None, kept_out: TTSBatches, accelerator: Accelerator
 ) -> Samples | None:
     if tokenizer is None:
         return None
     chosen = [kept_out.codes[i] for i in kept_out.usable[:2].tolist()]
-    return Samples(options.run, tokenizer.to(accelerator.device), exchanged(chosen))
+    return Samples(options.run, tokenizer.to(accelerator.device), swap_prompts(chosen))
 
 
 def _batches(
-    options: TTSTraining, config: TTSConfig, text: TextTokenizer, codes: Codes, accelerator: Accelerator
-) -> tuple[Batches, Batches]:
-    """The training's batches, and the `validation` utterances kept out of it, to be read alone."""
+    options: TTSTraining,
+    config: TTSConfig,
+    text_tokenizer: TextTokenizer,
+    codes: Codes,
+    accelerator: Accelerator,
+) -> tuple[TTSBatches, TTSBatches]:
+    """Return the training's batches, and those of the `validation` utterances kept out of it."""
     order = np.random.default_rng(options.seed).permutation(len(codes))
     kept_out = np.sort(order[: options.validation])
     used = np.sort(order[options.validation :])
-    spoken = codes.select(used)
-    training = Batches(
-        spoken,
+    trained = codes.select(used)
+    training = TTSBatches(
+        trained,
         config,
-        text,
+        text_tokenizer,
         options.batches,
         options.dropout,
         seed=options.seed,
         steps=options.steps,
         rank=accelerator.process_index,
         world=accelerator.num_processes,
-        epochs=partial(_epoch, spoken["source"][:], np.array(spoken["frames"][:]), options),
+        epochs=partial(_epoch, trained["source"][:], np.array(trained["frames"][:]), options),
     )
-    alone = Batches(
-        codes.select(kept_out), config, text, options.batches, DropoutConfig(), seed=options.seed, steps=0
+    validation = TTSBatches(
+        codes.select(kept_out),
+        config,
+        text_tokenizer,
+        options.batches,
+        DropoutConfig(),
+        seed=options.seed,
+        steps=0,
     )
-    return training, alone
+    return training, validation
 
 
 def _epoch(sources: list[str], frames: np.ndarray, options: TTSTraining, epoch: int) -> np.ndarray:
-    chosen = read_mixture(options.codes)
-    return epoch_indices(sources, frames, chosen, seed=options.seed, epoch=epoch)
+    mixture = read_mixture(options.codes)
+    return epoch_indices(sources, frames, mixture, seed=options.seed, epoch=epoch)
 
 
 def _freeze(model: CatTTS, deepest: int) -> None:
-    """What no sample reaches keeps its weights: neither momentum nor weight decay move them."""
+    """Freeze what no sample reaches, so that neither momentum nor weight decay move it."""
     for k in range(deepest, model.config.num_codebooks):
         unused = [model.code_embeddings[k], model.depth.code_heads[k]]
         if model.config.adapter_dim is not None:

@@ -10,7 +10,7 @@ from cat_tts.asr.config import ASRConfig, ASRTokens, tiny
 from cat_tts.asr.model import CatASR, pad_texts
 
 CAUSAL = replace(tiny(), bidirectional=False, ctc_layer=None)
-FEW = replace(CAUSAL, text_vocab_size=4, tokens=ASRTokens(audio_start=1, audio_end=2, text_end=0))
+FEW_TOKENS = replace(CAUSAL, text_vocab_size=4, tokens=ASRTokens(audio_start=1, audio_end=2, text_end=0))
 
 
 def model(config: ASRConfig, seed: int = 0, eager: float = 0.0) -> CatASR:
@@ -50,11 +50,11 @@ def _end(asr: CatASR, codes: Tensor, ids: list[int]) -> float:
 @pytest.mark.parametrize("beams", [1, 3])
 def test_a_batch_gives_what_each_gives_alone(config: ASRConfig, beams: int) -> None:
     asr = model(config)
-    together = transcribe(asr, utterances(), beams=beams)
-    for codes, found in zip(utterances(), together, strict=True):
-        (alone,) = transcribe(asr, [codes], beams=beams)
-        assert (alone.ids, alone.ended) == (found.ids, found.ended)
-        assert alone.score == pytest.approx(found.score, abs=1e-5)
+    batched = transcribe(asr, utterances(), beams=beams)
+    for codes, found in zip(utterances(), batched, strict=True):
+        (single,) = transcribe(asr, [codes], beams=beams)
+        assert (single.ids, single.ended) == (found.ids, found.ended)
+        assert single.score == pytest.approx(found.score, abs=1e-5)
 
 
 @pytest.mark.parametrize("config", [CAUSAL, tiny()], ids=["causal", "bidirectional"])
@@ -74,10 +74,10 @@ def test_greedy_takes_the_likeliest_token_that_training_sees(config: ASRConfig) 
 
 def test_enough_beams_find_the_best_of_all_texts() -> None:
     """Four tokens, one frame: with all texts in the beam, the search is exhaustive."""
-    asr, codes = model(FEW, eager=0.4), utterances()[1][:1]
+    asr, codes = model(FEW_TOKENS, eager=0.4), utterances()[1][:1]
     budget = 3
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cat_tts.asr.beam_search.SPARE_TOKENS", budget - 1)
+        patch.setattr("cat_tts.asr.beam_search.EXTRA_TOKENS", budget - 1)
         (found,) = transcribe(asr, [codes], beams=100)
     best = (-torch.inf, [], False)
     for count in range(budget + 1):

@@ -11,11 +11,11 @@ from tests.helpers.qwen3 import write_qwen3
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_qwen3_goes_on_as_it_was(tied: bool, tmp_path: Path) -> None:
+def test_a_qwen3_predicts_as_before(tied: bool, tmp_path: Path) -> None:
     llm = write_qwen3(tmp_path, tied)
-    asr, text = from_qwen3(tmp_path, num_codebooks=6, codebook_size=32)
+    asr, text_tokenizer = from_qwen3(tmp_path, num_codebooks=6, codebook_size=32)
     assert asr.config.tokens == ASRTokens(audio_start=27, audio_end=28, text_end=29)
-    assert (asr.config.tied, asr.config.num_codebooks, text.vocab_size) == (tied, 6, 30)
+    assert (asr.config.tied, asr.config.num_codebooks, text_tokenizer.vocab_size) == (tied, 6, 30)
     ids = torch.tensor([[27, 1, 2, 2, 1]])
     with torch.no_grad():
         states, _ = asr.eval().states(asr.text_embedding(ids), None)

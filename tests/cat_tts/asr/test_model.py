@@ -62,21 +62,23 @@ def test_an_embedding_is_the_sum_over_the_codebooks_in_use() -> None:
 @pytest.mark.parametrize("config", [CAUSAL, tiny()], ids=["causal", "bidirectional"])
 def test_the_loss_of_a_batch_is_that_of_its_utterances(config: ASRConfig) -> None:
     asr, (codes, frames, text), depth = model(config), batch(), torch.tensor([6, 3, 1])
-    spelt = pad_texts([list(b"abca"), list(b"bb"), list(b"c")])
-    together = asr(codes, frames, text, depth, spelt=spelt)
+    ctc_targets = pad_texts([list(b"abca"), list(b"bb"), list(b"c")])
+    batched = asr(codes, frames, text, depth, ctc_targets=ctc_targets)
     sums = torch.zeros(2)
     for i in range(3):
         words = text[i : i + 1, : int((text[i] >= 0).sum())]
-        letters = spelt[i : i + 1, : int((spelt[i] >= 0).sum())]
-        alone = asr(codes[i : i + 1, : frames[i]], frames[i : i + 1], words, depth[i : i + 1], spelt=letters)
-        sums += torch.stack([alone.text * (words.shape[1] + 1), alone.ctc * letters.shape[1]])
-    torch.testing.assert_close(together.text, sums[0] / (8 + 3))  # 8 tokens and 3 ends
-    torch.testing.assert_close(together.ctc, sums[1] / 7)
-    assert (together.ctc > 0) == (config.ctc_layer is not None)
+        letters = ctc_targets[i : i + 1, : int((ctc_targets[i] >= 0).sum())]
+        single = asr(
+            codes[i : i + 1, : frames[i]], frames[i : i + 1], words, depth[i : i + 1], ctc_targets=letters
+        )
+        sums += torch.stack([single.text * (words.shape[1] + 1), single.ctc * letters.shape[1]])
+    torch.testing.assert_close(batched.text, sums[0] / (8 + 3))  # 8 tokens and 3 ends
+    torch.testing.assert_close(batched.ctc, sums[1] / 7)
+    assert (batched.ctc > 0) == (config.ctc_layer is not None)
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_what_each_state_sees(bidirectional: bool) -> None:
+def test_what_each_state_attends_to(bidirectional: bool) -> None:
     asr = model(replace(CAUSAL, bidirectional=bidirectional))
     x = torch.randn(1, 9, 32, requires_grad=True)  # start, 4 frames, end, 3 tokens of text
     states, _ = asr.states(x, asr.audio_mask(torch.tensor([4]), 9))
@@ -90,9 +92,9 @@ def test_the_loss_is_on_text_alone_and_on_what_was_written_not_read() -> None:
     asr, (codes, frames, text), depth = model(CAUSAL), batch(), torch.tensor([6, 6, 6])
     plain = asr(codes, frames, text, depth)
     torch.testing.assert_close(asr(codes, frames, text, depth, text), plain)
-    given = text.clone()
-    given[0, 0] = 20
-    noised = asr(codes, frames, text, depth, given)
+    decoder_inputs = text.clone()
+    decoder_inputs[0, 0] = 20
+    noised = asr(codes, frames, text, depth, decoder_inputs)
     assert not torch.isclose(noised.text, plain.text)
     # What is read last is followed by the end alone: its target has not changed.
     last = text[1:2, :1]
@@ -103,15 +105,15 @@ def test_the_loss_is_on_text_alone_and_on_what_was_written_not_read() -> None:
 def test_an_utterance_of_more_bytes_than_steps_has_no_ctc_loss() -> None:
     asr, codes = model(tiny()), torch.zeros(1, 2, 6, dtype=torch.long)
     frames, depth, text = torch.tensor([2]), torch.tensor([6]), torch.tensor([[5, 6, 7]])
-    for word, spelling in {"four": True, "fives": False, "too": True, "tool": False}.items():
-        loss = asr(codes, frames, text, depth, spelt=torch.tensor([list(word.encode())]))
-        assert (loss.ctc > 0) == spelling and loss.text > 0  # a doubled letter needs a blank between
+    for word, has_path in {"four": True, "fives": False, "too": True, "tool": False}.items():
+        loss = asr(codes, frames, text, depth, ctc_targets=torch.tensor([list(word.encode())]))
+        assert (loss.ctc > 0) == has_path and loss.text > 0  # a doubled letter needs a blank between
 
 
-def test_the_second_head_spells() -> None:
+def test_the_second_head_predicts_targets() -> None:
     """Its loss is that of all the ways to write "a" in two steps: a_, _a, aa."""
     asr, codes, frames = model(tiny()), torch.zeros(1, 1, 6, dtype=torch.long), torch.tensor([1])
-    loss = asr(codes, frames, torch.tensor([[5]]), torch.tensor([6]), spelt=torch.tensor([[97]])).ctc
+    loss = asr(codes, frames, torch.tensor([[5]]), torch.tensor([6]), ctc_targets=torch.tensor([[97]])).ctc
     x = asr.embed(codes, frames, torch.tensor([6]))
     x = torch.cat([x, asr.text_embedding(torch.tensor([[5]]))], 1)
     _, inner = asr.states(x, asr.audio_mask(frames, 4))
@@ -121,15 +123,15 @@ def test_the_second_head_spells() -> None:
     torch.testing.assert_close(loss, -wanted.log())
 
 
-def test_what_the_second_head_spells_with() -> None:
+def test_the_vocabulary_of_the_second_head() -> None:
     """Bytes in lower case, or the phonemes that it knows, without stress and punctuation."""
-    assert model(tiny()).spell("No!") == list(b"no!")
+    assert model(tiny()).ctc_targets("No!") == list(b"no!")
     spoken = model(replace(tiny(), phonemes=("O", "n", "ʃ")))
-    assert spoken.spell("No, shown!") == spoken.spell("Know shone.") == [1, 0, 2, 0, 1]
+    assert spoken.ctc_targets("No, shown!") == spoken.ctc_targets("Know shone.") == [1, 0, 2, 0, 1]
     assert spoken.ctc_logits(torch.zeros(1, 3, 32)).shape == (1, 6, 4)
     codes, frames, text = batch()
-    spelt = pad_texts([spoken.spell(said) for said in ("no", "show", "own")])
-    assert spoken(codes, frames, text, torch.tensor([6, 3, 1]), spelt=spelt).ctc > 0
+    ctc_targets = pad_texts([spoken.ctc_targets(label) for label in ("no", "show", "own")])
+    assert spoken(codes, frames, text, torch.tensor([6, 3, 1]), ctc_targets=ctc_targets).ctc > 0
 
 
 def test_codes_of_too_few_codebooks_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""The decoder's own business: who is in, and that nobody hears of the others. What a frame is worth is
+"""Joining and leaving a batch, and that sequences do not depend on each other. The frames themselves are
 tested by `test_cat_tts_generate`, on the same path."""
 
 from dataclasses import replace
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from cat_tts.config import tiny
-from cat_tts.generation.frame_decoder import Continuation, FrameDecoder
+from cat_tts.generation.continuation import Continuation
+from cat_tts.generation.frame_decoder import FrameDecoder
 from cat_tts.generation.sampling import SamplingOptions
 from cat_tts.model.tts import CatTTS
 from cat_tts.sequences.rows import frame_rows, positions, text_rows
@@ -22,8 +23,8 @@ SLOT, END, PAD = 3, 2, 32
 
 @pytest.fixture(params=["plain", "adapters"])
 def model(request: pytest.FixtureRequest) -> CatTTS:
-    """Weights large enough for every input to matter; to go on or to stop is the toss of a loaded coin."""
-    published = {"adapter_dim": 20, "full_text_head": True, "shared_time": False}
+    """Weights large enough for every input to matter; to continue or to stop is the toss of a loaded coin."""
+    published = {"adapter_dim": 20, "full_text_head": True, "time_aligned_positions": False}
     config = tiny() if request.param == "plain" else replace(tiny(), **published)
     model = CatTTS(config).eval()
     with torch.no_grad():
@@ -34,7 +35,7 @@ def model(request: pytest.FixtureRequest) -> CatTTS:
     return model
 
 
-def take(model: CatTTS, text: int, frames: int, **settings: Any) -> Continuation:
+def request(model: CatTTS, text: int, frames: int, **settings: Any) -> Continuation:
     config = model.config
     ids = [*torch.randint(10, 300, (text,)).tolist(), config.tokens.audio_start]
     codes = torch.randint(config.codebook_size, (frames, config.num_codebooks))
@@ -43,95 +44,97 @@ def take(model: CatTTS, text: int, frames: int, **settings: Any) -> Continuation
     return Continuation(rows=rows, positions=positions(config, rows, 2.5), **settings)
 
 
-def alone(model: CatTTS, wanted: Continuation) -> Tensor:
+def decode_alone(model: CatTTS, continuation: Continuation) -> Tensor:
     decoder = FrameDecoder(model)
-    slot, rows = decoder.join(wanted), []
+    slot, rows = decoder.join(continuation), []
     while slot in decoder.active:
         rows.append(decoder.step()[slot])
     return torch.stack(rows)
 
 
-def party(model: CatTTS) -> list[Continuation]:
-    """Takes that have nothing in common."""
+def mixed_requests(model: CatTTS) -> list[Continuation]:
+    """Requests that have nothing in common."""
     return [
-        take(model, 9, 4, depth=4, seed=3),
-        take(model, 3, 0, depth=6, seed=5, options=GREEDY, max_frames=20),
-        take(model, 30, 5, depth=1, seed=2, options=OTHERS, min_frames=2, max_frames=30),
-        take(model, 5, 2, depth=3, seed=-9, max_frames=3),
-        take(model, 1, 8, depth=6, seed=2**40, options=OTHERS, max_frames=9),
-        take(model, 250, 8, depth=2, seed=1, options=replace(SAMPLED, top_k=1, guidance=3.0)),
-        take(model, 6, 3, depth=5, seed=8, options=replace(OTHERS, guidance=1.5), max_frames=6),
+        request(model, 9, 4, depth=4, seed=3),
+        request(model, 3, 0, depth=6, seed=5, options=GREEDY, max_frames=20),
+        request(model, 30, 5, depth=1, seed=2, options=OTHERS, min_frames=2, max_frames=30),
+        request(model, 5, 2, depth=3, seed=-9, max_frames=3),
+        request(model, 1, 8, depth=6, seed=2**40, options=OTHERS, max_frames=9),
+        request(model, 250, 8, depth=2, seed=1, options=replace(SAMPLED, top_k=1, guidance=3.0)),
+        request(model, 6, 3, depth=5, seed=8, options=replace(OTHERS, guidance=1.5), max_frames=6),
     ]
 
 
 @pytest.mark.parametrize("static", [False, True])
-def test_takes_do_not_hear_of_one_another(model: CatTTS, static: bool) -> None:
-    """They join at different times, outlast each other, take over others' slots, and one is broken off."""
-    takes = party(model)
-    waiting, made, slots = list(range(len(takes))), {i: [] for i in range(len(takes))}, {}
+def test_sequences_do_not_depend_on_one_another(model: CatTTS, static: bool) -> None:
+    """They join at different times, outlast each other, reuse others' slots, and one is removed."""
+    requests = mixed_requests(model)
+    waiting, results, slots = list(range(len(requests))), {i: [] for i in range(len(requests))}, {}
     decoder, steps, most = FrameDecoder(model, slots=3), 0, 0
     decoder.static = static
     while waiting or decoder.active:
         if waiting and decoder.free and steps % 2 == 0:
             i = waiting.pop(0)
-            slots[decoder.join(takes[i])] = i
+            slots[decoder.join(requests[i])] = i
         assert decoder.free == 3 - len(decoder.active)
         most = max(most, len(decoder.active))
         for slot, row in decoder.step().items():
-            made[slots[slot]].append(row)
+            results[slots[slot]].append(row)
         if steps == 9:
             decoder.leave(next(slot for slot in decoder.active if slots[slot] == 1))
         steps += 1
-    assert most == 3 and 0 < len(made[1]) < 20
-    for i, wanted in enumerate(takes):
-        expected = alone(model, wanted)
+    assert most == 3 and 0 < len(results[1]) < 20
+    for i, continuation in enumerate(requests):
+        expected = decode_alone(model, continuation)
         if i == 1:
-            expected = expected[: len(made[1])]
-        assert torch.equal(torch.stack(made[i]), expected), i
+            expected = expected[: len(results[1])]
+        assert torch.equal(torch.stack(results[i]), expected), i
 
 
 @pytest.mark.gpu
-def test_graphs_make_the_same_takes(model: CatTTS) -> None:
+def test_graphs_give_the_same_frames(model: CatTTS) -> None:
     """Recorded, as on CUDA by default, and not."""
-    wanted, model = party(model)[:3], model.to("cuda")
-    made = []
+    continuation, model = mixed_requests(model)[:3], model.to("cuda")
+    results = []
     for static in (True, False):
         decoder = FrameDecoder(model, slots=3)
         decoder.static = static
-        rows = {decoder.join(each): [] for each in wanted}
+        rows = {decoder.join(each): [] for each in continuation}
         while decoder.active:
             for slot, row in decoder.step().items():
                 rows[slot].append(row)
-        made.append([torch.stack(rows[slot]) for slot in sorted(rows)])
-    for recorded, eager in zip(*made, strict=True):
+        results.append([torch.stack(rows[slot]) for slot in sorted(rows)])
+    for recorded, eager in zip(*results, strict=True):
         assert torch.equal(recorded, eager)
 
 
 def test_warm_up_leaves_nothing_behind(model: CatTTS) -> None:
-    decoder, wanted = FrameDecoder(model, slots=3), take(model, 6, 3)
-    decoder.warm_up(replace(wanted, seed=8, max_frames=1))
-    decoder.warm_up(replace(wanted, seed=8))
+    decoder, continuation = FrameDecoder(model, slots=3), request(model, 6, 3)
+    decoder.warm_up(replace(continuation, seed=8, max_frames=1))
+    decoder.warm_up(replace(continuation, seed=8))
     assert decoder.free == 3
-    slot = decoder.join(wanted)
-    assert torch.equal(torch.stack([decoder.step()[slot] for _ in range(12)]), alone(model, wanted))
+    slot = decoder.join(continuation)
+    assert torch.equal(
+        torch.stack([decoder.step()[slot] for _ in range(12)]), decode_alone(model, continuation)
+    )
 
 
 def test_slots(model: CatTTS) -> None:
     decoder = FrameDecoder(model, slots=2)
     assert (decoder.free, decoder.active, decoder.step()) == (2, [], {})
-    first, second = (decoder.join(take(model, 3, 2, max_frames=frames)) for frames in (2, 5))
+    first, second = (decoder.join(request(model, 3, 2, max_frames=frames)) for frames in (2, 5))
     assert {first, second} == {0, 1} and decoder.free == 0
     assert decoder.step().keys() == {0, 1}
     assert decoder.step().keys() == {0, 1}
-    assert decoder.active == [second], "a take leaves with its last frame"
-    assert decoder.join(take(model, 2, 2)) == first
+    assert decoder.active == [second], "a sequence leaves with its last frame"
+    assert decoder.join(request(model, 2, 2)) == first
     decoder.leave(second)
     assert decoder.active == [first] and decoder.step().keys() == {first}
 
 
-def test_a_take_that_ends_leaves(model: CatTTS) -> None:
+def test_a_sequence_that_ends_leaves(model: CatTTS) -> None:
     model.depth.decision_head.weight.detach().zero_()
-    rows = alone(model, take(model, 3, 2, depth=3, min_frames=2, max_frames=50))
+    rows = decode_alone(model, request(model, 3, 2, depth=3, min_frames=2, max_frames=50))
     assert 2 < len(rows) < 50
     assert (rows[:-1, 0] == SLOT).all() and (rows[:-1, 1:] < PAD).all()
     assert rows[-1].tolist() == [END, PAD, PAD, PAD]
@@ -142,19 +145,19 @@ def test_first_layers_of_the_first_frame_are_equal_at_every_depth(model: CatTTS)
     model.code_embeddings[5].weight.detach().zero_()
     for table in model.code_embeddings:
         table.weight.detach()[PAD] = 0
-    wanted = take(model, 6, 0, depth=6)
-    deep, same, shallow = (alone(model, replace(wanted, depth=depth)) for depth in (6, 5, 2))
-    assert torch.equal(deep[:, :6], same), "layer 6 was made to be unread"
+    continuation = request(model, 6, 0, depth=6)
+    deep, same, shallow = (decode_alone(model, replace(continuation, depth=depth)) for depth in (6, 5, 2))
+    assert torch.equal(deep[:, :6], same), "layer 6 was results to be unread"
     assert torch.equal(deep[0, :3], shallow[0])
 
 
-def test_forced_codes_are_taken_and_completed(model: CatTTS) -> None:
-    """Forced by its own first layers, a take is itself again; it ends where they end, and never before."""
-    wanted = take(model, 6, 3, depth=6, max_frames=9)
-    whole = alone(model, wanted)
-    ends = replace(wanted, min_frames=1, max_frames=40)
-    assert torch.equal(alone(model, replace(ends, forced=whole[:7, 1:4])), whole[:7])
-    other = alone(model, replace(ends, forced=(whole[:7, 1:4] + 1) % PAD))
+def test_forced_codes_are_used_and_completed(model: CatTTS) -> None:
+    """Forced by its own first codebooks, a sequence is itself again; it ends where they end, never before."""
+    continuation = request(model, 6, 3, depth=6, max_frames=9)
+    whole = decode_alone(model, continuation)
+    ends = replace(continuation, min_frames=1, max_frames=40)
+    assert torch.equal(decode_alone(model, replace(ends, forced=whole[:7, 1:4])), whole[:7])
+    other = decode_alone(model, replace(ends, forced=(whole[:7, 1:4] + 1) % PAD))
     assert torch.equal(other[:, 1:4], (whole[:7, 1:4] + 1) % PAD)
     assert len(other) == 7 and (other[:, 0] == SLOT).all()
     assert not torch.equal(other[:, 4:], whole[:7, 4:])
@@ -163,7 +166,7 @@ def test_forced_codes_are_taken_and_completed(model: CatTTS) -> None:
 def test_the_cache_grows_in_blocks(model: CatTTS) -> None:
     decoder = FrameDecoder(model, slots=2)
     small = decoder.cache_bytes
-    decoder.join(take(model, 250, 0, max_frames=20))
+    decoder.join(request(model, 250, 0, max_frames=20))
     assert decoder.cache_bytes == small
     for _ in range(8):
         decoder.step()
@@ -176,7 +179,7 @@ def test_bad_input(model: CatTTS) -> None:
     decoder = FrameDecoder(model)
     for depth in (0, 7):
         with pytest.raises(ValueError, match=f"depth={depth} but this model has 6 codebooks"):
-            decoder.join(take(model, 1, 0, depth=depth))
+            decoder.join(request(model, 1, 0, depth=depth))
     with pytest.raises(ValueError, match="max_frames=0"):
-        decoder.join(take(model, 1, 0, max_frames=0))
+        decoder.join(request(model, 1, 0, max_frames=0))
     assert decoder.free == 1

@@ -7,9 +7,15 @@ from torch import Tensor
 
 from cat_tts.config import TTSConfig, tiny
 from cat_tts.generation.generate import generate
-from cat_tts.generation.sampling import Knobs, SamplingOptions, choose, filtered_logits, gumbel_noise
+from cat_tts.generation.sampling import (
+    BatchedSamplingParams,
+    SamplingOptions,
+    filtered_logits,
+    gumbel_noise,
+    sample,
+)
 from cat_tts.model.tts import CatTTS
-from cat_tts.sequences.rows import frame_rows, left_pad, positions, text_rows, untold_rows
+from cat_tts.sequences.rows import frame_rows, left_pad, positions, text_rows, unconditional_rows
 
 CONFIGS = [tiny(), replace(tiny(), adapter_dim=20, full_text_head=True)]
 GREEDY = SamplingOptions(temperature=0.0, decision_temperature=0.0)
@@ -18,7 +24,7 @@ SLOT, END, PAD = 3, 2, 32
 
 
 def tts(config: TTSConfig | None = None, *, even_odds: bool = False) -> CatTTS:
-    """Weights large enough for every input to matter. Even odds: go on or stop is the toss of a coin."""
+    """Weights large enough for every input to matter. Even odds: continue or stop is the toss of a coin."""
     model = CatTTS(config or tiny()).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -45,13 +51,13 @@ def speak(
 
 def drawn(logits: Tensor, options: SamplingOptions, noise: Tensor, history: Tensor | None = None) -> int:
     """The keyed choice from the logits of one row, without the pad code, after its history."""
-    knobs, seen = (
-        Knobs.of([options], len(logits), logits.device),
+    params, used_codes = (
+        BatchedSamplingParams.from_options([options], len(logits), logits.device),
         torch.zeros(1, len(logits), dtype=torch.bool),
     )
     if history is not None:
-        seen[0, history] = True
-    return int(choose(filtered_logits(logits[None], knobs, seen), noise[:, : len(logits)]))
+        used_codes[0, history] = True
+    return int(sample(filtered_logits(logits[None], params, used_codes), noise[:, : len(logits)]))
 
 
 def teacher_forced(model: CatTTS, rows: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,7 +79,7 @@ def test_greedy_is_the_argmax_of_teacher_forcing(config: TTSConfig, depth: int) 
     assert len(new[:, 1:].unique()) > 3, "one code over and over agrees with too much"
 
 
-def test_positions_go_on_counting_as_in_training() -> None:
+def test_positions_continue_counting_as_in_training() -> None:
     """With text rows out of line, cached steps equal one pass, and the positions matter."""
     model, rows = tts(), prompt(tiny(), 5, 3)
     places = positions(tiny(), rows, 2.5)
@@ -93,7 +99,7 @@ def test_positions_go_on_counting_as_in_training() -> None:
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("depth", [1, 4])
 def test_samples_are_the_keyed_choices_from_teacher_forcing(config: TTSConfig, depth: int) -> None:
-    """The penalty covers this take's own earlier codes, codebook by codebook; pad codes are never drawn."""
+    """The penalty covers the sequence's earlier codes, codebook by codebook; pad codes are never drawn."""
     model, rows = tts(config), prompt(config, 5, 3)
     new = speak(model, rows[None], [7], depth=depth, max_frames=12, min_frames=12)[0]
     _, codes = teacher_forced(model, rows, new)
@@ -102,7 +108,7 @@ def test_samples_are_the_keyed_choices_from_teacher_forcing(config: TTSConfig, d
         for k in range(depth):
             code = drawn(codes[frame, k, :PAD], SAMPLED, noise[:, 1 + k], new[:frame, 1 + k])
             assert code == new[frame, 1 + k]
-    assert not torch.equal(new[:, 1:], codes.argmax(-1)), "nothing was left to chance"
+    assert not torch.equal(new[:, 1:], codes.argmax(-1)), "nothing was sampled"
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -111,9 +117,9 @@ def test_guidance_carries_logits_away_from_those_without_text(config: TTSConfig)
     model, rows = tts(config), prompt(config, 5, 3)
     for options in (replace(SAMPLED, guidance=1.7), replace(GREEDY, guidance=2.5)):
         new = speak(model, rows[None], [7], max_frames=12, min_frames=12, options=options)[0]
-        _, told = teacher_forced(model, rows, new)
-        _, untold = teacher_forced(model, untold_rows(config, rows), new)
-        guided = untold + options.guidance * (told - untold)
+        _, conditional = teacher_forced(model, rows, new)
+        _, unconditional = teacher_forced(model, unconditional_rows(config, rows), new)
+        guided = unconditional + options.guidance * (conditional - unconditional)
         for frame in range(12):
             noise = gumbel_noise(torch.tensor([7]), frame, 5, PAD + 1) * (options.temperature > 0)
             for k in range(4):
@@ -143,7 +149,7 @@ def test_decisions_are_the_keyed_choices_from_teacher_forcing(config: TTSConfig)
 
 @pytest.mark.parametrize("min_frames", [1, 4])
 def test_ends_when_the_coin_falls(min_frames: int) -> None:
-    """With even odds the noise alone decides, so where each take ends can be told beforehand."""
+    """With even odds the noise alone decides, so where each sequence ends is known beforehand."""
     model, seeds, longest = tts(even_odds=True), list(range(8)), 40
     ends = []
     for seed in seeds:
@@ -153,9 +159,9 @@ def test_ends_when_the_coin_falls(min_frames: int) -> None:
     rows = prompt(tiny(), 3, 2).expand(8, -1, -1)
     new = speak(model, rows, seeds, max_frames=longest, min_frames=min_frames)
     assert len(set(ends)) > 2 and new.shape == (8, 1 + max(ends), 5)
-    for take, end in zip(new, ends, strict=True):
-        assert take[:end, 0].tolist() == [SLOT] * end and (take[:end, 1:] < PAD).all()
-        assert (take[end:, 0] == END).all() and (take[end:, 1:] == PAD).all()
+    for sequence, end in zip(new, ends, strict=True):
+        assert sequence[:end, 0].tolist() == [SLOT] * end and (sequence[:end, 1:] < PAD).all()
+        assert (sequence[end:, 0] == END).all() and (sequence[end:, 1:] == PAD).all()
 
 
 def test_max_frames_is_the_end_of_patience() -> None:
@@ -165,19 +171,19 @@ def test_max_frames_is_the_end_of_patience() -> None:
 
 
 @pytest.mark.parametrize("options", [SAMPLED, GREEDY])
-def test_padded_batch_equals_single_takes(options: SamplingOptions) -> None:
+def test_padded_batch_equals_single_sequences(options: SamplingOptions) -> None:
     """Neighbours, their lengths and their ends do not matter, nor does the order."""
     model, prompts = tts(even_odds=True), [prompt(tiny(), 9, 4), prompt(tiny(), 3, 0), prompt(tiny(), 3, 5)]
     options = replace(options, decision_temperature=1.0)
     seeds, settings = [3, 5, 2], {"options": options, "max_frames": 30, "min_frames": 6}
     rows, mask = left_pad(tiny(), prompts)
-    together = speak(model, rows, seeds, mask, **settings)
-    turned = speak(model, rows.flip(0), seeds[::-1], mask.flip(0), **settings).flip(0)
-    alone = [speak(model, p[None], [s], **settings)[0] for p, s in zip(prompts, seeds, strict=True)]
-    assert len({len(take) for take in alone}) == 3, "all takes end together"
-    for i, take in enumerate(alone):
-        assert torch.equal(together[i, : len(take)], take)
-        assert torch.equal(turned[i, : len(take)], take)
+    batched = speak(model, rows, seeds, mask, **settings)
+    reversed_batch = speak(model, rows.flip(0), seeds[::-1], mask.flip(0), **settings).flip(0)
+    single = [speak(model, p[None], [s], **settings)[0] for p, s in zip(prompts, seeds, strict=True)]
+    assert len({len(sequence) for sequence in single}) == 3, "all sequences end together"
+    for i, sequence in enumerate(single):
+        assert torch.equal(batched[i, : len(sequence)], sequence)
+        assert torch.equal(reversed_batch[i, : len(sequence)], sequence)
 
 
 def test_no_mask_is_a_mask_of_rows_alone() -> None:
@@ -186,7 +192,7 @@ def test_no_mask_is_a_mask_of_rows_alone() -> None:
     assert torch.equal(speak(model, rows, [4, 5], min_frames=8), masked)
 
 
-def test_seed_is_the_take() -> None:
+def test_the_seed_decides_the_codes() -> None:
     model, rows = tts(), prompt(tiny(), 4, 2)[None]
     first, again, other = (speak(model, rows, [seed], min_frames=8) for seed in (11, 11, 12))
     assert torch.equal(first, again) and not torch.equal(first, other)

@@ -1,23 +1,23 @@
 import pytest
 import torch
 
-from cat_tts.generation.int8_linear import Int8Product, check_weights, rounded
+from cat_tts.generation.int8_linear import Int8Product, check_weights, round_to_int8
 
 
-def test_int8_is_close_and_hears_of_no_other_row() -> None:
+def test_int8_is_close_and_independent_of_other_rows() -> None:
     """A neighbour a thousand times as large, or of nothing but zeros, changes no bit."""
     weight, x = torch.randn(96, 64), torch.randn(1, 64)
     fused, exact = Int8Product(weight), x @ weight.T
-    alone = fused(x)
-    assert 0 < (alone - exact).norm() / exact.norm() < 0.02
+    single = fused(x)
+    assert 0 < (single - exact).norm() / exact.norm() < 0.02
     for other in (torch.randn(1, 64) * 1000, torch.zeros(1, 64), torch.full((1, 64), -3.0)):
         batch = fused(torch.cat([other, x, x * 0.5]))
-        assert torch.equal(batch[1:2], alone) and torch.equal(batch[2:], alone * 0.5)
+        assert torch.equal(batch[1:2], single) and torch.equal(batch[2:], single * 0.5)
     assert torch.equal(fused(torch.zeros(2, 64)), torch.zeros(2, 96))
-    assert torch.equal(fused.added_to(exact, x), exact + alone)
+    assert torch.equal(fused.added_to(exact, x), exact + single)
     wide = torch.empty(2, 2, 96)
     assert fused(torch.cat([x, x]), out=wide[1]).data_ptr() == wide[1].data_ptr()
-    assert torch.equal(wide[1], alone.expand(2, -1))
+    assert torch.equal(wide[1], single.expand(2, -1))
 
 
 def test_int8_weights_are_the_nearest_of_255_levels_of_their_column() -> None:
@@ -25,7 +25,7 @@ def test_int8_weights_are_the_nearest_of_255_levels_of_their_column() -> None:
     applied = Int8Product(weight)(torch.eye(4)).T
     expected = torch.tensor([[127.0, 3.0, -4.0, 0.0], [-127, 64, 0, 25]]) * torch.tensor([[1.0], [0.5 / 127]])
     torch.testing.assert_close(applied, expected)
-    torch.testing.assert_close(rounded(weight), expected)
+    torch.testing.assert_close(round_to_int8(weight), expected)
 
 
 def test_int8_is_for_the_cpu() -> None:

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cat_tts.generation import sampling
-from cat_tts.generation.sampling import Knobs, SamplingOptions, choose, gumbel_noise
+from cat_tts.generation.sampling import BatchedSamplingParams, SamplingOptions, gumbel_noise, sample
 from tests.helpers.paths import GOLDEN
 
 TTS_LOCAL = GOLDEN / "tts_local_small"
@@ -16,12 +16,14 @@ OFF = SamplingOptions(top_k=0, top_p=1.0)
 
 
 def filtered_logits(logits: Tensor, options: SamplingOptions, history: Tensor | None = None) -> Tensor:
-    """Of takes that share their options; entries of the history outside the vocabulary are none."""
+    """Filter logits with shared options; history entries outside the vocabulary are ignored."""
     size = logits.shape[1]
-    seen = torch.zeros(len(logits), size, dtype=torch.bool)
-    for row, codes in zip(seen, [] if history is None else history, strict=history is not None):
+    used_codes = torch.zeros(len(logits), size, dtype=torch.bool)
+    for row, codes in zip(used_codes, [] if history is None else history, strict=history is not None):
         row[codes[(codes >= 0) & (codes < size)]] = True
-    return sampling.filtered_logits(logits, Knobs.of([options] * len(logits), size, logits.device), seen)
+    return sampling.filtered_logits(
+        logits, BatchedSamplingParams.from_options([options] * len(logits), size, logits.device), used_codes
+    )
 
 
 def chi_square_z(counts: Tensor, expected: Tensor) -> float:
@@ -63,7 +65,7 @@ def test_temperature_zero_is_the_plain_argmax() -> None:
     greedy = SamplingOptions(temperature=0.0, repetition_penalty=100.0)
     filtered = filtered_logits(logits, greedy, history)
     noise = gumbel_noise(torch.arange(len(logits)), 0, 1, logits.shape[1])[:, 0]
-    assert torch.equal(choose(filtered, noise), logits.argmax(-1))
+    assert torch.equal(sample(filtered, noise), logits.argmax(-1))
     assert (filtered.softmax(-1).amax(-1) == 1).all()
 
 
@@ -105,7 +107,7 @@ def test_noise_depends_on_its_place_alone() -> None:
 
 
 def test_known_values() -> None:
-    """Takes stay what they were: a change of these numbers changes every published sample."""
+    """Seeds give what they always gave: a change of these numbers changes every published sample."""
     noise = gumbel_noise(torch.tensor([1234]), 56, 2, 3)
     expected = torch.tensor([[[-0.35186952, 1.26056445, 0.82414657], [1.26017082, -0.58299690, 3.62484336]]])
     torch.testing.assert_close(noise, expected)
@@ -147,7 +149,7 @@ def test_choices_follow_the_softmax(options: SamplingOptions) -> None:
     draws = 20_000
     filtered = filtered_logits(torch.tensor([[1.0, 0.5, 0.0, -0.5, 2.0, 1.5, -1.0, 0.8]]), options)
     noise = gumbel_noise(torch.arange(draws) // 100, torch.arange(draws) % 100, 3, filtered.shape[1])[:, 2]
-    counts = torch.bincount(choose(filtered, noise), minlength=filtered.shape[1]).float()
+    counts = torch.bincount(sample(filtered.expand(draws, -1), noise), minlength=filtered.shape[1]).float()
     kept = filtered[0].isfinite()
     assert counts[~kept].sum() == 0
     assert abs(chi_square_z(counts[kept], draws * filtered[0].softmax(-1)[kept])) < 4

@@ -40,7 +40,7 @@ def test_equals_qwen3(model: CatTTS, lengths: list[int]) -> None:
 
 
 @torch.inference_mode()
-def test_a_moved_row_goes_on(model: CatTTS) -> None:
+def test_a_moved_sequence_continues(model: CatTTS) -> None:
     step, rows = TemporalStep(model, 2), torch.randint(model.config.codebook_size, (2, 6, 7))
     step.prefill(0, rows[0], None, 6)
     step.prefill(1, rows[1], None, 6)

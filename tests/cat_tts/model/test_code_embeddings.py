@@ -10,7 +10,7 @@ from cat_tts import CatTTS
 from cat_tts.asr.config import tiny as asr_tiny
 from cat_tts.asr.model import CatASR
 from cat_tts.config import tiny
-from cat_tts.model.code_embeddings import begin_anew, point_heads, read_tables
+from cat_tts.model.code_embeddings import init_code_embeddings, init_code_heads, reinit_codebooks
 from tokenizer import AudioTokenizer
 from tokenizer.layers.quantizer import ResidualVQ
 
@@ -30,7 +30,7 @@ def likeness(a: Tensor, b: Tensor) -> float:
 def test_frames_begin_as_near_to_each_other_as_their_latents(
     tables: list[nn.Embedding], quantizer: ResidualVQ
 ) -> None:
-    read_tables(tables, quantizer)
+    init_code_embeddings(tables, quantizer)
     codes = torch.randint(32, (1, 50, 6))
     read = torch.stack([table(codes[0, :, k]) for k, table in enumerate(tables)]).sum(0)
     assert likeness(read, quantizer.decode(codes)[0]) > 0.9  # but for the random projection
@@ -42,10 +42,10 @@ def test_heads_ask_for_codes_by_their_direction(quantizer: ResidualVQ) -> None:
     heads = [nn.Linear(64, 33, bias=False) for _ in range(6)]
     for head in heads:
         nn.init.zeros_(head.weight)
-    point_heads(heads, quantizer)
+    init_code_heads(heads, quantizer)
     for head, layer in zip(heads, quantizer.layers, strict=True):
-        directions = nn.functional.normalize(layer.codebook.weight, dim=-1)
-        assert likeness(head.weight[:32], directions) > 0.8 and not head.weight[32:].any()
+        unit_vectors = nn.functional.normalize(layer.codebook.weight, dim=-1)
+        assert likeness(head.weight[:32], unit_vectors) > 0.8 and not head.weight[32:].any()
     assert heads[0].weight[:32].std().item() == pytest.approx(1.4 / 64**0.5, rel=0.2)
 
 
@@ -57,7 +57,7 @@ def weights(model: CatTTS) -> list[Tensor]:
 def test_what_is_added_to_trained_tables_adds_up_to_latents(quantizer: ResidualVQ) -> None:
     model = CatTTS(replace(tiny(), num_codebooks=6, codebook_size=32))
     before = weights(model)
-    begin_anew(model.code_embeddings, model.depth.code_heads, quantizer, 6)
+    reinit_codebooks(model.code_embeddings, model.depth.code_heads, quantizer, 6)
     after = weights(model)
     codes = torch.randint(32, (500, 5))
     added = [after[k][codes[:, k]] - before[k][codes[:, k]] for k in range(5)]
@@ -74,28 +74,28 @@ def test_what_is_added_to_trained_tables_adds_up_to_latents(quantizer: ResidualV
 def test_deep_tables_and_heads_are_what_codes_mean(quantizer: ResidualVQ) -> None:
     model = CatTTS(replace(tiny(), num_codebooks=6, codebook_size=32))
     before = weights(model)
-    begin_anew(model.code_embeddings, model.depth.code_heads, quantizer, 3)
+    reinit_codebooks(model.code_embeddings, model.depth.code_heads, quantizer, 3)
     for old, new in zip(before, weights(model), strict=True):
         assert torch.equal(old[32:], new[32:])  # no code
     for k in range(2, 6):
         table, head, layer = model.code_embeddings[k], model.depth.code_heads[k], quantizer.layers[k]
-        directions = nn.functional.normalize(layer.codebook.weight, dim=-1)
-        assert likeness(table.weight[:32], directions) > 0.8
-        assert likeness(head.weight[:32], directions @ cast(Tensor, layer.project_in.weight)) > 0.8
+        unit_vectors = nn.functional.normalize(layer.codebook.weight, dim=-1)
+        assert likeness(table.weight[:32], unit_vectors) > 0.8
+        assert likeness(head.weight[:32], unit_vectors @ cast(Tensor, layer.project_in.weight)) > 0.8
         assert head.weight[:32].std().item() == pytest.approx(1.4 / head.in_features**0.5, rel=1e-3)
 
 
 @pytest.mark.parametrize("first", [0, 7])
 def test_there_must_be_a_codebook_to_begin_with(quantizer: ResidualVQ, first: int) -> None:
     model = CatTTS(replace(tiny(), num_codebooks=6, codebook_size=32))
-    with pytest.raises(ValueError, match=f"codebook {first} to begin anew with: .* codebooks 1 to 6"):
-        begin_anew(model.code_embeddings, model.depth.code_heads, quantizer, first)
+    with pytest.raises(ValueError, match=f"codebook {first} to reinitialise from: .* codebooks 1 to 6"):
+        reinit_codebooks(model.code_embeddings, model.depth.code_heads, quantizer, first)
 
 
 def test_tables_of_another_tokenizer_are_refused(quantizer: ResidualVQ) -> None:
     more = CatASR(replace(asr_tiny(), num_codebooks=7)).code_embeddings
     with pytest.raises(ValueError, match="a tokenizer of 6 codebooks for 7 tables"):
-        read_tables(more, quantizer)
+        init_code_embeddings(more, quantizer)
     for rows in (16, 34):
         with pytest.raises(ValueError, match=f"tables of {rows} codes for codebooks of 32"):
-            point_heads([nn.Linear(8, rows)], quantizer)
+            init_code_heads([nn.Linear(8, rows)], quantizer)

@@ -112,16 +112,16 @@ def test_greedy_rows(model: CatTTS, name: str, rows: str, depth: int) -> None:
 
 def test_greedy_batch(model: CatTTS) -> None:
     new = run(model, INPUTS["batch_ids"], INPUTS["batch_mask"].bool(), 32, 6)
-    for i, take in enumerate(new):
-        assert torch.equal(take, EXPECTED[f"gen.batch.rows{i}"][1:].long())
+    for i, sequence in enumerate(new):
+        assert torch.equal(sequence, EXPECTED[f"gen.batch.rows{i}"][1:].long())
 
 
 def run(model: CatTTS, rows: Tensor, mask: Tensor | None, depth: int, frames: int) -> Tensor:
     seeds = torch.zeros(len(rows), dtype=torch.long)
-    takes = generate(
+    generated = generate(
         model, rows, mask, depth=depth, seeds=seeds, max_frames=frames, options=GREEDY, any_text=True
     )
-    return torch.stack(list(takes), 1)
+    return torch.stack(list(generated), 1)
 
 
 @pytest.mark.parametrize(("name", "depth"), [("a_k32", 32), ("a_k4", 4), ("b_k32", 32)])

@@ -8,7 +8,7 @@ from torch import nn
 from cat_tts import config
 from cat_tts.asr import config as asr_config
 from cat_tts.asr.model import CatASR
-from cat_tts.model.qwen3 import Trained, read
+from cat_tts.model.qwen3 import Qwen3Checkpoint, read
 from cat_tts.model.tts import CatTTS
 
 FOLDER = Path("Qwen3")
@@ -34,7 +34,7 @@ PUBLISHED = {
 
 
 def test_what_a_published_checkpoint_is() -> None:
-    assert read(PUBLISHED, FOLDER) == Trained(
+    assert read(PUBLISHED, FOLDER) == Qwen3Checkpoint(
         shape=config.paper().temporal, vocab_size=151_936, tied=True, rope_theta=1e6, max_positions=40_960
     )
 

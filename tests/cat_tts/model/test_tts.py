@@ -133,8 +133,8 @@ def test_dropped_codebooks_and_padding_do_not_matter() -> None:
         rows[i, :, 1 + kept :] = torch.randint(33, rows[i, :, 1 + kept :].shape)
         targets[i, :, 1 + kept :] = torch.randint(32, targets[i, :, 1 + kept :].shape)
     rows[~mask] = torch.randint(10, 32, rows[~mask].shape)
-    for given in (mask, None):  # padding on the right needs no mask
-        again = model(rows, given, targets, depth)
+    for arguments in (mask, None):  # padding on the right needs no mask
+        again = model(rows, arguments, targets, depth)
         torch.testing.assert_close((again.codes, again.decision), (loss.codes, loss.decision))
 
 
@@ -183,9 +183,9 @@ def test_padded_states_equal_those_alone(side: str) -> None:
     rows = torch.stack([longer, padded])
     mask = rows[..., 0] != 0
     states = model.states(model.embed(rows, 6), mask)
-    for i, alone in enumerate((longer, shorter)):
+    for i, single in enumerate((longer, shorter)):
         torch.testing.assert_close(
-            states[i, mask[i]], model.states(model.embed(alone[None], 6))[0], atol=2e-5, rtol=1e-4
+            states[i, mask[i]], model.states(model.embed(single[None], 6))[0], atol=2e-5, rtol=1e-4
         )
 
 

@@ -14,9 +14,9 @@ from cat_tts.sequences.rows import (
     positions,
     prompt_rows,
     shifted_targets,
-    speaking_pace,
+    speaking_rate,
     training_rows,
-    untold_rows,
+    unconditional_rows,
 )
 from cat_tts.text.tokenizers import HuggingFaceText
 from tests.helpers.paths import GOLDEN
@@ -65,18 +65,18 @@ def test_training_by_hand() -> None:
     ]
 
 
-def test_untold_rows_keep_all_but_the_text() -> None:
+def test_unconditional_rows_keep_all_but_the_text() -> None:
     rows = training_rows(CONFIG, Letters(), "b", CODES)
-    assert untold_rows(CONFIG, rows).tolist() == [
+    assert unconditional_rows(CONFIG, rows).tolist() == [
         [0, 32, 32, 32],
         [1, 32, 32, 32],
         [3, 5, 6, 7],
         [3, 8, 9, 10],
         [2, 32, 32, 32],
     ]
-    assert rows[0, 0] == 11, "the rows that were given have changed"
+    assert rows[0, 0] == 11, "the input has changed"
     with pytest.raises(ValueError, match="conversation"):
-        untold_rows(replace(CONFIG, chat=ChatTokens(im_start=4, im_end=5, user_slot=6)), rows)
+        unconditional_rows(replace(CONFIG, chat=ChatTokens(im_start=4, im_end=5, user_slot=6)), rows)
 
 
 def test_codes_of_few_codebooks_are_completed_with_pads() -> None:
@@ -85,6 +85,7 @@ def test_codes_of_few_codebooks_are_completed_with_pads() -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 4), (1, 2, 3)])
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_codes_of_a_shape_that_cannot_be(shape: tuple[int, ...]) -> None:
     message = rf"codes of shape \({', '.join(map(str, shape))}\), but this model reads \[frames, up to 3\]"
     with pytest.raises(ValueError, match=message):
@@ -92,7 +93,7 @@ def test_codes_of_a_shape_that_cannot_be(shape: tuple[int, ...]) -> None:
 
 
 def test_targets_by_hand() -> None:
-    """Row t is asked for row t + 1 from the audio start on; text is given, and pads are no codes."""
+    """Row t predicts row t + 1 from the audio start on; text is not learnt, and pads are no codes."""
     rows = training_rows(CONFIG, Letters(), "ab", CODES)
     assert shifted_targets(CONFIG, rows[None]).tolist() == [
         [
@@ -137,7 +138,7 @@ def test_positions_by_hand() -> None:
     """Two letters at 2.5 frames each, audio start, two frames."""
     rows = prompt_rows(CONFIG, Letters(), "ab", CODES)
     assert positions(CONFIG, rows, 2.5).tolist() == [0.0, 2.5, 0.0, 1.0, 2.0]
-    counted = replace(CONFIG, shared_time=False)
+    counted = replace(CONFIG, time_aligned_positions=False)
     assert positions(counted, rows, 2.5).tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
 
 
@@ -146,34 +147,34 @@ def test_positions_where_tokens_take_their_time() -> None:
     usual = [0.0] * CONFIG.text_vocab_size
     a, b = Letters().encode("ab")
     usual[a], usual[b] = 1.5, 0.25
-    timed = replace(CONFIG, text_frames=tuple(usual))
+    timed = replace(CONFIG, token_durations=tuple(usual))
     rows = prompt_rows(timed, Letters(), "aba", CODES)
     assert positions(timed, rows, 2.0).tolist() == [0.0, 3.0, 3.5, 0.0, 1.0, 2.0]
-    assert speaking_pace(timed, [a, b, a], 4) == pytest.approx(4 / 3.25)
-    assert speaking_pace(timed, [a, b, a], 400) == 3.0
-    assert speaking_pace(timed, [a, b, a], 0) == pytest.approx(1 / 3)
+    assert speaking_rate(timed, [a, b, a], 4) == pytest.approx(4 / 3.25)
+    assert speaking_rate(timed, [a, b, a], 400) == 3.0
+    assert speaking_rate(timed, [a, b, a], 0) == pytest.approx(1 / 3)
 
 
 def test_every_text_id_has_its_frames() -> None:
-    with pytest.raises(ValueError, match=r"text_frames of 2 ids, but text_vocab_size=\d+"):
-        replace(CONFIG, text_frames=(1.0, 2.0))
+    with pytest.raises(ValueError, match=r"token_durations of 2 ids, but text_vocab_size=\d+"):
+        replace(CONFIG, token_durations=(1.0, 2.0))
 
 
 @pytest.mark.parametrize(
-    ("frames", "tokens", "pace"), [(30, 10, 3.0), (5, 10, 1.0), (500, 10, 12.0), (7, 0, 7.0)]
+    ("frames", "tokens", "rate"), [(30, 10, 3.0), (5, 10, 1.0), (500, 10, 12.0), (7, 0, 7.0)]
 )
-def test_pace_is_that_of_speech(frames: int, tokens: int, pace: float) -> None:
-    assert speaking_pace(CONFIG, [5] * tokens, frames) == pace
+def test_pace_is_that_of_speech(frames: int, tokens: int, rate: float) -> None:
+    assert speaking_rate(CONFIG, [5] * tokens, frames) == rate
 
 
 @pytest.mark.parametrize("prompt_frames", [0, 4, 11])
-def test_inference_sees_what_training_saw(prompt_frames: int) -> None:
+def test_inference_reads_what_training_read(prompt_frames: int) -> None:
     """Cut a recording in two, clone its first part: the ids are those of training on the whole."""
     config = replace(CONFIG, text_vocab_size=TEXT.vocab_size)
     codes = torch.randint(32, (11, 3))
     first, second = "She had your dark suit,", "and greasy wash water all year."
     trained = training_rows(config, TEXT, f"{first} {second}", codes)
-    given = prompt_rows(config, TEXT, join_texts(f"{first} ", second), codes[:prompt_frames])
-    assert torch.equal(given, trained[: len(given)])
-    assert len(trained) - len(given) == 11 - prompt_frames + 1  # the frames to speak, and the end
-    assert len(given) - prompt_frames > 10 and given.dtype == torch.int64
+    prompt_ids = prompt_rows(config, TEXT, join_texts(f"{first} ", second), codes[:prompt_frames])
+    assert torch.equal(prompt_ids, trained[: len(prompt_ids)])
+    assert len(trained) - len(prompt_ids) == 11 - prompt_frames + 1  # the frames to speak, and the end
+    assert len(prompt_ids) - prompt_frames > 10 and prompt_ids.dtype == torch.int64

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cat_tts.sequences.sequence_dropout import deep_frames, kept_codes, sample_depths
+from cat_tts.sequences.sequence_dropout import deep_frames, retained_codes, sample_depths
 
 DRAWS = 40_000
 
@@ -62,8 +62,8 @@ TARGETS = torch.tensor(
 """Text, a frame and the end; three frames."""
 
 
-def test_kept_codes_by_hand() -> None:
-    assert kept_codes(TARGETS, torch.tensor([2, 3])).tolist() == [[0, 2, 0], [3, 3, 3]]
+def test_retained_codes_by_hand() -> None:
+    assert retained_codes(TARGETS, torch.tensor([2, 3])).tolist() == [[0, 2, 0], [3, 3, 3]]
 
 
 def test_deep_frames_are_some_of_the_frames_and_each_as_often() -> None:

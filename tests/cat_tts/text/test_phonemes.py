@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cat_tts.text.phonemes import STRESS, PhonemeText, collect_phonemes, phonemes, sounds
+from cat_tts.text.phonemes import STRESS, PhonemeText, collect_phonemes, phonemes, phonemes_without_stress
 from cat_tts.text.special_tokens import SPECIAL_IDS, UNKNOWN_ID
 from cat_tts.text.tokenizers import load_text_tokenizer
 
@@ -20,8 +20,8 @@ def test_phonemes_by_hand() -> None:
     assert phonemes("Yes! No?") == ["j", f"{STRESS[0]}ɛ", "s", "!", "n", f"{STRESS[0]}O", "?"]
 
 
-def test_sounds_have_no_stress_and_no_punctuation() -> None:
-    assert sounds("Hello there.") == ["h", "ə", "l", "O", "ð", "ɛ", "ɹ"]
+def test_phonemes_without_stress_have_no_stress_and_no_punctuation() -> None:
+    assert phonemes_without_stress("Hello there.") == ["h", "ə", "l", "O", "ð", "ɛ", "ɹ"]
 
 
 def test_spelling_does_not_matter_but_sound_does() -> None:
@@ -48,11 +48,11 @@ def test_what_the_model_has_not_met(text: PhonemeText) -> None:
     assert few.encode("Yes") == [UNKNOWN_ID, SPECIAL_IDS, SPECIAL_IDS + 1]
 
 
-@pytest.mark.parametrize("said", ["\u4f60\u597d", "Hello \u4f60\u597d \u4f60."])
-def test_what_is_no_english(text: PhonemeText, said: str) -> None:
+@pytest.mark.parametrize("foreign_text", ["\u4f60\u597d", "Hello \u4f60\u597d \u4f60."])
+def test_what_is_no_english(text: PhonemeText, foreign_text: str) -> None:
     """Not even a part of a text is left out in silence."""
     with pytest.raises(ValueError, match="reads English in Latin letters, and cannot read '\u4f60\u597d'"):
-        text.encode(said)
+        text.encode(foreign_text)
 
 
 def test_letters_with_marks_are_read(text: PhonemeText) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cat_tts.generation.int8_linear import rounded
+from cat_tts.generation.int8_linear import round_to_int8
 from eval.ablations import int8
 from inference import Synthesizer
 
@@ -17,7 +17,7 @@ def test_only_matrices_that_make_frames_are_rounded(bundle: Path) -> None:
     int8.round_weights(tts)
     for name, value in tts.state_dict().items():
         matrix = value.ndim == 2 and "embedding" not in name
-        expected = rounded(before[name]) if matrix else before[name]
+        expected = round_to_int8(before[name]) if matrix else before[name]
         assert torch.equal(value, expected), name
         changes = matrix and before[name].any()
         assert torch.equal(value, before[name]) is not bool(changes), name

@@ -18,8 +18,8 @@ RUNS = ("stage-1", "end-to-end", "partial")
 
 
 def command(figure: str, corpus: Path, prompt: Path, out: Path) -> list[str]:
-    given = {"--data": corpus, "--test": prompt.parent, "--out": out, "--scale": "tiny", "--depths": 2}
-    return [figure, *(str(word) for pair in given.items() for word in pair)]
+    options = {"--data": corpus, "--test": prompt.parent, "--out": out, "--scale": "tiny", "--depths": 2}
+    return [figure, *(str(word) for pair in options.items() for word in pair)]
 
 
 def test_sizes_are_those_of_the_paper() -> None:

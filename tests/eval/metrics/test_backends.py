@@ -74,11 +74,11 @@ def test_whisper_is_greedy_in_its_language_and_float32(
 
     path = tmp_path / "a.wav"
     save_audio(path, torch.from_numpy(voice), 24_000)
-    recogniser = backends.load_recogniser("whisper-large-v3", language, None, str(whisper), "cpu")
-    heard = recogniser.transcribe(path)
-    assert (recogniser.name, recogniser.official) == (f"Whisper of {whisper.name}", False)
-    assert recogniser.files["model.safetensors"] == sha256(whisper / "model.safetensors")
-    assert {"config.json", "generation_config.json", "vocab.json", "merges.txt"} <= recogniser.files.keys()
+    recognizer = backends.load_recognizer("whisper-large-v3", language, None, str(whisper), "cpu")
+    transcript = recognizer.transcribe(path)
+    assert (recognizer.name, recognizer.official) == (f"Whisper of {whisper.name}", False)
+    assert recognizer.files["model.safetensors"] == sha256(whisper / "model.safetensors")
+    assert {"config.json", "generation_config.json", "vocab.json", "merges.txt"} <= recognizer.files.keys()
 
     import soundfile
 
@@ -98,29 +98,29 @@ def test_whisper_is_greedy_in_its_language_and_float32(
             words.append(int(logits.argmax()))
             ids.append(words[-1])
     letters = "".join(chr(ord("a") + word) for word in words if word < 26)
-    assert heard == letters != ""
+    assert transcript == letters != ""
 
 
 @pytest.mark.parametrize(
     ("name", "language", "weights", "message"),
     [
         ("whisper-base", "en", None, "no assets folder"),
-        ("paraformer", "en", None, "paraformer hears Chinese"),
+        ("paraformer", "en", None, "paraformer transcribes Chinese"),
         ("whisper-large-v3", "en", "/no/such/folder", "/no/such/folder: no such folder"),
     ],
 )
-def test_a_missing_model_is_told_in_one_line(
+def test_a_missing_model_is_reported_in_one_line(
     name: str, language: backends.Language, weights: str | None, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message) as caught:
-        backends.load_recogniser(name, language, None, weights, "cpu")
+        backends.load_recognizer(name, language, None, weights, "cpu")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("funasr") is not None, reason="funasr is installed")
 def test_a_missing_package_is_told_with_its_cure() -> None:
     with pytest.raises(ValueError, match="paraformer needs the package funasr: pip install funasr"):
-        backends.load_recogniser("paraformer", "zh", None, None, "cpu")
+        backends.load_recognizer("paraformer", "zh", None, None, "cpu")
 
 
 def test_a_missing_speaker_model_is_told(tmp_path: Path) -> None:

@@ -9,7 +9,14 @@ import torch
 
 from eval.metrics.audio import MetricError
 from eval.metrics.wavlm_speaker import WavLMSpeaker, WavLMSpeakerEncoder, load_speaker, renamed, sizes_of
-from tests.helpers.wavlm_reference import EMBEDDING, Variant, Weights, reference, shapes, small_weights
+from tests.helpers.wavlm_reference import (
+    EMBEDDING,
+    Variant,
+    Weights,
+    reference,
+    shapes,
+    small_weights,
+)
 
 RIGHT = Variant()
 
@@ -72,13 +79,13 @@ def test_the_last_hidden_state_is_normed_whatever_transformers_lists(checkpoint:
     network = load_speaker(checkpoint)
     expected = network(quiet)
 
-    def before_5(module, given, output):
+    def before_5(module, inputs, output):
         return type(output)(
             last_hidden_state=output.last_hidden_state,
             hidden_states=(*output.hidden_states[:-1], output.last_hidden_state),
         )
 
-    def neither(module, given, output):
+    def neither(module, inputs, output):
         broken = torch.full_like(output.last_hidden_state, torch.nan)
         return type(output)(
             last_hidden_state=output.last_hidden_state, hidden_states=(*output.hidden_states[:-1], broken)

@@ -77,14 +77,14 @@ def test_one_listener_has_means_and_no_intervals() -> None:
 def test_ratings_of_many_threads_are_whole_and_none_is_kept_twice(tmp_path: Path) -> None:
     path = tmp_path / "ratings.jsonl"
     ratings = RatingsFile(path)
-    given = [rating(f"listener {n % 5}", n // 10, n) for n in range(50)]
-    threads = [threading.Thread(target=ratings.append, args=[one]) for one in given]
+    submitted = [rating(f"listener {n % 5}", n // 10, n) for n in range(50)]
+    threads = [threading.Thread(target=ratings.append, args=[one]) for one in submitted]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     kept = read_ratings(path)
-    assert {(r.listener, r.trial) for r in kept} == {(r.listener, r.trial) for r in given}
+    assert {(r.listener, r.trial) for r in kept} == {(r.listener, r.trial) for r in submitted}
     assert RatingsFile(path).rated("listener 3") == {f"{n}.wav" for n in range(5)}
 
 

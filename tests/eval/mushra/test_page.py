@@ -26,7 +26,7 @@ CONDITIONS = [REFERENCE, LOW, MID, "our-codec"]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # gradio 6.31 with pandas 3
 
 
-def test_the_order_depends_on_seed_listener_and_trial_alone() -> None:
+def test_the_order_depends_on_nothing_but_seed_listener_and_trial() -> None:
     names = [str(n) for n in range(8)]
     order = order_of(names, 1, "ann", "a.wav")
     assert order == order_of(names, 1, "ann", "a.wav") and sorted(order) == names

@@ -98,10 +98,10 @@ def test_a_codec_of_transformers_at_two_depths(
     hop = round(rate / frame_rate)
     whole = torch.nn.functional.pad(torch.from_numpy(audio), (0, -len(audio) % hop))[None, None]
     if kind == "encodec":
-        given = model.encode(whole, bandwidth=1.2)
-        assert len(given.audio_codes) == 2
-        args = {"audio_scales": given.audio_scales, "last_frame_pad_length": given.last_frame_pad_length}
-        expected = model.decode(given.audio_codes[:, :, :3], **args)
+        encoded = model.encode(whole, bandwidth=1.2)
+        assert len(encoded.audio_codes) == 2
+        args = {"audio_scales": encoded.audio_scales, "last_frame_pad_length": encoded.last_frame_pad_length}
+        expected = model.decode(encoded.audio_codes[:, :, :3], **args)
     elif kind == "dac":
         expected = model.decode(audio_codes=model.encode(whole, n_quantizers=3).audio_codes)
     else:

@@ -17,7 +17,7 @@ from eval.reconstruction.__main__ import main, model_option
 from eval.reconstruction.codecs import CatCodec, PlainCodec, Setting
 from eval.reconstruction.measure import measure_file
 from eval.reconstruction.opus import opus
-from eval.reconstruction.tables import METRICS, full_table, metrics_of, paper_tables, summarise
+from eval.reconstruction.tables import METRICS, full_table, metrics_of, paper_tables, summarize
 from inference.synthesis.loading import DEFAULT_MODEL
 from tests.helpers.wavlm_reference import small_weights
 from tokenizer import AudioTokenizer, load_audio
@@ -90,7 +90,7 @@ def row(setting: Setting, kind: str, **values: object) -> dict:
 def test_means_leave_out_undefined_values_but_count_them() -> None:
     one, two = Setting(codec="a", depth=1), Setting(codec="a", depth=2)
     records = [row(one, "speech"), row(one, "speech", stoi=None), row(two, "speech", stoi=None)]
-    found = summarise(records, one, "speech")
+    found = summarize(records, one, "speech")
     assert (found["files"], found["stoi"], found["pesq_wb"], found["failures"]) == (2, 2.0, 2.0, {"stoi": 1})
     cells = full_table([found], "speech").rows[0]
     assert cells[:3] == ["a, depth 1", 125, 2] and cells[-1] == {"stoi": 1}
@@ -101,9 +101,9 @@ def test_the_layout_of_the_paper() -> None:
     records = [row(cat, "speech", bitrate=1000.0, similarity=None), row(cat, "music", bitrate=1000.0)]
     records += [row(opus6, "speech", bitrate=7000.4)]
     summary = [
-        summarise(records, cat, "speech"),
-        summarise(records, cat, "music"),
-        summarise(records, opus6, "speech"),
+        summarize(records, cat, "speech"),
+        summarize(records, cat, "music"),
+        summarize(records, opus6, "speech"),
     ]
     low, high = paper_tables(summary, "CAM++")
     assert (low.title, high.title) == ("below 1,500 bit/s", "above 6,000 bit/s")
@@ -116,7 +116,7 @@ def test_the_borders_of_the_ranges() -> None:
     titles = {}
     for bitrate in (1499, 1500, 2999, 3000, 6000, 6001):
         setting = Setting(codec="a", depth=1)
-        (table,) = paper_tables([summarise([row(setting, "speech", bitrate=bitrate)], setting, "speech")], "")
+        (table,) = paper_tables([summarize([row(setting, "speech", bitrate=bitrate)], setting, "speech")], "")
         titles[bitrate] = table.title.removesuffix(" bit/s")
     assert list(titles.values()) == [
         "below 1,500",

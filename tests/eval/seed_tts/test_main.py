@@ -17,7 +17,7 @@ from eval import assets
 from eval.metrics.audio import MetricError
 from eval.metrics.backends import Speakers
 from eval.seed_tts import __main__ as seed_tts
-from eval.seed_tts.judge import Judge
+from eval.seed_tts.scorer import Scorer
 from eval.seed_tts.utterance_list import read_list
 from tests.helpers.paths import ROOT
 from tokenizer import load_audio, save_audio
@@ -29,10 +29,10 @@ class Killed(Exception):
     """Ends a run without its knowledge."""
 
 
-class Ear:
-    """Hears a word every 0.2 s: fox where it is louder than half the loudest, else dog."""
+class EnergyRecognizer:
+    """Transcribes a word every 0.2 s: fox where it is louder than half the loudest, else dog."""
 
-    name, official, files = "an ear", False, {"ear": "0"}
+    name, official, files = "energy", False, {"energy": "0"}
 
     def __init__(self, patience: int = 1000) -> None:
         self.patience = patience
@@ -46,7 +46,7 @@ class Ear:
         return " ".join("fox" if part > audio.abs().max() / 2 else "dog" for part in loud)
 
 
-class Timbre:
+class BandEncoder:
     """Knows a speaker by the energy in eight bands."""
 
     def embed(self, audio: np.ndarray, sample_rate: int) -> np.ndarray:
@@ -56,14 +56,18 @@ class Timbre:
         return np.array([band.mean() for band in bands])
 
 
-def judge(patience: int = 1000) -> Judge:
-    return Judge(Ear(patience), Speakers(name="timbre", official=False, files={}, encoder=Timbre()), "en")
+def scorer(patience: int = 1000) -> Scorer:
+    return Scorer(
+        EnergyRecognizer(patience),
+        Speakers(name="bands", official=False, files={}, encoder=BandEncoder()),
+        "en",
+    )
 
 
 def run(*arguments: object, patience: int = 1000) -> dict:
     options = seed_tts.parse([str(argument) for argument in arguments])
     lines = read_list(options.meta, options.language)[: options.limit]
-    results = seed_tts.run(options, lines, judge(patience), PartialState(cpu=True))
+    results = seed_tts.run(options, lines, scorer(patience), PartialState(cpu=True))
     assert results is not None
     return results
 
@@ -90,8 +94,8 @@ TEXTS = ("Fox fox.", "The old dog.", "A red fox.", "Dog!", "The young dog sleeps
 def test_a_run_that_is_killed_goes_on_and_ends_in_the_same_bytes(
     bundle: Path, meta: Path, tmp_path: Path
 ) -> None:
-    asked = ["--model", bundle, "--meta", meta, "--depths", "3,1", "--seeds", 2, "--slots", 1]
-    results = run(*asked, "--out", tmp_path / "whole")
+    flags = ["--model", bundle, "--meta", meta, "--depths", "3,1", "--seeds", 2, "--slots", 1]
+    results = run(*flags, "--out", tmp_path / "whole")
     whole = contents(tmp_path / "whole")
     assert len(whole) == 3 + 2 * 2 * 5
     assert [(row["depth"], row["takes"], row["missing"]) for row in results["rows"]] == [
@@ -99,28 +103,28 @@ def test_a_run_that_is_killed_goes_on_and_ends_in_the_same_bytes(
         (1, 10, 0),
     ]
     assert sum(results["rows"][0]["stops"].values()) == 10
-    told = json.loads((tmp_path / "whole" / "run.json").read_text())
-    assert told["rtf"].keys() == {"1", "3"} and min(told["rtf"].values()) > 0
+    run_record = json.loads((tmp_path / "whole" / "run.json").read_text())
+    assert run_record["rtf"].keys() == {"1", "3"} and min(run_record["rtf"].values()) > 0
 
     out = tmp_path / "killed"
     for patience in (3, 9):
         with pytest.raises(Killed):
-            run(*asked, "--out", out, patience=patience)
+            run(*flags, "--out", out, patience=patience)
     kept = (out / "work" / "scores-0.jsonl").read_bytes()
     assert kept.count(b"\n") == 12
     (out / "work" / "scores-0.jsonl").write_bytes(kept[:-7])
     (out / "work" / "groups" / "000002.json").unlink()
     (out / "wavs" / "depth-1" / "seed-2" / "u4.wav").unlink()
     (out / "wavs" / "depth-1" / "seed-2" / ".0123.partial").touch()
-    run(*asked, "--out", out, patience=9)
+    run(*flags, "--out", out, patience=9)
     assert contents(out) == whole
     assert not list(out.rglob("*.partial"))
 
     before = (out / "work" / "groups" / "000000.json").stat().st_mtime_ns
-    run(*asked, "--out", out, patience=0)  # nothing is left to be done
+    run(*flags, "--out", out, patience=0)  # nothing is left to be done
     assert (out / "work" / "groups" / "000000.json").stat().st_mtime_ns == before
     with pytest.raises(ValueError, match=r'holds a run of another system \(.*"seeds": 2.*"seeds": 1'):
-        run(*asked, "--seeds", 1, "--out", out)
+        run(*flags, "--seeds", 1, "--out", out)
     assert contents(out) == whole
 
 
@@ -140,12 +144,12 @@ def test_scores_of_files_by_hand(meta: Path, tmp_path: Path, voice: np.ndarray) 
     save_audio(wavs / "u1.wav", torch.zeros(24_000), 24_000)
     (wavs / "u2.wav").write_text("no audio")
     save_audio(wavs / "u4.wav", audio[:9600], 24_000)
-    asked = ["--meta", meta, "--wavs", wavs, "--out", tmp_path / "out"]
-    results = run(*asked)
+    flags = ["--meta", meta, "--wavs", wavs, "--out", tmp_path / "out"]
+    results = run(*flags)
     takes = [json.loads(line) for line in (tmp_path / "out" / "takes.jsonl").read_text().splitlines()]
-    heard = Ear().transcribe(wavs / "u0.wav")
-    assert heard in ("fox fox", "dog fox", "fox dog")
-    wrong = 2 - heard.split().count("fox")
+    transcript = EnergyRecognizer().transcribe(wavs / "u0.wav")
+    assert transcript in ("fox fox", "dog fox", "fox dog")
+    wrong = 2 - transcript.split().count("fox")
     assert [take["wer"] for take in takes] == [wrong / 2, 4 / 3, 1, 1, 1]
     assert [take["deletions"] for take in takes] == [0, 0, 1, 1, 1 / 2]
     assert [take["seconds"] for take in takes] == [0.4, 1, 0, 0, 0.4]
@@ -166,11 +170,13 @@ def test_scores_of_files_by_hand(meta: Path, tmp_path: Path, voice: np.ndarray) 
     assert row["wer_official_micro"] == (wrong + 4 + 3 + 1 + 4) / (2 + 3 + 3 + 1 + 4)
 
     with pytest.raises(ValueError, match=r"--strict: 1 of 5 takes are missing \(u3\)"):
-        run(*asked, "--strict")
-    save_audio(wavs / "u3.wav", audio[:4800], 24_000)  # what was missing is heard, the rest is not again
-    assert run(*asked, patience=1)["rows"][0]["missing"] == 1
+        run(*flags, "--strict")
+    save_audio(
+        wavs / "u3.wav", audio[:4800], 24_000
+    )  # what was missing is transcribed, the rest is not again
+    assert run(*flags, patience=1)["rows"][0]["missing"] == 1
     with pytest.raises(ValueError, match=r"--strict: 1 of 5 takes are missing \(u2\)"):
-        run(*asked, "--strict")
+        run(*flags, "--strict")
     with pytest.raises(ValueError, match="holds something else than a run"):
         run("--meta", meta, "--wavs", wavs, "--out", wavs)
 
@@ -189,9 +195,9 @@ def test_lists_without_prompts_have_errors_alone(tmp_path: Path, bundle: Path, v
     ("arguments", "message"),
     [
         (["--wavs", "none"], "--wavs none: there is no such folder"),
-        (["--wavs", ".", "--seeds", "2"], "--retries and --tune are not for --wavs"),
+        (["--wavs", ".", "--seeds", "2"], "--retries and --adapt-steps are not for --wavs"),
         (["--asr-model", "x"], "--asr-model goes with --asr whisper-large-v3"),
-        (["--language", "en", "--asr", "paraformer"], "paraformer hears Chinese"),
+        (["--language", "en", "--asr", "paraformer"], "paraformer transcribes Chinese"),
         (["--seeds", "0"], "'0' is not a whole number above 0"),
     ],
 )
@@ -222,8 +228,8 @@ def test_a_model_without_the_depth_is_refused(bundle: Path, meta: Path, tmp_path
 def test_two_processes_killed_for_good_end_in_the_bytes_of_one(
     bundle: Path, meta: Path, tmp_path: Path
 ) -> None:
-    asked = ["--model", bundle, "--meta", meta, "--depths", "3,1", "--slots", "1"]
-    arguments = [str(part) for part in ["-m", "eval.seed_tts", *asked]]
+    flags = ["--model", bundle, "--meta", meta, "--depths", "3,1", "--slots", "1"]
+    arguments = [str(part) for part in ["-m", "eval.seed_tts", *flags]]
     launch = ["-m", "accelerate.commands.launch", "--config_file", "training/accelerate/ddp.yaml"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
@@ -246,6 +252,6 @@ def test_two_processes_killed_for_good_end_in_the_bytes_of_one(
         "scores-0.jsonl",
         "scores-1.jsonl",
     }
-    alone = [sys.executable, *arguments, "--out", str(tmp_path / "one")]
-    assert subprocess.run(alone, cwd=ROOT, env=environment, check=False).returncode == 0
+    single = [sys.executable, *arguments, "--out", str(tmp_path / "one")]
+    assert subprocess.run(single, cwd=ROOT, env=environment, check=False).returncode == 0
     assert contents(tmp_path / "two") == contents(tmp_path / "one")

@@ -8,7 +8,7 @@ import pytest
 
 from eval.metrics.word_errors import Errors
 from eval.seed_tts import report
-from eval.seed_tts.judge import Score
+from eval.seed_tts.scorer import Score
 
 
 def score(utt: str, seed: int, wrong: int, words: int = 4, depth: int = 2, similarity: float = 0.5) -> Score:
@@ -39,14 +39,14 @@ def results(name: str, scores: list[Score], official: bool = False) -> dict:
         "language": "en",
         "meta": {"name": "meta.lst", "lines": 2, "sha256": "0123456789"},
         "system": {"name": name},
-        "metrics": {"recogniser": model, "similarity": model},
-        "rows": report.summarise(scores, {2: 250.0, 3: 375.0}),
+        "metrics": {"recognizer": model, "similarity": model},
+        "rows": report.summarize(scores, {2: 250.0, 3: 375.0}),
     }
 
 
 def test_macro_counts_utterances_and_micro_counts_words() -> None:
     scores = [score("a", 1, 1, 1), score("b", 1, 0, 9), score("a", 2, 0, 1), score("b", 2, 9, 9)]
-    (row,) = report.summarise(scores, {2: 250.0})
+    (row,) = report.summarize(scores, {2: 250.0})
     assert (row["depth"], row["bitrate"], row["takes"], row["missing"]) == (2, 250, 4, 0)
     assert row["wer"]["mean"] == row["substitutions"] == 0.5
     assert row["wer_official_micro"] == 10 / 20
@@ -61,10 +61,10 @@ def test_intervals_by_hand() -> None:
     assert (found["mean"], found["by_seed"]) == (0.75, [0.5, 1.0])
     assert found["over_seeds"] == pytest.approx([0.75 - half, 0.75 + half])
     assert found["over_utterances"] == [0.5, 1.0]  # means of two draws of 0.5 and 1
-    alone = report.estimate(np.arange(1000.0)[None])
-    assert alone["over_seeds"] is None
+    one_seed = report.estimate(np.arange(1000.0)[None])
+    assert one_seed["over_seeds"] is None
     error = 1.96 * np.arange(1000).std() / 1000**0.5
-    assert alone["over_utterances"] == pytest.approx([499.5 - error, 499.5 + error], abs=2)
+    assert one_seed["over_utterances"] == pytest.approx([499.5 - error, 499.5 + error], abs=2)
 
 
 def test_runs_side_by_side_as_tables_picture_and_json(

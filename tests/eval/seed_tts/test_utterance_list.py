@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.seed_tts.utterance_list import FORMS, Line, read_list, spoken_prompts
+from eval.seed_tts.utterance_list import FORMS, UtteranceLine, read_list, spoken_prompts
 
 
 def write(folder: Path, *lines: str) -> Path:
@@ -25,10 +25,12 @@ def test_lines_of_two_to_five_fields(tmp_path: Path) -> None:
         f"u5.wav|spoken|{prompt}|five|b.wav",
     )
     assert read_list(path) == [
-        Line(utt="u2", target_text="two"),
-        Line(utt="u3", target_text="three\u2028lines", prompt_audio=prompt),
-        Line(utt="u4", target_text=" Caf\u00e9 it is.", prompt_text='He said, "no".', prompt_audio=prompt),
-        Line(utt="u5.wav", target_text="five", prompt_text="spoken", prompt_audio=prompt),
+        UtteranceLine(utt="u2", target_text="two"),
+        UtteranceLine(utt="u3", target_text="three\u2028lines", prompt_audio=prompt),
+        UtteranceLine(
+            utt="u4", target_text=" Caf\u00e9 it is.", prompt_text='He said, "no".', prompt_audio=prompt
+        ),
+        UtteranceLine(utt="u5.wav", target_text="five", prompt_text="spoken", prompt_audio=prompt),
     ]
 
 

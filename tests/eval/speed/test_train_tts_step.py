@@ -6,19 +6,19 @@ import torch
 from cat_tts import CatTTS
 from cat_tts.config import tiny
 from eval.speed.memory import peak_growth
-from eval.speed.train_tts_step import Options, contenders, data, ours, plain, saved_bytes
+from eval.speed.train_tts_step import StepOptions, contenders, data, ours, plain, saved_bytes
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 
 
 def test_the_plain_step_computes_the_same_losses(codes: Path) -> None:
     """At full depth they differ in how the means of the channels are put together, and in nothing else."""
-    options = Options(codes=codes, rows=160, utterances=20)
+    options = StepOptions(codes=codes, rows=160, utterances=20)
     model, batches = CatTTS(tiny()), data(options, tiny())
     (batch,) = batches[0]
-    together = 7 * plain(batch)(model)
+    total = 7 * plain(batch)(model)
     loss = model(batch.rows, None, batch.targets, batch.depth, batch.positions)
-    torch.testing.assert_close(together, loss.decision + loss.layers.sum())
+    torch.testing.assert_close(total, loss.decision + loss.layers.sum())
     torch.testing.assert_close(ours(batch)(model), loss.decision + loss.codes)
 
     steps = contenders(options, batches, 0)

@@ -13,7 +13,7 @@ import soundfile
 import soxr
 
 from inference import Synthesizer
-from tests.helpers.command import TEXT, WORDS, Command, arguments, refused
+from tests.helpers.command import PROMPT_TEXT, TEXT, Command, arguments, refused
 from tests.helpers.paths import ROOT
 
 
@@ -22,8 +22,8 @@ def test_the_file_is_the_take(
     clone: Command, bundle: Path, prompt_file: Path, tmp_path: Path, depth: int
 ) -> None:
     assert clone(depth=depth, seed=4).code == 0
-    take = Synthesizer.from_pretrained(bundle, device="cpu").take(
-        TEXT, prompt_file, WORDS, depth=depth, seed=4
+    take = Synthesizer.from_pretrained(bundle, device="cpu").synthesize(
+        TEXT, prompt_file, PROMPT_TEXT, depth=depth, seed=4
     )
     written, rate = soundfile.read(tmp_path / "out.wav", dtype="int16")
     assert rate == 24_000 and len(written) == 1920 * len(take.codes)
@@ -61,15 +61,15 @@ def test_the_last_line_says_how_it_went(
     clone: Command, tmp_path: Path, seconds: float | None, stopped: str
 ) -> None:
     result = clone(depth=6, seed=11, max_seconds=seconds)
-    said = re.fullmatch(
+    printed = re.fullmatch(
         r"out\.wav: device cpu, float32, depth 6 of 6, 375 bit/s, seed 11, (\d+\.\d\d) s of audio, "
         r"RTF (\d+\.\d\d), stopped: (.*)",
         result.out.splitlines()[-1],
     )
-    assert said and said[3] == stopped
-    assert float(said[1]) == soundfile.info(tmp_path / "out.wav").frames / 24_000
-    assert seconds in (None, float(said[1]))
-    assert float(said[2]) > 0
+    assert printed and printed[3] == stopped
+    assert float(printed[1]) == soundfile.info(tmp_path / "out.wav").frames / 24_000
+    assert seconds in (None, float(printed[1]))
+    assert float(printed[2]) > 0
     assert result.err == ""
 
 
@@ -212,7 +212,7 @@ def test_what_cannot_be_parsed(clone: Command, tmp_path: Path, options: dict[str
 
 def test_as_a_process(clone: Command, bundle: Path, prompt_file: Path, tmp_path: Path) -> None:
     """One line on stdout, none on stderr, and the bytes of a call in this process."""
-    options = {"text": TEXT, "prompt_text": WORDS, "model": bundle, "device": "cpu"}
+    options = {"text": TEXT, "prompt_text": PROMPT_TEXT, "model": bundle, "device": "cpu"}
     words = [str(prompt_file), *arguments({**options, "output": tmp_path / "process.wav"})]
     command = [sys.executable, "-m", "inference.cli.main", "clone", *words]
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: sums depend on how they are shared out

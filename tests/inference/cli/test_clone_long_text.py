@@ -1,4 +1,4 @@
-"""The `cat-tts` command on long texts, numbers, pauses and drafts."""
+"""The `cat-tts` command on long texts, numbers, pauses and candidates."""
 
 import _thread
 import signal
@@ -10,10 +10,10 @@ import pytest
 import soundfile
 
 from inference import Synthesizer
-from inference.longform.synthesize import Delivery, read
-from tests.helpers.command import TEXT, WORDS, Command, refused
+from inference.longform.synthesize import LongFormOptions, synthesize_long_form
+from tests.helpers.command import PROMPT_TEXT, TEXT, Command, refused
 
-LONG = "The old fox jumps. A lazy dog sleeps near the house.\n\nGood day!\n"
+LONG_TEXT = "The old fox jumps. A lazy dog sleeps near the house.\n\nGood day!\n"
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +32,20 @@ def pcm(audio: np.ndarray) -> np.ndarray:
 def test_a_long_text_of_a_file(
     clone: Command, synthesizer: Synthesizer, prompt_file: Path, tmp_path: Path
 ) -> None:
-    """The file is the reading; the last line counts how its pieces stopped."""
-    (tmp_path / "text.txt").write_text(LONG, encoding="utf-8-sig")
-    result = clone(text=None, text_file="text.txt", depth=2, seed=3, piece_seconds=2.5)
+    """The file is the result; the last line counts how its segments stopped."""
+    (tmp_path / "text.txt").write_text(LONG_TEXT, encoding="utf-8-sig")
+    result = clone(text=None, text_file="text.txt", depth=2, seed=3, segment_seconds=2.5)
     assert (result.code, result.err, len(result.out.splitlines())) == (0, "", 1)
     assert "seed 3, " in result.out and result.out.endswith(", stopped: end decided 3\n")
-    reading = read(synthesizer, LONG, prompt_file, WORDS, Delivery(depth=2, seed=3, piece_seconds=2.5))
-    assert np.array_equal(samples(tmp_path / "out.wav"), pcm(reading.audio))
-    assert f"{reading.seconds:.2f} s of audio" in result.out
+    expected = synthesize_long_form(
+        synthesizer,
+        LONG_TEXT,
+        prompt_file,
+        PROMPT_TEXT,
+        LongFormOptions(depth=2, seed=3, segment_seconds=2.5),
+    )
+    assert np.array_equal(samples(tmp_path / "out.wav"), pcm(expected.audio))
+    assert f"{expected.seconds:.2f} s of audio" in result.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.wav", "text.txt"]
 
 
@@ -56,12 +62,12 @@ def test_pauses(clone: Command, tmp_path: Path) -> None:
 def test_numbers_are_spelt_out_and_shown(clone: Command, tmp_path: Path, text: str, spoken: str) -> None:
     result = clone(text=text, depth=1)
     assert (result.code, result.err) == (0, spoken)
-    normalised = (tmp_path / "out.wav").read_bytes()
-    assert clone(text=text, depth=1, no_normalise=True).err == ""
-    assert (tmp_path / "out.wav").read_bytes() != normalised
+    normalized = (tmp_path / "out.wav").read_bytes()
+    assert clone(text=text, depth=1, no_normalize=True).err == ""
+    assert (tmp_path / "out.wav").read_bytes() != normalized
 
 
-def test_retries_are_told(clone: Command) -> None:
+def test_retries_are_reported(clone: Command) -> None:
     """Where the likeliest decision is always to go on, no attempt comes to an end."""
     result = clone(text="go", depth=1, retries=1, decision_temperature=0)
     assert result.out.endswith(", stopped: length limit, retries: 1\n")
@@ -69,21 +75,23 @@ def test_retries_are_told(clone: Command) -> None:
 
 def test_best_of(clone: Command, synthesizer: Synthesizer, prompt_file: Path, tmp_path: Path) -> None:
     assert clone(text="Dogs sleep.", best_of=3, seed=2).code == 0
-    reading = read(synthesizer, "Dogs sleep.", prompt_file, WORDS, Delivery(drafts=3, seed=2))
-    assert np.array_equal(samples(tmp_path / "out.wav"), pcm(reading.audio))
+    expected = synthesize_long_form(
+        synthesizer, "Dogs sleep.", prompt_file, PROMPT_TEXT, LongFormOptions(candidates=3, seed=2)
+    )
+    assert np.array_equal(samples(tmp_path / "out.wav"), pcm(expected.audio))
     written = (tmp_path / "out.wav").read_bytes()
     assert clone(text="Dogs sleep.", seed=2).code == 0
     assert (tmp_path / "out.wav").read_bytes() != written
 
 
-def test_an_interruption_leaves_the_old_file_and_the_finished_pieces(
+def test_an_interruption_leaves_the_old_file_and_the_finished_segments(
     clone: Command, synthesizer: Synthesizer, prompt_file: Path, tmp_path: Path
 ) -> None:
     """Ctrl-C: one line, exit code 130. The same command then goes on, and it sounds as if nothing was."""
     (tmp_path / "out.wav").write_text("an older take")
     text, begun = "The old fox jumps over the river. " * 12, threading.Event()
-    options = {"text": text, "depth": 6, "piece_seconds": 3, "work": "work"}
-    watcher = threading.Thread(target=interrupt_when_there_is, args=(tmp_path / "work", begun))
+    options = {"text": text, "depth": 6, "segment_seconds": 3, "cache": "cache"}
+    watcher = threading.Thread(target=interrupt_when_there_is, args=(tmp_path / "cache", begun))
     # Programs started in the background of a shell ignore Ctrl-C, and so may the one that runs the tests.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     watcher.start()
@@ -94,17 +102,19 @@ def test_an_interruption_leaves_the_old_file_and_the_finished_pieces(
     assert (result.code, result.out) == (130, "")
     assert result.err == "cat-tts: interrupted; nothing was written\n"
     assert (tmp_path / "out.wav").read_text() == "an older take"
-    pieces = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").iterdir()}
-    assert 1 <= len(pieces) < 12 and {path.suffix for path in pieces} == {".safetensors"}
+    segments = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
+    assert 1 <= len(segments) < 12 and {path.suffix for path in segments} == {".safetensors"}
     assert clone(**options).code == 0
-    reading = read(synthesizer, text, prompt_file, WORDS, Delivery(depth=6, piece_seconds=3))
-    assert np.array_equal(samples(tmp_path / "out.wav"), pcm(reading.audio))
-    assert len(list((tmp_path / "work").iterdir())) == 12
-    assert all(path.stat().st_mtime_ns == time for path, time in pieces.items())
+    expected = synthesize_long_form(
+        synthesizer, text, prompt_file, PROMPT_TEXT, LongFormOptions(depth=6, segment_seconds=3)
+    )
+    assert np.array_equal(samples(tmp_path / "out.wav"), pcm(expected.audio))
+    assert len(list((tmp_path / "cache").iterdir())) == 12
+    assert all(path.stat().st_mtime_ns == time for path, time in segments.items())
 
 
 def interrupt_when_there_is(folder: Path, over: threading.Event) -> None:
-    """Ctrl-C, as soon as `folder` holds a finished piece."""
+    """Ctrl-C, as soon as `folder` holds a finished segment."""
     while not over.wait(0.001):
         if folder.is_dir() and any(path.suffix == ".safetensors" for path in folder.iterdir()):
             _thread.interrupt_main()
@@ -121,8 +131,8 @@ def interrupt_when_there_is(folder: Path, over: threading.Event) -> None:
         ({"text": None, "text_file": "latin.txt"}, r"latin\.txt: not UTF-8 text; save it as such"),
         ({"text": None, "text_file": "empty.txt"}, "the text is empty"),
         ({"text": None}, "the text is empty: write what shall be spoken \\(--text or --text-file\\)"),
-        ({"piece_seconds": 0}, r"pieces of 0\.0 s"),
-        ({"best_of": 0}, "the best of 0 drafts: ask for at least 1"),
+        ({"segment_seconds": 0}, r"segments of 0\.0 s"),
+        ({"best_of": 0}, "the best of 0 candidates: ask for at least 1"),
         ({"retries": -1}, "retries=-1: give 0"),
     ],
 )
@@ -133,3 +143,17 @@ def test_mistakes_that_need_no_model(
     (tmp_path / "empty.txt").write_text(" \n")
     result = clone(**{"model": tmp_path / "no model", **options})
     refused(result, message, tmp_path, "empty.txt", "latin.txt")
+
+
+def test_old_names_of_options_still_work(clone: Command, tmp_path: Path) -> None:
+    options = {"text": "Take 7 foxes.", "depth": 1}
+    old = clone(**options, piece_seconds=5, tune="None", no_normalise=True, work="segments")
+    assert old.code == 0 and [line.partition(" is now ")[0] for line in old.err.splitlines()] == [
+        "--piece-seconds",
+        "--tune",
+        "--no-normalise",
+        "--work",
+    ]
+    written = (tmp_path / "out.wav").read_bytes()
+    new = clone(**options, segment_seconds=5, adapt_steps="None", no_normalize=True, cache="segments")
+    assert (new.code, new.err) == (0, "") and (tmp_path / "out.wav").read_bytes() == written

@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from inference import Synthesizer
 from inference.cli.main import main
-from inference.synthesis.save import save_take
+from inference.synthesis.save import save_result
 from inference.voices.catvoice_file import read_voice
 from tokenizer import AudioTokenizer, decode_audio, encode_audio, load_audio, read_codes
 from tokenizer.io.audio import AI_GENERATED
 
-WORDS, TEXT = "What the recording says.", "Good morning, old fox."
+PROMPT_TEXT, TEXT = "What the recording says.", "Good morning, old fox."
 
 
 class Result:
@@ -42,8 +42,8 @@ def cat_tts(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pyte
         except SystemExit as exit:
             assert isinstance(exit.code, int)
             code = exit.code
-        said = capfd.readouterr()
-        return Result(code, said.out, said.err)
+        printed = capfd.readouterr()
+        return Result(code, printed.out, printed.err)
 
     return run
 
@@ -64,11 +64,11 @@ def comment(path: Path) -> str:
 
 
 def test_there_and_back(cat_tts: Command, bundle: Path, prompt_file: Path, tmp_path: Path) -> None:
-    """What is heard is what the tokenizer makes, as long as the recording, and claims not to be generated."""
-    said = done(cat_tts("encode", prompt_file, "-o", "a.cat", "--model", bundle))
+    """The audio is what the tokenizer decodes, as long as the recording, and not marked as generated."""
+    printed = done(cat_tts("encode", prompt_file, "-o", "a.cat", "--model", bundle))
     size = (tmp_path / "a.cat").stat().st_size
     assert re.fullmatch(
-        rf"a\.cat: 1\.20 s at 24000 Hz, depth 6, 375 bit/s, tokenizer [0-9a-f]{{16}}, {size} bytes\n", said
+        rf"a\.cat: 1\.20 s at 24000 Hz, depth 6, 375 bit/s, tokenizer [0-9a-f]{{16}}, {size} bytes\n", printed
     )
     tokenizer = AudioTokenizer.from_pretrained(bundle / "tokenizer")
     coded = read_codes(tmp_path / "a.cat")
@@ -77,8 +77,8 @@ def test_there_and_back(cat_tts: Command, bundle: Path, prompt_file: Path, tmp_p
         done(cat_tts("decode", "a.cat", "-o", "a.wav", "--depth", depth, "--model", bundle / "tokenizer"))
         samples, rate = soundfile.read(tmp_path / "a.wav", dtype="float32")
         assert rate == 24_000 and len(samples) == 28_800 and comment(tmp_path / "a.wav") == ""
-        heard = decode_audio(tokenizer, coded, depth).clamp(-1, 1).numpy()
-        assert np.abs(samples - heard).max() < 1e-4
+        decoded = decode_audio(tokenizer, coded, depth).clamp(-1, 1).numpy()
+        assert np.abs(samples - decoded).max() < 1e-4
 
 
 def test_a_lower_depth_is_a_cut_file(
@@ -97,7 +97,9 @@ def test_a_voice_file_speaks_as_its_prompt(
     cat_tts: Command, bundle: Path, prompt_file: Path, tmp_path: Path
 ) -> None:
     options = ["--model", bundle, "--consent", "Ann:\n  all of it", "--language", "en"]
-    saved = done(cat_tts("voice", "save", prompt_file, "--prompt-text", WORDS, "-o", "a.catvoice", *options))
+    saved = done(
+        cat_tts("voice", "save", prompt_file, "--prompt-text", PROMPT_TEXT, "-o", "a.catvoice", *options)
+    )
     info = done(cat_tts("voice", "info", "a.catvoice", device=None))
     assert info == saved
     lines = info.splitlines()
@@ -108,13 +110,13 @@ def test_a_voice_file_speaks_as_its_prompt(
     assert lines[1:] == [
         f"level: {level:.1f} dBFS",
         "language: en",
-        f"transcript: {WORDS}",
+        f"transcript: {PROMPT_TEXT}",
         "consent: Ann: all of it",
-        "timbre: not known",
+        "decoder adaptation: none",
     ]
     common = ["--text", TEXT, "--max-seconds", 0.4, "--model", bundle]
     done(cat_tts("clone", "a.catvoice", *common, "-o", "file.wav"))
-    done(cat_tts("clone", prompt_file, "--prompt-text", WORDS, *common, "-o", "prompt.wav"))
+    done(cat_tts("clone", prompt_file, "--prompt-text", PROMPT_TEXT, *common, "-o", "prompt.wav"))
     assert (tmp_path / "file.wav").read_bytes() == (tmp_path / "prompt.wav").read_bytes()
 
 
@@ -122,7 +124,7 @@ def test_a_voice_file_speaks_as_its_prompt(
 def test_what_was_spoken_by_a_model_says_so(
     cat_tts: Command, bundle: Path, prompt_file: Path, tmp_path: Path, suffix: str
 ) -> None:
-    common = ["--prompt-text", WORDS, "--text", TEXT, "--max-seconds", 0.4, "--model", bundle]
+    common = ["--prompt-text", PROMPT_TEXT, "--text", TEXT, "--max-seconds", 0.4, "--model", bundle]
     done(cat_tts("clone", prompt_file, *common, "-o", f"a.{suffix}"))
     assert comment(tmp_path / f"a.{suffix}") == AI_GENERATED
 
@@ -131,10 +133,10 @@ def test_codes_of_generated_speech_decode_to_files_that_say_so(
     cat_tts: Command, bundle: Path, prompt_file: Path, tmp_path: Path
 ) -> None:
     synthesizer = Synthesizer.from_pretrained(bundle, device="cpu")
-    take = synthesizer.take(TEXT, prompt_file, WORDS, depth=3, max_seconds=0.4)
-    save_take(tmp_path / "a.cat", take, synthesizer.tokenizer)
-    said = done(cat_tts("decode", "a.cat", "-o", "a.ogg", "--model", bundle))
-    assert "depth 3, 188 bit/s" in said and said.endswith(", AI-generated\n")
+    take = synthesizer.synthesize(TEXT, prompt_file, PROMPT_TEXT, depth=3, max_seconds=0.4)
+    save_result(tmp_path / "a.cat", take, synthesizer.tokenizer)
+    printed = done(cat_tts("decode", "a.cat", "-o", "a.ogg", "--model", bundle))
+    assert "depth 3, 188 bit/s" in printed and printed.endswith(", AI-generated\n")
     assert comment(tmp_path / "a.ogg") == AI_GENERATED
 
 
@@ -166,7 +168,7 @@ NO_MODEL = ["--model", "no model"]
         (["clone", "good.catvoice", "--text", ""], "the text is empty"),
         (
             ["clone", "good.catvoice", "--text", TEXT, "--prompt-text", "No."],
-            f"this voice says '{WORDS}', not 'No.': leave it out",
+            f"this voice says '{PROMPT_TEXT}', not 'No.': leave it out",
         ),
         (["clone", "good.catvoice", "--text", TEXT, "-o", "gone/a.wav"], "gone/a.wav: the folder gone does"),
         (["clone", "good.catvoice", "--text", TEXT], "no model: no such model folder"),
@@ -189,7 +191,7 @@ def files(bundle: Path, prompt_file: Path, tmp_path_factory: pytest.TempPathFact
     common = ["--model", str(bundle), "--device", "cpu"]
     main(["encode", str(prompt_file), "-o", str(folder / "good.cat"), *common])
     output = str(folder / "good.catvoice")
-    main(["voice", "save", str(prompt_file), "--prompt-text", WORDS, "-o", output, *common])
+    main(["voice", "save", str(prompt_file), "--prompt-text", PROMPT_TEXT, "-o", output, *common])
     (folder / "cut.cat").write_bytes((folder / "good.cat").read_bytes()[:-1])
     for name in ("junk", "junk.catvoice"):
         (folder / name).write_bytes(b"junk" * 99)
@@ -215,7 +217,7 @@ def test_mistakes_that_need_the_model(
 
 
 def test_doctor(cat_tts: Command, bundle: Path, tmp_path: Path) -> None:
-    said = done(cat_tts("doctor", "--model", bundle))
+    printed = done(cat_tts("doctor", "--model", bundle))
     for line in [
         r"Python 3\.\d+\.\d+, .*, \d+ CPUs",
         r"packages: torch \d.*, transformers \d.*",
@@ -231,8 +233,8 @@ def test_doctor(cat_tts: Command, bundle: Path, tmp_path: Path) -> None:
         r"peak memory: \d+ MB",
         r"all is well",
     ]:
-        assert re.search(f"^{line}$", said, re.MULTILINE), (line, said)
-    assert "BROKEN" not in said and not list(tmp_path.iterdir())
+        assert re.search(f"^{line}$", printed, re.MULTILINE), (line, printed)
+    assert "BROKEN" not in printed and not list(tmp_path.iterdir())
 
 
 def test_doctor_sees_what_is_broken(cat_tts: Command, bundle: Path, tmp_path: Path) -> None:

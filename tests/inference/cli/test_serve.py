@@ -1,4 +1,4 @@
-"""`cat-tts serve` as a process: it serves, and ends when it is told to, also in the middle of a stream."""
+"""`cat-tts serve` as a process: it serves, and ends at a signal, also in the middle of a stream."""
 
 import os
 import re
@@ -16,10 +16,10 @@ import pytest
 from cat_tts.generation.sampling import SAMPLING_FILE
 from inference.cli.main import main
 from tests.helpers.paths import ROOT
-from tests.helpers.serving import LONG, NEVER_STOP, SHORT
+from tests.helpers.serving import LONG_TEXT, NEVER_STOP, SHORT_TEXT
 from tokenizer.io.checkpoint import write_config
 
-ASK = {"model": "cat-tts", "voice": "default", "response_format": "pcm"}
+PAYLOAD = {"model": "cat-tts", "voice": "default", "response_format": "pcm"}
 
 
 @pytest.fixture
@@ -49,8 +49,8 @@ def test_a_signal_ends_it_in_the_middle_of_a_stream(model: Path, signal_: signal
             headers = {"Authorization": "Bearer key"}
             with httpx.Client(base_url=url, timeout=120, headers=headers) as http:
                 assert http.get("/models", headers={"Authorization": ""}).status_code == 401
-                assert len(http.post("/audio/speech", json={**ASK, "input": SHORT}).content) > 1920
-                with http.stream("POST", "/audio/speech", json={**ASK, "input": LONG}) as answer:
+                assert len(http.post("/audio/speech", json={**PAYLOAD, "input": SHORT_TEXT}).content) > 1920
+                with http.stream("POST", "/audio/speech", json={**PAYLOAD, "input": LONG_TEXT}) as answer:
                     chunks = answer.iter_raw()
                     assert next(chunks)
                     process.send_signal(signal_)
@@ -77,15 +77,15 @@ def test_what_cannot_be(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as exit:
         main(["serve", *words(str(taken.getsockname()[1]))])
-    said = capfd.readouterr()
-    assert exit.value.code == 2 and said.out == ""
-    assert re.search(message, said.err) and len(said.err.splitlines()) == 1
+    printed = capfd.readouterr()
+    assert exit.value.code == 2 and printed.out == ""
+    assert re.search(message, printed.err) and len(printed.err.splitlines()) == 1
 
 
 def test_limits_are_options(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit:
         main(["serve", "--help"])
-    said = capfd.readouterr().out
+    printed = capfd.readouterr().out
     assert exit.value.code == 0
     for name in (
         "--slots",
@@ -95,4 +95,4 @@ def test_limits_are_options(capfd: pytest.CaptureFixture[str]) -> None:
         "--rate-per-minute",
         "--voices",
     ):
-        assert name in said
+        assert name in printed

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference.demo.codec_report import decode_at, encode_file, rates
+from inference.demo.codec_report import decode_at, depth_costs, encode_file
 from tokenizer import AudioTokenizer
 
 
@@ -23,7 +23,7 @@ def test_each_depth_is_decoded_from_its_codebooks_alone(tokenizer: AudioTokenize
 
 def test_what_depths_cost(tokenizer: AudioTokenizer, prompt_file: Path) -> None:
     """15 frames of 1, 2, 4 or 6 codes of 5 bits, rounded up to bytes, against 28,800 samples of 16 bits."""
-    rows = rates(tokenizer, encode_file(tokenizer, prompt_file))
+    rows = depth_costs(tokenizer, encode_file(tokenizer, prompt_file))
     assert [row.depth for row in rows] == [1, 2, 4, 6]
     assert [row.num_bytes for row in rows] == [10, 19, 38, 57]
     assert [row.bit_per_second for row in rows] == [62.5, 125.0, 250.0, 375.0]

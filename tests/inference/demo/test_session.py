@@ -1,4 +1,4 @@
-"""A take that is spoken piece by piece is the take; stopping frees its place; visitors share nothing."""
+"""A take that is streamed in chunks is the take; stopping frees its slot; users share nothing."""
 
 import io
 import threading
@@ -11,8 +11,17 @@ import soundfile
 
 from cat_tts import SamplingOptions
 from inference import Synthesizer
-from inference.demo.session import MOST_TAKES, Session, deepen, presets, remade, shortened, speak, wav_bytes
-from inference.longform.plan import Plan, plan
+from inference.demo.session import (
+    MAX_RESULTS,
+    DemoSession,
+    at_other_depth,
+    depth_presets,
+    extend_result,
+    shorten,
+    speak,
+    wav_bytes,
+)
+from inference.longform.plan import LongFormPlan, plan
 from inference.synthesis.service import Service
 
 NEVER_STOP = SamplingOptions(decision_temperature=0)
@@ -26,7 +35,7 @@ def service(bundle: Path) -> Iterator[Service]:
 
 @pytest.fixture
 def plan_of(service: Service, prompt_file: Path):
-    def make(seconds: float = 2.5, depth: int = 3, seed: int = 0) -> Plan:
+    def make(seconds: float = 2.5, depth: int = 3, seed: int = 0) -> LongFormPlan:
         return plan(
             service.synthesizer,
             "Good morning.",
@@ -40,40 +49,42 @@ def plan_of(service: Service, prompt_file: Path):
     return make
 
 
-def begun() -> Session:
-    session = Session()
+def begin() -> DemoSession:
+    session = DemoSession()
     session.begin()
     return session
 
 
-def test_pieces_are_the_take(service: Service, plan_of) -> None:
-    session = begun()
-    pieces = list(speak(service, plan_of(), session))
-    assert [len(piece.audio) // 1920 for piece in pieces] == [6, 12, 12, 2]
-    assert [round(piece.seconds, 2) for piece in pieces] == [0.48, 1.44, 2.4, 2.56]
-    (kept,) = session.takes
-    assert np.array_equal(np.concatenate([piece.audio for piece in pieces]), kept.take.audio)
-    assert np.array_equal(kept.take.audio, service.synthesizer.start(plan_of().requests[0]).collect().audio)
-    times = [piece.timing.seconds for piece in pieces]
-    assert times == sorted(times) and 0 < kept.timing.first_seconds <= times[0]
-    assert kept.text == "Good morning." and not kept.mastered
-    assert kept.name == "take-1-depth-3-seed-0"
+def test_chunks_are_the_take(service: Service, plan_of) -> None:
+    session = begin()
+    segments = list(speak(service, plan_of(), session))
+    assert [len(segment.audio) // 1920 for segment in segments] == [6, 12, 12, 2]
+    assert [round(segment.seconds, 2) for segment in segments] == [0.48, 1.44, 2.4, 2.56]
+    (result,) = session.results
+    assert np.array_equal(np.concatenate([segment.audio for segment in segments]), result.whole.audio)
+    assert np.array_equal(
+        result.whole.audio, service.synthesizer.start(plan_of().requests[0]).collect().audio
+    )
+    times = [segment.timing.seconds for segment in segments]
+    assert times == sorted(times) and 0 < result.timing.first_seconds <= times[0]
+    assert result.text == "Good morning." and not result.extended
+    assert result.name == "take-1-depth-3-seed-0"
 
 
 def test_stop_ends_the_take_and_frees_its_slot(service: Service, plan_of) -> None:
-    session = begun()
-    pieces = speak(service, plan_of(seconds=60.0), session)
-    first = next(pieces)
+    session = begin()
+    segments = speak(service, plan_of(seconds=60.0), session)
+    first = next(segments)
     session.stop()
-    assert list(pieces) == []
-    assert session.takes[0].take.stop_reason == "cancelled"
-    assert np.array_equal(session.takes[0].take.audio, first.audio)
-    service.take(plan_of(seconds=0.2).requests[0])  # by then the engine has swept
+    assert list(segments) == []
+    assert session.results[0].whole.stop_reason == "cancelled"
+    assert np.array_equal(session.results[0].whole.audio, first.audio)
+    service.synthesize(plan_of(seconds=0.2).requests[0])  # by then the engine has freed the slot
     assert service.engine.active == 0
 
 
 def test_stop_from_another_thread(service: Service, plan_of) -> None:
-    session, audio = begun(), []
+    session, audio = begin(), []
     reader = threading.Thread(
         target=lambda: audio.extend(p.audio for p in speak(service, plan_of(60.0), session))
     )
@@ -82,68 +93,68 @@ def test_stop_from_another_thread(service: Service, plan_of) -> None:
         reader.join(0.01)
     session.stop()
     reader.join(30)
-    assert not reader.is_alive() and session.takes[0].take.stop_reason == "cancelled"
+    assert not reader.is_alive() and session.results[0].whole.stop_reason == "cancelled"
 
 
-def test_stop_before_the_first_piece_leaves_no_take(service: Service, plan_of) -> None:
-    session = begun()
+def test_stop_before_the_first_chunk_leaves_no_take(service: Service, plan_of) -> None:
+    session = begin()
     session.stop()
-    assert list(speak(service, plan_of(), session)) == [] and session.takes == []
+    assert list(speak(service, plan_of(), session)) == [] and session.results == []
     session.begin()
     assert len(list(speak(service, plan_of(0.4), session))) == 1
 
 
 def test_leaving_early_frees_the_slot(service: Service, plan_of) -> None:
-    pieces = speak(service, plan_of(seconds=60.0), begun())
-    next(pieces)
-    pieces.close()
-    service.take(plan_of(seconds=0.2).requests[0])
+    segments = speak(service, plan_of(seconds=60.0), begin())
+    next(segments)
+    segments.close()
+    service.synthesize(plan_of(seconds=0.2).requests[0])
     assert service.engine.active == 0
 
 
-def test_two_visitors_at_once(service: Service, plan_of) -> None:
-    sessions = [begun(), begun()]
+def test_two_users_at_once(service: Service, plan_of) -> None:
+    sessions = [begin(), begin()]
     readers = [speak(service, plan_of(seed=seed), sessions[seed]) for seed in (0, 1)]
     first = [next(reader) for reader in readers]
     for reader in readers:
         assert len(list(reader)) == 3
     assert not np.array_equal(first[0].audio, first[1].audio)
-    assert [[kept.take.seed for kept in session.takes] for session in sessions] == [[0], [1]]
+    assert [[result.whole.seed for result in session.results] for session in sessions] == [[0], [1]]
 
 
 def test_a_deeper_take_keeps_its_codes_and_its_reason(service: Service, plan_of) -> None:
-    session = begun()
+    session = begin()
     list(speak(service, plan_of(0.8), session))
-    draft = session.takes[0].take
-    deepen(service, session.takes[0], session)
-    kept = session.takes[-1]
-    assert kept.take.depth == 6 and (kept.take.codes[:, :3] == draft.codes).all()
-    assert kept.mastered and kept.name == "take-2-depth-6-seed-0"
-    assert remade(service, draft, 3) is draft
-    shallow = remade(service, draft, 1)
-    assert (shallow.codes == draft.codes[:, :1]).all() and shallow.stop_reason == draft.stop_reason
+    shallow = session.results[0].whole
+    extend_result(service, session.results[0], session)
+    result = session.results[-1]
+    assert result.whole.depth == 6 and (result.whole.codes[:, :3] == shallow.codes).all()
+    assert result.extended and result.name == "take-2-depth-6-seed-0"
+    assert at_other_depth(service, shallow, 3) is shallow
+    cut = at_other_depth(service, shallow, 1)
+    assert (cut.codes == shallow.codes[:, :1]).all() and cut.stop_reason == shallow.stop_reason
 
 
 def test_a_session_remembers_the_last_takes(service: Service, plan_of) -> None:
-    take, session = service.take(plan_of(0.2).requests[0]), begun()
+    take, session = service.synthesize(plan_of(0.2).requests[0]), begin()
     list(speak(service, plan_of(0.2), session))
-    timing = session.takes[0].timing
-    for _ in range(MOST_TAKES):
-        session.keep(plan_of(0.2), [take], take, timing)
-    assert [kept.number for kept in session.takes] == list(range(2, MOST_TAKES + 2))
-    two = session.take(2)
+    timing = session.results[0].timing
+    for _ in range(MAX_RESULTS):
+        session.add(plan_of(0.2), [take], take, timing)
+    assert [result.number for result in session.results] == list(range(2, MAX_RESULTS + 2))
+    two = session.find(2)
     assert two is not None and two.number == 2
-    assert (session.take(1), session.take(None)) == (None, None)
+    assert (session.find(1), session.find(None)) == (None, None)
 
 
 def test_presets() -> None:
-    assert presets(32) == {"draft": 8, "balanced": 16, "master": 32}
-    assert presets(1) == {"draft": 1, "balanced": 1, "master": 1}
+    assert depth_presets(32) == {"fast": 8, "balanced": 16, "full": 32}
+    assert depth_presets(1) == {"fast": 1, "balanced": 1, "full": 1}
 
 
 def test_shortened() -> None:
-    assert shortened("a  b\nc") == "a b c"
-    assert shortened("x" * 41) == "x" * 37 + "..." and len(shortened("x" * 40)) == 40
+    assert shorten("a  b\nc") == "a b c"
+    assert shorten("x" * 41) == "x" * 37 + "..." and len(shorten("x" * 40)) == 40
 
 
 def test_wav_bytes_keep_the_level() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from inference.demo.spectrogram import BANDS, MOST_COLUMNS, mel_levels, spectrogram
+from inference.demo.spectrogram import BANDS, MAX_COLUMNS, mel_levels, spectrogram
 
 RATE = 24_000
 
@@ -34,4 +34,4 @@ def test_levels_are_decibels() -> None:
 def test_any_length_is_a_picture_of_bounded_width(samples: int) -> None:
     picture = spectrogram(np.zeros(samples, np.float32), RATE)
     assert picture.dtype == np.uint8 and picture.shape[0] == 2 * BANDS
-    assert 1 <= picture.shape[1] <= MOST_COLUMNS + 1
+    assert 1 <= picture.shape[1] <= MAX_COLUMNS + 1

@@ -1,4 +1,4 @@
-"""Continuous batching: nobody's take depends on who shares the batch, and nobody's fault is another's."""
+"""Continuous batching: results do not depend on the rest of the batch, and errors stay with their request."""
 
 import gc
 import random
@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from cat_tts import SamplingOptions
-from inference import Request, Synthesizer, Take, Voice
+from inference import Request, SynthesisResult, Synthesizer, Voice
 from inference.engine.engine import Engine, EngineBusy, EngineDead
-from inference.engine.job import Guard, Ticket
+from inference.engine.job import Guard, RequestHandle
 
-WORDS = "What the recording says."
+PROMPT_TEXT = "What the recording says."
 TEXTS = ["Good morning, old fox.", "Hi.", "The lazy dog sleeps under the old tree.", "Tomorrow."]
 SAMPLINGS = [
     SamplingOptions(),
@@ -31,7 +31,7 @@ def synthesizer(bundle: Path) -> Synthesizer:
 @pytest.fixture
 def voices(synthesizer: Synthesizer, voice: np.ndarray) -> list[Voice]:
     prompts = [voice, voice[::-1], np.tile(voice, 2)]
-    return [synthesizer.voice((prompt, 24_000), WORDS) for prompt in prompts]
+    return [synthesizer.voice((prompt, 24_000), PROMPT_TEXT) for prompt in prompts]
 
 
 def engine_of(synthesizer: Synthesizer, slots: int, waiting: int = 32) -> Engine:
@@ -39,7 +39,7 @@ def engine_of(synthesizer: Synthesizer, slots: int, waiting: int = 32) -> Engine
 
 
 def request(synthesizer: Synthesizer, voices: list[Voice], number: int) -> Request:
-    """Each number another text, voice, depth, seed, sampling and length."""
+    """Return a request with its own text, voice, depth, seed, sampling and length for every number."""
     return synthesizer.request(
         TEXTS[number % 4],
         voices[number % 3],
@@ -50,7 +50,9 @@ def request(synthesizer: Synthesizer, voices: list[Voice], number: int) -> Reque
     )
 
 
-def submit(engine: Engine, synthesizer: Synthesizer, wanted: Request, guard: Guard | None = None) -> Ticket:
+def submit(
+    engine: Engine, synthesizer: Synthesizer, wanted: Request, guard: Guard | None = None
+) -> RequestHandle:
     return engine.submit(synthesizer.job(wanted, guard))
 
 
@@ -59,44 +61,49 @@ def finish(engine: Engine) -> None:
         engine.step()
 
 
-def same(ticket: Ticket, take: Take, frames: int | None = None) -> None:
-    """The codes of the take, or of its first frames, and their audio."""
-    frames = len(take.codes) if frames is None else frames
-    assert torch.equal(torch.stack(ticket.codes), take.codes[:frames])
-    np.testing.assert_allclose(np.concatenate(ticket.audio), take.audio[: frames * 1920], atol=1e-5, rtol=0)
+def same(handle: RequestHandle, result: SynthesisResult, frames: int | None = None) -> None:
+    """Assert that a handle has the codes and the audio of a result, or of its first frames."""
+    frames = len(result.codes) if frames is None else frames
+    assert torch.equal(torch.stack(handle.codes), result.codes[:frames])
+    np.testing.assert_allclose(np.concatenate(handle.audio), result.audio[: frames * 1920], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("slots", [2, 3, 8])
-def test_together_as_alone_with_joins_and_leaves(
+def test_batched_results_equal_single_ones_with_joins_and_leaves(
     synthesizer: Synthesizer, voices: list[Voice], slots: int
 ) -> None:
-    """Twelve takes come in while others are under way, one is broken off, and each is as it is alone."""
+    """Twelve requests arrive while others run, one is cancelled, and each gives its single result."""
     wanted = [request(synthesizer, voices, number) for number in range(12)]
-    alone = [synthesizer.start(each).collect() for each in wanted]
-    assert len({len(take.codes) for take in alone}) > 4 and {t.stop_reason for t in alone} == {"end", "limit"}
-    engine, tickets, shared, broken = engine_of(synthesizer, slots), list[Ticket](), 0, 6
+    separate = [synthesizer.start(each).collect() for each in wanted]
+    assert len({len(result.codes) for result in separate}) > 4 and {t.stop_reason for t in separate} == {
+        "end",
+        "limit",
+    }
+    engine, handles, shared, broken = engine_of(synthesizer, slots), list[RequestHandle](), 0, 6
     for each in wanted:
-        tickets.append(submit(engine, synthesizer, each))
+        handles.append(submit(engine, synthesizer, each))
         engine.step()
         shared = max(shared, engine.active)
-        if len(tickets[broken : broken + 1]) and len(tickets[broken].audio) == 2:
-            tickets[broken].cancel()
+        if len(handles[broken : broken + 1]) and len(handles[broken].audio) == 2:
+            handles[broken].cancel()
     while engine.busy:
         engine.step()
-        if len(tickets[broken].audio) == 2:
-            tickets[broken].cancel()
-    assert shared == min(slots, shared) > 1, "nobody met"
-    for number, (ticket, take) in enumerate(zip(tickets, alone, strict=True)):
+        if len(handles[broken].audio) == 2:
+            handles[broken].cancel()
+    assert shared == min(slots, shared) > 1, "no batch was shared"
+    for number, (handle, result) in enumerate(zip(handles, separate, strict=True)):
         if number == broken:
-            assert ticket.stop_reason == "cancelled" and len(take.codes) > 2
-            same(ticket, take, 2)
+            assert handle.stop_reason == "cancelled" and len(result.codes) > 2
+            same(handle, result, 2)
         else:
-            assert ticket.stop_reason == take.stop_reason
-            same(ticket, take)
+            assert handle.stop_reason == result.stop_reason
+            same(handle, result)
 
 
-def test_takes_past_the_window_of_the_audio_decoder(synthesizer: Synthesizer, voices: list[Voice]) -> None:
-    """12 s in a window of 10 s, joined by a neighbour in the middle."""
+def test_results_beyond_the_window_of_the_audio_decoder(
+    synthesizer: Synthesizer, voices: list[Voice]
+) -> None:
+    """A request of 12 s, longer than the window of 10 s, is joined by another in the middle."""
     slow = SamplingOptions(decision_temperature=0)
     long, short = (
         synthesizer.request(TEXTS[0], voices[0], depth=2, seed=seed, sampling=slow, max_seconds=seconds)
@@ -113,7 +120,7 @@ def test_takes_past_the_window_of_the_audio_decoder(synthesizer: Synthesizer, vo
     assert len(first.audio) == 150 and len(second.audio) == 38
 
 
-def test_a_cancelled_take_frees_its_slot_before_the_next_frame(
+def test_a_cancelled_request_frees_its_slot_before_the_next_frame(
     synthesizer: Synthesizer, voices: list[Voice]
 ) -> None:
     engine = engine_of(synthesizer, 1)
@@ -134,25 +141,25 @@ def test_a_full_queue(synthesizer: Synthesizer, voices: list[Voice]) -> None:
     wanted = [request(synthesizer, voices, number) for number in (6, 20, 5, 4)]
     for each in wanted[:3]:
         submit(engine, synthesizer, each)
-    with pytest.raises(EngineBusy, match=r"^0 takes are being made, 3 wait: try again later"):
+    with pytest.raises(EngineBusy, match=r"^0 requests are running, 3 wait: try again later"):
         submit(engine, synthesizer, wanted[3])
     engine.step()
-    with pytest.raises(EngineBusy, match=r"^2 takes are being made, 1 wait: try again later"):
+    with pytest.raises(EngineBusy, match=r"^2 requests are running, 1 wait: try again later"):
         submit(engine, synthesizer, wanted[3])
     while engine.queued:
         engine.step()
-    ticket = submit(engine, synthesizer, wanted[3])
+    handle = submit(engine, synthesizer, wanted[3])
     finish(engine)
-    same(ticket, synthesizer.start(wanted[3]).collect())
+    same(handle, synthesizer.start(wanted[3]).collect())
 
 
 @pytest.mark.parametrize(("slots", "waiting"), [(0, 1), (1, -1)])
-def test_engines_that_cannot_be(synthesizer: Synthesizer, slots: int, waiting: int) -> None:
+def test_invalid_engine_sizes(synthesizer: Synthesizer, slots: int, waiting: int) -> None:
     with pytest.raises(ValueError, match=f"^slots={slots}, waiting={waiting}: give"):
         engine_of(synthesizer, slots, waiting)
 
 
-def test_what_is_wrong_with_one_job_is_its_own(synthesizer: Synthesizer, voices: list[Voice]) -> None:
+def test_an_error_of_one_job_does_not_concern_others(synthesizer: Synthesizer, voices: list[Voice]) -> None:
     def guard(codes: torch.Tensor, audio: np.ndarray) -> None:
         raise ZeroDivisionError("of the guard")
 
@@ -172,12 +179,12 @@ def breaking(*_: object) -> torch.Tensor:
     raise RuntimeError("out of memory")
 
 
-def test_what_goes_wrong_for_all_ends_those_that_were_in(
+def test_an_error_of_the_batch_ends_the_running_requests(
     synthesizer: Synthesizer, voices: list[Voice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The audio decoder breaks and is mended: takes under way fail, and the next ones are as ever."""
+    """The audio decoder fails and works again: running requests fail, and the next ones succeed."""
     wanted = [request(synthesizer, voices, number) for number in (6, 20, 5)]
-    alone = synthesizer.start(wanted[2]).collect()
+    separate = synthesizer.start(wanted[2]).collect()
     engine, stage = engine_of(synthesizer, 2), synthesizer.tokenizer.decoder[1]
     first, second, third = (submit(engine, synthesizer, each) for each in wanted)
     engine.step()
@@ -187,10 +194,10 @@ def test_what_goes_wrong_for_all_ends_those_that_were_in(
     assert (len(first.audio), engine.active, engine.queued, third.error) == (1, 0, 1, None)
     monkeypatch.undo()
     finish(engine)
-    same(third, alone)
+    same(third, separate)
 
 
-def test_an_engine_that_cannot_start_again_says_so(
+def test_an_engine_that_cannot_restart_is_dead(
     synthesizer: Synthesizer, voices: list[Voice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = [request(synthesizer, voices, number) for number in (6, 20)]
@@ -207,43 +214,43 @@ def test_an_engine_that_cannot_start_again_says_so(
 
 
 def living() -> tuple[int, int]:
-    """Tensors that are alive, and their bytes."""
+    """Count the tensors in memory, and their bytes."""
     gc.collect()
     tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
     return len(tensors), sum(tensor.nbytes for tensor in tensors)
 
 
 def test_200_requests_leave_nothing_behind(synthesizer: Synthesizer, voices: list[Voice]) -> None:
-    """Random lengths, depths, moments and cancels; once caches are full, nothing is added."""
-    engine, chance, tickets, counts = engine_of(synthesizer, 4, waiting=4), random.Random(0), [], []
+    """Lengths, depths, times and cancellations are random; memory is constant once the caches are full."""
+    engine, rng, handles, counts = engine_of(synthesizer, 4, waiting=4), random.Random(0), [], []
     outcomes: list[str | None] = []
     for depth in range(1, 7):
-        for takes in range(1, 5):
-            for number in range(takes):
+        for results in range(1, 5):
+            for number in range(results):
                 one = synthesizer.request("Hi.", voices[number % 3], depth=depth, max_seconds=0.08)
                 submit(engine, synthesizer, one)
             finish(engine)
     for number in range(200):
         wanted = synthesizer.request(
-            chance.choice(TEXTS),
-            chance.choice(voices),
-            depth=chance.randint(1, 6),
+            rng.choice(TEXTS),
+            rng.choice(voices),
+            depth=rng.randint(1, 6),
             seed=number,
-            sampling=chance.choice(SAMPLINGS),
-            max_seconds=chance.uniform(0.08, 0.8),
+            sampling=rng.choice(SAMPLINGS),
+            max_seconds=rng.uniform(0.08, 0.8),
         )
         while engine.queued >= engine.waiting:
             engine.step()
-        tickets.append(submit(engine, synthesizer, wanted))
-        for _ in range(chance.randint(0, 2)):
+        handles.append(submit(engine, synthesizer, wanted))
+        for _ in range(rng.randint(0, 2)):
             engine.step()
-        if chance.random() < 0.3:
-            chance.choice(tickets).cancel()
+        if rng.random() < 0.3:
+            rng.choice(handles).cancel()
         if number % 50 == 49:
             finish(engine)
-            assert all(ticket.ended and ticket.error is None for ticket in tickets)
-            outcomes += [ticket.stop_reason for ticket in tickets]
-            tickets.clear()
+            assert all(handle.ended and handle.error is None for handle in handles)
+            outcomes += [handle.stop_reason for handle in handles]
+            handles.clear()
             submit(engine, synthesizer, request(synthesizer, voices, 6))  # the last one leaves its tables
             finish(engine)
             counts.append(living())

@@ -1,10 +1,10 @@
-"""The ends of a piece, told while it is made: the same samples whatever the chunks."""
+"""Trimming of the ends of a segment in chunks: samples do not depend on the chunks."""
 
 import numpy as np
 import pytest
 import torch
 
-from inference.longform.silence_trimming import Edges, edged
+from inference.longform.silence_trimming import SilenceTrimmer, trim_and_fade
 from tokenizer.io.audio import trim_silence
 
 RATE = 24_000
@@ -21,41 +21,41 @@ def quiet(seconds: float) -> np.ndarray:
 SPEECH = np.concatenate([quiet(0.5), sound(0.2), quiet(0.3), sound(0.1), quiet(0.7)])
 
 
-def test_silence_at_the_ends_goes_and_that_inside_stays() -> None:
-    """80 ms of it are left; 5 ms fade at both ends, and no sample between is touched."""
-    heard = edged(SPEECH, RATE)
-    kept = SPEECH[round(0.42 * RATE) : round(1.18 * RATE)]
-    assert len(heard) == len(kept) == round(0.76 * RATE)
-    assert np.array_equal(heard[120:-120], kept[120:-120])
+def test_silence_is_trimmed_at_the_ends_only() -> None:
+    """80 ms remain; 5 ms are faded at both ends, and no sample between is changed."""
+    trimmed = trim_and_fade(SPEECH, RATE)
+    expected = SPEECH[round(0.42 * RATE) : round(1.18 * RATE)]
+    assert len(trimmed) == len(expected) == round(0.76 * RATE)
+    assert np.array_equal(trimmed[120:-120], expected[120:-120])
     half = np.cos(np.pi * (np.arange(120) + 0.5) / 120)
-    np.testing.assert_allclose(heard[:120], (0.5 - 0.5 * half) * kept[:120], rtol=1e-5)
-    np.testing.assert_allclose(heard[-120:], (0.5 + 0.5 * half) * kept[-120:], rtol=1e-5)
+    np.testing.assert_allclose(trimmed[:120], (0.5 - 0.5 * half) * expected[:120], rtol=1e-5)
+    np.testing.assert_allclose(trimmed[-120:], (0.5 + 0.5 * half) * expected[-120:], rtol=1e-5)
 
 
 @pytest.mark.parametrize("chunk", [1, 100, 479, 480, 1920, 7001])
-def test_the_chunks_change_no_sample(chunk: int) -> None:
-    edges, audio = Edges(RATE), SPEECH[: 16_000 if chunk == 1 else None]
-    parts = [edges.feed(audio[start : start + chunk]) for start in range(0, len(audio), chunk)]
-    assert np.array_equal(np.concatenate([*parts, edges.finish()]), edged(audio, RATE))
+def test_samples_do_not_depend_on_chunks(chunk: int) -> None:
+    trimmer, audio = SilenceTrimmer(RATE), SPEECH[: 16_000 if chunk == 1 else None]
+    parts = [trimmer.feed(audio[start : start + chunk]) for start in range(0, len(audio), chunk)]
+    assert np.array_equal(np.concatenate([*parts, trimmer.finish()]), trim_and_fade(audio, RATE))
 
 
-def test_what_may_be_the_end_is_held_back_and_nothing_else() -> None:
-    edges = Edges(RATE)
-    assert len(edges.feed(quiet(2.0))) == 0
-    assert len(edges.feed(sound(0.2))) == round(0.28 * RATE) - 120
-    assert len(edges.feed(quiet(0.3))) == round(0.08 * RATE)  # 5 ms of sound, and 75 of the silence
-    assert len(edges.feed(sound(0.02))) == round(0.24 * RATE)
-    assert len(edges.finish()) == 120
+def test_only_what_may_be_the_end_is_held_back() -> None:
+    trimmer = SilenceTrimmer(RATE)
+    assert len(trimmer.feed(quiet(2.0))) == 0
+    assert len(trimmer.feed(sound(0.2))) == round(0.28 * RATE) - 120
+    assert len(trimmer.feed(quiet(0.3))) == round(0.08 * RATE)  # 5 ms of sound, and 75 of the silence
+    assert len(trimmer.feed(sound(0.02))) == round(0.24 * RATE)
+    assert len(trimmer.finish()) == 120
 
 
-def test_of_loud_speech_it_is_what_trim_silence_leaves() -> None:
+def test_loud_speech_is_trimmed_as_by_trim_silence() -> None:
     noise = np.random.default_rng(0).uniform(-0.4, 0.4, RATE).astype(np.float32)
     audio = np.concatenate([quiet(0.3), noise, quiet(0.4)])
     trimmed = trim_silence(torch.from_numpy(audio), RATE, margin=0.08).numpy()
-    assert np.array_equal(edged(audio, RATE)[120:-120], trimmed[120:-120])
+    assert np.array_equal(trim_and_fade(audio, RATE)[120:-120], trimmed[120:-120])
 
 
-def test_where_nothing_is_loud_all_is_heard() -> None:
-    assert len(edged(quiet(0.5), RATE)) == RATE // 2
-    assert len(edged(np.zeros(0, np.float32), RATE)) == 0
-    assert len(edged(sound(0.001), RATE)) == 24
+def test_quiet_audio_is_not_trimmed() -> None:
+    assert len(trim_and_fade(quiet(0.5), RATE)) == RATE // 2
+    assert len(trim_and_fade(np.zeros(0, np.float32), RATE)) == 0
+    assert len(trim_and_fade(sound(0.001), RATE)) == 24

@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from inference.server.audio_encoder import MEDIA_TYPES, Encoder, Format, int16
+from inference.server.audio_encoder import MEDIA_TYPES, Format, StreamEncoder, int16
 from tests.helpers.serving import decoded
 from tokenizer.io.audio import AI_GENERATED
 
@@ -20,7 +20,7 @@ def audio(voice: np.ndarray) -> np.ndarray:
 
 
 def encoded(kind: Format, audio: np.ndarray, chunk: int) -> list[bytes]:
-    encoder = Encoder(kind, 24_000)
+    encoder = StreamEncoder(kind, 24_000)
     parts = [encoder.feed(audio[start : start + chunk]) for start in range(0, len(audio), chunk)]
     return [*parts, encoder.finish()]
 
@@ -42,19 +42,19 @@ def test_lossless(kind: Format, audio: np.ndarray) -> None:
 def test_lossy(kind: Format, audio: np.ndarray) -> None:
     """The wave is there, at most a codec's delay later."""
     data = b"".join(encoded(kind, audio, 1920))
-    heard = decoded(data).astype(float)
-    assert len(audio) <= len(heard) <= len(audio) + LOSSY[kind]
+    audio_out = decoded(data).astype(float)
+    assert len(audio) <= len(audio_out) <= len(audio) + LOSSY[kind]
     part = audio[4000:8000]
-    power = np.convolve(heard[4000:10_000] ** 2, np.ones(4000), "valid")
-    likeness = np.correlate(heard[4000:10_000], part, "valid") / np.sqrt(power * (part**2).sum())
+    power = np.convolve(audio_out[4000:10_000] ** 2, np.ones(4000), "valid")
+    likeness = np.correlate(audio_out[4000:10_000], part, "valid") / np.sqrt(power * (part**2).sum())
     assert likeness.max() > 0.95
     assert (AI_GENERATED.encode() in data) == (kind != "aac")
 
 
 def test_pcm_by_hand() -> None:
     audio = np.array([0.0, 0.5, -0.5, 1.0, -1.0, 2.0, -2.0, 1.5 / 32768], np.float32)
-    wanted = [0, 16384, -16384, 32767, -32768, 32767, -32768, 2]
-    assert int16(audio).tolist() == wanted
+    expected = [0, 16384, -16384, 32767, -32768, 32767, -32768, 2]
+    assert int16(audio).tolist() == expected
     assert encoded("pcm", audio, 3)[0] == b"\x00\x00\x00\x40\x00\xc0"
 
 
@@ -66,4 +66,4 @@ def test_wav_of_unknown_length_can_be_read_from_its_beginning(audio: np.ndarray)
 
 def test_other_formats_are_refused() -> None:
     with pytest.raises(ValueError, match="format 'ape': choose one of mp3, opus"):
-        Encoder("ape", 24_000)  # pyright: ignore[reportArgumentType]
+        StreamEncoder("ape", 24_000)  # pyright: ignore[reportArgumentType]

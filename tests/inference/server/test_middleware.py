@@ -18,13 +18,13 @@ from inference.server.app import create_server
 from inference.server.limits import Limits
 from inference.server.voice_store import VoiceFolder
 from inference.synthesis.service import Service
-from tests.helpers.serving import ASK, Running, answering, error_of, openai_client, running
+from tests.helpers.serving import PAYLOAD, RunningServer, answering, error_of, openai_client, running
 
 SPEECH = "/v1/audio/speech"
 
 
 @pytest.fixture(scope="module")
-def server(unending: Synthesizer) -> Iterator[Running]:
+def server(unending: Synthesizer) -> Iterator[RunningServer]:
     limits = Limits(
         max_body_bytes=50_000, max_upload_bytes=100_000, max_characters=1000, max_answer_seconds=500
     )
@@ -33,7 +33,7 @@ def server(unending: Synthesizer) -> Iterator[Running]:
 
 
 @pytest.fixture(scope="module")
-def http(server: Running) -> Iterator[httpx.Client]:
+def http(server: RunningServer) -> Iterator[httpx.Client]:
     with server.http() as http:
         yield http
 
@@ -73,7 +73,7 @@ def http(server: Running) -> Iterator[httpx.Client]:
 def test_wrong_values(
     http: httpx.Client, change: dict[str, Any], status: int, code: str, param: str | None
 ) -> None:
-    answer = http.post(SPEECH, content=json.dumps({**ASK, **change}), headers=_JSON)
+    answer = http.post(SPEECH, content=json.dumps({**PAYLOAD, **change}), headers=_JSON)
     error = error_of(answer)
     assert (answer.status_code, error["code"], error["param"]) == (status, code, param), error
     assert error["type"] == "invalid_request_error" and len(error["message"]) < 400
@@ -84,7 +84,7 @@ _JSON = {"Content-Type": "application/json"}
 
 @pytest.mark.parametrize("name", ["model", "voice", "input"])
 def test_what_must_be_there(http: httpx.Client, name: str) -> None:
-    answer = http.post(SPEECH, json={key: value for key, value in ASK.items() if key != name})
+    answer = http.post(SPEECH, json={key: value for key, value in PAYLOAD.items() if key != name})
     error = error_of(answer)
     assert (answer.status_code, error["param"]) == (400, name)
     assert error["code"] == "missing_required_parameter"
@@ -112,12 +112,12 @@ def test_malformed_json(http: httpx.Client, body: bytes) -> None:
 
 def test_other_types_of_content(http: httpx.Client) -> None:
     for headers in ({"Content-Type": "text/plain"}, {}, {"Content-Type": "multipart/form-data"}):
-        answer = http.post(SPEECH, content=json.dumps(ASK), headers=headers)
+        answer = http.post(SPEECH, content=json.dumps(PAYLOAD), headers=headers)
         assert answer.status_code == 400, headers
         error_of(answer)
 
 
-def test_huge_bodies(server: Running, http: httpx.Client) -> None:
+def test_huge_bodies(server: RunningServer, http: httpx.Client) -> None:
     """Refused by what they say of their size, and by what they are; nothing is read on."""
     answer = http.post(SPEECH, content=b"[" + b" " * 60_000 + b"]", headers=_JSON)
     assert (answer.status_code, error_of(answer)["code"]) == (413, "body_too_large")
@@ -155,7 +155,7 @@ def test_api_key(unending: Synthesizer) -> None:
             answer = http.get("/v1/models", headers={b"Authorization": f"Bearer {key}".encode("latin-1")})
             assert (answer.status_code, error_of(answer)["code"]) == (401, "invalid_api_key")
         for headers in ({}, {"Authorization": "right"}, {"Authorization": "Basic right"}):
-            assert http.post(SPEECH, json=ASK, headers=headers).status_code == 401
+            assert http.post(SPEECH, json=PAYLOAD, headers=headers).status_code == 401
         assert http.get("/metrics").status_code == 401
         assert http.get("/healthz").status_code == 200
         with openai_client(server.url, "wrong") as wrong, pytest.raises(openai.AuthenticationError):
@@ -186,7 +186,7 @@ def test_rate(unending: Synthesizer) -> None:
         assert http.get("/healthz").status_code == 200
 
 
-def test_pages_of_other_sites(unending: Synthesizer, server: Running, http: httpx.Client) -> None:
+def test_pages_of_other_sites(unending: Synthesizer, server: RunningServer, http: httpx.Client) -> None:
     """A browser says which site a request comes from; only sites that were named may."""
     evil, own = {"Origin": "https://evil.example"}, {"Origin": server.url}
     answer = http.get("/v1/models", headers=evil)
@@ -196,8 +196,10 @@ def test_pages_of_other_sites(unending: Synthesizer, server: Running, http: http
     assert "access-control-allow-origin" not in http.get("/v1/models", headers=own).headers
     with running(unending, origins=["https://good.example"]) as open_server, open_server.http() as http:
         good = {"Origin": "https://good.example"}
-        asked = {**good, "Access-Control-Request-Method": "POST"}
-        assert http.options(SPEECH, headers=asked).headers["access-control-allow-origin"] == good["Origin"]
+        preflight = {**good, "Access-Control-Request-Method": "POST"}
+        assert (
+            http.options(SPEECH, headers=preflight).headers["access-control-allow-origin"] == good["Origin"]
+        )
         assert http.get("/v1/models", headers=good).status_code == 200
         assert http.get("/v1/models", headers=evil).status_code == 403
 
@@ -208,7 +210,7 @@ def test_a_broken_engine_is_no_secret(unending: Synthesizer, bundle: Path) -> No
     with running(broken) as server, server.http() as http:
         embedding = broken.tts.text_embedding.weight
         embedding.data = embedding.data[:, :5]
-        answer = http.post(SPEECH, json=ASK)
+        answer = http.post(SPEECH, json=PAYLOAD)
         error = error_of(answer)
         assert (answer.status_code, error["type"], error["code"]) == (500, "server_error", "internal_error")
         assert "mat" not in error["message"]
@@ -217,26 +219,24 @@ def test_a_broken_engine_is_no_secret(unending: Synthesizer, bundle: Path) -> No
 @pytest.mark.parametrize(("seed", "turns"), [(0, 300), pytest.param(1, 5000, marks=pytest.mark.slow)])
 def test_random_bodies(http: httpx.Client, seed: int, turns: int) -> None:
     """Hundreds and thousands of them, most of which are not understood: 4xx, and the one shape."""
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     for _ in range(turns):
-        body = {**ASK, "model": "cat-tts"}
-        for name in chance.sample([*ASK, "speed", "depth", "seed", "response_format", "more"], 2):
-            body[name] = _anything(chance, 3)
+        body = {**PAYLOAD, "model": "cat-tts"}
+        for name in rng.sample([*PAYLOAD, "speed", "depth", "seed", "response_format", "more"], 2):
+            body[name] = _anything(rng, 3)
         data = bytearray(json.dumps(body).encode())
-        for _ in range(chance.choice([0, 0, 1, 5])):
-            data[chance.randrange(len(data))] = chance.randrange(256)
+        for _ in range(rng.choice([0, 0, 1, 5])):
+            data[rng.randrange(len(data))] = rng.randrange(256)
         answer = http.post(SPEECH, content=bytes(data), headers=_JSON)
         if answer.status_code != 200:
             assert 400 <= answer.status_code < 500, (bytes(data), answer.text)
             error_of(answer)
 
 
-def _anything(chance: random.Random, deep: int) -> Any:
-    text = "".join(
-        chance.choices(string.printable + "\0\x7f\xe9\u4f60\ud800\U0001f600", k=chance.randrange(20))
-    )
+def _anything(rng: random.Random, deep: int) -> Any:
+    text = "".join(rng.choices(string.printable + "\0\x7f\xe9\u4f60\ud800\U0001f600", k=rng.randrange(20)))
     plain = [None, True, 0, -1, 1e308, float("nan"), float("inf"), 2**64, -(10**30), "", text, "default"]
-    if not deep or chance.random() < 0.6:
-        return chance.choice(plain)
-    inner = [_anything(chance, deep - 1) for _ in range(chance.randrange(3))]
-    return inner if chance.random() < 0.5 else {str(index) + text: value for index, value in enumerate(inner)}
+    if not deep or rng.random() < 0.6:
+        return rng.choice(plain)
+    inner = [_anything(rng, deep - 1) for _ in range(rng.randrange(3))]
+    return inner if rng.random() < 0.5 else {str(index) + text: value for index, value in enumerate(inner)}

@@ -1,4 +1,4 @@
-"""The API behind Ray Serve, on one machine: OpenAI's client hears the same, and while it is made."""
+"""The API behind Ray Serve, on one machine: OpenAI's client gets the same audio, while it is synthesized."""
 
 import os
 import time
@@ -15,16 +15,23 @@ from openai import OpenAI
 
 from cat_tts.generation.sampling import SAMPLING_FILE
 from tests.helpers.paths import ROOT
-from tests.helpers.serving import LONG, LONG_FRAMES, NEVER_STOP, SHORT, SHORT_FRAMES, error_of
+from tests.helpers.serving import (
+    LONG_TEXT,
+    LONG_TEXT_FRAMES,
+    NEVER_STOP,
+    SHORT_TEXT,
+    SHORT_TEXT_FRAMES,
+    error_of,
+)
 from tokenizer.io.checkpoint import write_config
 
 ray = pytest.importorskip("ray")
 serve = pytest.importorskip("ray.serve")
 
-from inference.server.ray_serve import Options, build  # noqa: E402
+from inference.server.ray_serve import RayServeOptions, build  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
-ASK: dict[str, Any] = {"model": "cat-tts", "voice": "default", "response_format": "pcm"}
+PAYLOAD: dict[str, Any] = {"model": "cat-tts", "voice": "default", "response_format": "pcm"}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +46,7 @@ def address(bundle: Path) -> Iterator[str]:
         ray.init(num_cpus=4, include_dashboard=False, runtime_env=environment, logging_level="warning")
         try:
             serve.start(http_options={"host": "127.0.0.1", "port": 8765})
-            serve.run(build(Options(model=str(bundle), device="cpu", replicas=2, slots=2)))
+            serve.run(build(RayServeOptions(model=str(bundle), device="cpu", replicas=2, slots=2)))
             yield "http://127.0.0.1:8765"
         finally:
             serve.shutdown()
@@ -56,34 +63,36 @@ def client(address: str) -> Iterator[OpenAI]:
 def test_bytes_come_while_frames_are_made(client: OpenAI) -> None:
     speech = client.audio.speech.with_streaming_response
     begun = time.perf_counter()
-    with speech.create(**ASK, input=LONG) as answer:
+    with speech.create(**PAYLOAD, input=LONG_TEXT) as answer:
         chunks = answer.iter_bytes()
         data = next(chunks)
         first = time.perf_counter() - begun
         data += b"".join(chunks)
-    assert len(data) == LONG_FRAMES * 3840 and first < 0.5 * (time.perf_counter() - begun)
+    assert len(data) == LONG_TEXT_FRAMES * 3840 and first < 0.5 * (time.perf_counter() - begun)
 
 
 def test_eight_at_once_are_as_alone_on_either_replica(client: OpenAI) -> None:
     def take(seed: int) -> bytes:
-        return client.audio.speech.create(**ASK, input=SHORT, extra_body={"seed": seed, "depth": 1}).content
+        return client.audio.speech.create(
+            **PAYLOAD, input=SHORT_TEXT, extra_body={"seed": seed, "depth": 1}
+        ).content
 
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(take, range(8)))
-    assert {len(audio) for audio in together} == {SHORT_FRAMES * 3840} and len(set(together)) == 8
+        concurrent = list(pool.map(take, range(8)))
+    assert {len(audio) for audio in concurrent} == {SHORT_TEXT_FRAMES * 3840} and len(set(concurrent)) == 8
     for seed in (0, 5):  # samples are rounded to 16 bits from floats that company may move by their last bit
-        alone, among = (
-            np.frombuffer(audio[:3840], "<i2").astype(int) for audio in (take(seed), together[seed])
+        sequential, among = (
+            np.frombuffer(audio[:3840], "<i2").astype(int) for audio in (take(seed), concurrent[seed])
         )
-        assert np.abs(alone - among).max() <= 1
+        assert np.abs(sequential - among).max() <= 1
     (application,) = serve.status().applications.values()
     (deployment,) = application.deployments.values()
     assert deployment.replica_states == {"RUNNING": 2}
 
 
-def test_mistakes_are_told_as_without_ray(client: OpenAI, address: str) -> None:
+def test_mistakes_are_reported_as_without_ray(client: OpenAI, address: str) -> None:
     with pytest.raises(openai.NotFoundError) as refused:
-        client.audio.speech.create(**{**ASK, "voice": "nobody"}, input=SHORT)
+        client.audio.speech.create(**{**PAYLOAD, "voice": "nobody"}, input=SHORT_TEXT)
     assert error_of(refused.value)["code"] == "voice_not_found"
     assert httpx.get(f"{address}/v1/models").status_code == 401
     assert httpx.get(f"{address}/healthz").json() == {"status": "ok"}

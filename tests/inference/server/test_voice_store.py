@@ -1,4 +1,4 @@
-"""Voices by name: kept, spoken with, deleted; and names that try to be paths."""
+"""Voices by name: saved, spoken with, deleted; and names that try to be paths."""
 
 import io
 from pathlib import Path
@@ -13,7 +13,7 @@ from inference.server.voice_store import UnknownVoice, VoiceFolder
 from inference.voices.catvoice_file import read_voice
 from tokenizer import AudioError
 
-TRICKS = [
+INVALID_NAMES = [
     "",
     ".",
     "..",
@@ -39,7 +39,7 @@ def synthesizer(bundle: Path) -> Synthesizer:
 
 @pytest.fixture
 def voices(synthesizer: Synthesizer, tmp_path: Path) -> VoiceFolder:
-    return VoiceFolder(synthesizer, tmp_path / "deep" / "voices", most=3)
+    return VoiceFolder(synthesizer, tmp_path / "deep" / "voices", max_voices=3)
 
 
 def names(voices: VoiceFolder) -> list[str]:
@@ -49,8 +49,8 @@ def names(voices: VoiceFolder) -> list[str]:
 def test_a_voice_is_kept(voices: VoiceFolder, synthesizer: Synthesizer, prompt_file: Path) -> None:
     entry = voices.add("ann-1", prompt_file.read_bytes(), " What she says. ", "Ann said yes.", "en")
     assert entry.name == "ann-1" and names(voices) == ["default", "ann-1"] and entry.created > 1e9
-    kept, direct = voices.voice("ann-1"), synthesizer.voice(prompt_file, "What she says.")
-    assert torch.equal(kept.codes, direct.codes) and kept.text == direct.text
+    saved_voice, direct = voices.voice("ann-1"), synthesizer.voice(prompt_file, "What she says.")
+    assert torch.equal(saved_voice.codes, direct.codes) and saved_voice.text == direct.text
     assert voices.folder is not None
     saved = read_voice(voices.folder / "ann-1.catvoice")
     assert (saved.consent, saved.language) == ("Ann said yes.", "en")
@@ -85,7 +85,7 @@ def test_names_are_taken_once(voices: VoiceFolder, prompt_file: Path) -> None:
 
 
 def test_names_that_are_none(voices: VoiceFolder, prompt_file: Path) -> None:
-    for name in TRICKS:
+    for name in INVALID_NAMES:
         with pytest.raises(ValueError, match="use up to 64 lower-case letters"):
             voices.add(name, prompt_file.read_bytes(), "Words.", "Yes.")
         with pytest.raises(UnknownVoice):

@@ -1,4 +1,4 @@
-"""Voices through the API: brought, listed, spoken with, deleted; and what is no voice."""
+"""Voices through the API: added, listed, spoken with, deleted; and what is no voice."""
 
 import random
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ import pytest
 
 from inference import Synthesizer
 from inference.server.limits import Limits
-from tests.helpers.serving import FRAME_BYTES, SHORT_FRAMES, Running, error_of, running
+from tests.helpers.serving import FRAME_BYTES, SHORT_TEXT_FRAMES, RunningServer, error_of, running
 
-WORDS = "What the recording says."
+TRANSCRIPT = "What the recording says."
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +22,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(unending: Synthesizer, folder: Path) -> Iterator[Running]:
+def server(unending: Synthesizer, folder: Path) -> Iterator[RunningServer]:
     limits = Limits(max_upload_bytes=200_000, max_characters=200)
     with running(unending, folder, slots=2, limits=limits) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def http(server: Running) -> Iterator[httpx.Client]:
+def http(server: RunningServer) -> Iterator[httpx.Client]:
     with server.http() as http:
         yield http
 
@@ -39,23 +39,30 @@ def names(http: httpx.Client) -> list[str]:
 
 
 def bring(http: httpx.Client, recording: bytes, **fields: Any) -> httpx.Response:
-    data = {"name": "ann", "transcript": WORDS, "consent": "Ann said yes.", **fields}
+    data = {"name": "ann", "transcript": TRANSCRIPT, "consent": "Ann said yes.", **fields}
     data = {name: value for name, value in data.items() if value is not None}
     return http.post("/v1/voices", data=data, files={"audio_sample": ("a.wav", recording, "audio/wav")})
 
 
-def test_the_openai_client_brings_a_voice(server: Running, http: httpx.Client, prompt_file: Path) -> None:
+def test_the_openai_client_brings_a_voice(
+    server: RunningServer, http: httpx.Client, prompt_file: Path
+) -> None:
     voices = server.client.audio.voices
-    made = voices.create(
+    created = voices.create(
         name="bob",
         audio_sample=("prompt.wav", prompt_file.read_bytes()),
         consent="Bob said yes.",
-        extra_body={"transcript": WORDS},
+        extra_body={"transcript": TRANSCRIPT},
     )
-    assert (made.id, made.name, made.object, made.type) == ("bob", "bob", "audio.voice", "audio_sample")
+    assert (created.id, created.name, created.object, created.type) == (
+        "bob",
+        "bob",
+        "audio.voice",
+        "audio_sample",
+    )
     assert names(http) == ["default", "bob"]
     bob = server.speak(voice="bob")
-    assert len(bob) == FRAME_BYTES * SHORT_FRAMES and bob != server.speak()
+    assert len(bob) == FRAME_BYTES * SHORT_TEXT_FRAMES and bob != server.speak()
     assert bob == server.speak(voice={"id": "bob"})
     deleted = voices.delete("bob")
     assert deleted.deleted and deleted.id == "bob" and names(http) == ["default"]
@@ -105,19 +112,19 @@ def test_recordings_that_are_none(http: httpx.Client, folder: Path) -> None:
 @pytest.mark.parametrize("turns", [40, pytest.param(2000, marks=pytest.mark.slow)])
 def test_mutated_uploads(http: httpx.Client, folder: Path, prompt_file: Path, turns: int) -> None:
     """A form whose bytes were changed, cut out and doubled: a voice or 4xx, and no file of any other name."""
-    chance = random.Random(turns)
-    fields = {"name": "ann", "transcript": WORDS, "consent": "Yes."}
+    rng = random.Random(turns)
+    fields = {"name": "ann", "transcript": TRANSCRIPT, "consent": "Yes."}
     files = {"audio_sample": ("a.wav", prompt_file.read_bytes()[:20_000], "audio/wav")}
     request = http.build_request("POST", "/v1/voices", data=fields, files=files)
     good, kind = request.read(), {"Content-Type": request.headers["Content-Type"]}
     for _ in range(turns):
         form = bytearray(good)
-        for _ in range(chance.choice([1, 1, 3, 20])):
-            first = chance.randrange(min(len(form), chance.choice([400, 600, 1 << 20])))
-            last = min(len(form), first + chance.choice([1, 4, 50]))
-            match chance.randrange(3):
+        for _ in range(rng.choice([1, 1, 3, 20])):
+            first = rng.randrange(min(len(form), rng.choice([400, 600, 1 << 20])))
+            last = min(len(form), first + rng.choice([1, 4, 50]))
+            match rng.randrange(3):
                 case 0:
-                    form[first:last] = chance.randbytes(last - first)
+                    form[first:last] = rng.randbytes(last - first)
                 case 1:
                     del form[first:last]
                 case 2:

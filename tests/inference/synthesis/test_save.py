@@ -1,4 +1,4 @@
-"""A take in a file: marked as generated, as audio and as codes."""
+"""Saving of a result as audio and as codes, both marked as generated."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +8,8 @@ import pytest
 import soundfile
 import torch
 
-from inference import Synthesizer, Take
-from inference.synthesis.save import check_take_output, save_take
+from inference import SynthesisResult, Synthesizer
+from inference.synthesis.save import check_result_output, save_result
 from tokenizer import AudioError, CodesError, read_codes
 from tokenizer.io.audio import AI_GENERATED
 
@@ -20,30 +20,30 @@ def synthesizer(bundle: Path) -> Synthesizer:
 
 
 @pytest.fixture(scope="module")
-def take(synthesizer: Synthesizer, prompt_file: Path) -> Take:
-    return synthesizer.take("Good morning.", prompt_file, "What it says.", depth=3, max_seconds=0.4)
+def result(synthesizer: Synthesizer, prompt_file: Path) -> SynthesisResult:
+    return synthesizer.synthesize("Good morning.", prompt_file, "What it says.", depth=3, max_seconds=0.4)
 
 
-def test_audio(synthesizer: Synthesizer, take: Take, tmp_path: Path) -> None:
-    save_take(tmp_path / "a.flac", take, synthesizer.tokenizer)
+def test_audio(synthesizer: Synthesizer, result: SynthesisResult, tmp_path: Path) -> None:
+    save_result(tmp_path / "a.flac", result, synthesizer.tokenizer)
     with soundfile.SoundFile(tmp_path / "a.flac") as file:
         assert (file.comment, file.samplerate) == (AI_GENERATED, 24_000)
-        assert np.abs(file.read() - take.audio).max() < 1e-4
+        assert np.abs(file.read() - result.audio).max() < 1e-4
 
 
-def test_codes(synthesizer: Synthesizer, take: Take, tmp_path: Path) -> None:
-    save_take(tmp_path / "a.cat", take, synthesizer.tokenizer)
+def test_codes(synthesizer: Synthesizer, result: SynthesisResult, tmp_path: Path) -> None:
+    save_result(tmp_path / "a.cat", result, synthesizer.tokenizer)
     coded = read_codes(tmp_path / "a.cat")
-    assert torch.equal(coded.codes, take.codes) and coded.num_samples == len(take.audio)
+    assert torch.equal(coded.codes, result.codes) and coded.num_samples == len(result.audio)
     assert coded.generated
 
 
-def test_refusals(synthesizer: Synthesizer, take: Take, tmp_path: Path) -> None:
-    nothing = replace(take, codes=take.codes[:0], audio=take.audio[:0])
-    with pytest.raises(AudioError, match="the take has no audio to save"):
-        save_take(tmp_path / "a.cat", nothing, synthesizer.tokenizer)
+def test_refusals(synthesizer: Synthesizer, result: SynthesisResult, tmp_path: Path) -> None:
+    nothing = replace(result, codes=result.codes[:0], audio=result.audio[:0])
+    with pytest.raises(AudioError, match="the result has no audio to save"):
+        save_result(tmp_path / "a.cat", nothing, synthesizer.tokenizer)
     with pytest.raises(AudioError, match="unknown kind of audio file"):
-        check_take_output(tmp_path / "a.dog")
+        check_result_output(tmp_path / "a.dog")
     with pytest.raises(CodesError, match="does not exist"):
-        check_take_output(tmp_path / "gone" / "a.cat")
+        check_result_output(tmp_path / "gone" / "a.cat")
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""A service: many threads, one engine, and nobody waits for a reader, a closed door or a broken engine."""
+"""A service for many threads: slow readers, closed streams, a full queue and errors."""
 
 import threading
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from inference import Request, Synthesizer, Voice
 from inference.engine.engine import EngineBusy
 from inference.synthesis.service import Service, ServiceClosed
 
-WORDS, TEXT = "What the recording says.", "Good morning, old fox."
+PROMPT_TEXT, TEXT = "What the recording says.", "Good morning, old fox."
 NEVER_STOP = SamplingOptions(decision_temperature=0)
 
 
@@ -25,7 +25,7 @@ def synthesizer(bundle: Path) -> Synthesizer:
 
 @pytest.fixture
 def speaker(synthesizer: Synthesizer, voice: np.ndarray) -> Voice:
-    return synthesizer.voice((voice, 24_000), WORDS)
+    return synthesizer.voice((voice, 24_000), PROMPT_TEXT)
 
 
 @pytest.fixture
@@ -46,36 +46,34 @@ def until(true: threading.Event) -> None:
     assert true.wait(20)
 
 
-def test_threads_get_what_they_would_get_alone(
+def test_threads_get_the_results_of_single_requests(
     synthesizer: Synthesizer, speaker: Voice, service: Service
 ) -> None:
     requests = [wanted(synthesizer, speaker, n, frames=3 + n % 5, depth=1 + n % 6) for n in range(24)]
     with ThreadPoolExecutor(8) as pool:
-        takes = list(pool.map(service.take, requests))
-    for request, take in zip(requests, takes, strict=True):
-        alone = synthesizer.start(request).collect()
-        assert torch.equal(take.codes, alone.codes) and take.stop_reason == alone.stop_reason
-        np.testing.assert_allclose(take.audio, alone.audio, atol=1e-5, rtol=0)
+        results = list(pool.map(service.synthesize, requests))
+    for request, result in zip(requests, results, strict=True):
+        separate = synthesizer.start(request).collect()
+        assert torch.equal(result.codes, separate.codes) and result.stop_reason == separate.stop_reason
+        np.testing.assert_allclose(result.audio, separate.audio, atol=1e-5, rtol=0)
     assert not service.engine.busy
 
 
-def test_a_reader_who_takes_his_time_costs_the_others_nothing(
-    synthesizer: Synthesizer, speaker: Voice, service: Service
-) -> None:
-    """The only slots are taken by streams that nobody reads; they are made, and others served behind them."""
+def test_slow_readers_do_not_delay_others(synthesizer: Synthesizer, speaker: Voice, service: Service) -> None:
+    """All slots have streams that are not read; these are synthesized, and others are served after them."""
     slow = [service.stream(wanted(synthesizer, speaker, seed, frames=20)) for seed in range(3)]
-    quick = [service.take(wanted(synthesizer, speaker, seed, frames=4)) for seed in range(3, 9)]
-    assert all(take.stop_reason == "limit" for take in quick)
+    quick = [service.synthesize(wanted(synthesizer, speaker, seed, frames=4)) for seed in range(3, 9)]
+    assert all(result.stop_reason == "limit" for result in quick)
     for seed, stream in enumerate(slow):
-        take = stream.collect()
-        alone = synthesizer.start(wanted(synthesizer, speaker, seed, frames=20)).collect()
-        assert torch.equal(take.codes, alone.codes)
+        result = stream.collect()
+        separate = synthesizer.start(wanted(synthesizer, speaker, seed, frames=20)).collect()
+        assert torch.equal(result.codes, separate.codes)
 
 
-def test_a_reader_who_is_gone_is_cancelled(synthesizer: Synthesizer, speaker: Voice) -> None:
+def test_a_request_without_reader_is_cancelled(synthesizer: Synthesizer, speaker: Voice) -> None:
     with Service(synthesizer, slots=1, patience=0.02) as service:
         gone = service.stream(wanted(synthesizer, speaker, 0, frames=500))
-        assert len(service.take(wanted(synthesizer, speaker, 1, frames=4)).codes) == 4
+        assert len(service.synthesize(wanted(synthesizer, speaker, 1, frames=4)).codes) == 4
         left = gone.collect()
     assert left.stop_reason == "cancelled" and 0 < len(left.codes) < 500
 
@@ -87,47 +85,49 @@ def test_closing_a_stream_frees_its_slot(synthesizer: Synthesizer, speaker: Voic
         behind = service.stream(wanted(synthesizer, speaker, 1, frames=2))
         long.close()
         assert len(behind.collect().codes) == 2
-        assert long.take.stop_reason == "cancelled" and len(long.take.codes) == 1
+        assert long.result.stop_reason == "cancelled" and len(long.result.codes) == 1
         dropped = service.stream(wanted(synthesizer, speaker, 0, frames=700))
         next(dropped)
         del dropped
-        assert len(service.take(wanted(synthesizer, speaker, 1, frames=2)).codes) == 2
+        assert len(service.synthesize(wanted(synthesizer, speaker, 1, frames=2)).codes) == 2
         assert not service.engine.busy
 
 
-def test_a_full_queue_is_said_at_once(synthesizer: Synthesizer, speaker: Voice) -> None:
+def test_a_full_queue_is_reported_at_once(synthesizer: Synthesizer, speaker: Voice) -> None:
     with Service(synthesizer, slots=1, waiting=1) as service:
         streams = [service.stream(wanted(synthesizer, speaker, 0, frames=700))]
         next(streams[0])
         streams.append(service.stream(wanted(synthesizer, speaker, 1, frames=2)))
-        with pytest.raises(EngineBusy, match=r"^1 takes are being made, 1 wait: try again later"):
+        with pytest.raises(EngineBusy, match=r"^1 requests are running, 1 wait: try again later"):
             service.stream(wanted(synthesizer, speaker, 2, frames=2))
         streams[0].close()
         assert len(streams[1].collect().codes) == 2
-        assert len(service.take(wanted(synthesizer, speaker, 2, frames=2)).codes) == 2
+        assert len(service.synthesize(wanted(synthesizer, speaker, 2, frames=2)).codes) == 2
 
 
-def test_no_take_is_longer_than_the_limit(synthesizer: Synthesizer, speaker: Voice) -> None:
+def test_no_result_is_longer_than_the_limit(synthesizer: Synthesizer, speaker: Voice) -> None:
     with Service(synthesizer, max_seconds=0.4) as service:
-        take = service.take(wanted(synthesizer, speaker, 0, frames=50))
-    assert (len(take.codes), take.stop_reason) == (5, "limit")
+        result = service.synthesize(wanted(synthesizer, speaker, 0, frames=50))
+    assert (len(result.codes), result.stop_reason) == (5, "limit")
 
 
 @pytest.mark.parametrize("limit", [{"max_seconds": 0.0}, {"patience": -1.0}])
-def test_services_that_cannot_be(synthesizer: Synthesizer, limit: dict[str, float]) -> None:
+def test_invalid_service_limits(synthesizer: Synthesizer, limit: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"give positive seconds$"):
         Service(synthesizer, **limit)  # pyright: ignore[reportArgumentType]
 
 
-def test_a_bad_request_is_its_own(synthesizer: Synthesizer, speaker: Voice, service: Service) -> None:
+def test_a_bad_request_does_not_concern_others(
+    synthesizer: Synthesizer, speaker: Voice, service: Service
+) -> None:
     stream = service.stream(wanted(synthesizer, speaker, 0, frames=20))
     bad = Request(**{**vars(wanted(synthesizer, speaker, 1)), "max_frames": 0})
     with pytest.raises(ValueError, match="max_frames=0"):
-        service.take(bad)
+        service.synthesize(bad)
     assert len(stream.collect().codes) == 20
 
 
-def test_closing_ends_what_is_under_way(synthesizer: Synthesizer, speaker: Voice) -> None:
+def test_closing_ends_running_requests(synthesizer: Synthesizer, speaker: Voice) -> None:
     service = Service(synthesizer, slots=1)
     first = service.stream(wanted(synthesizer, speaker, 0, frames=700))
     second = service.stream(wanted(synthesizer, speaker, 1, frames=700))
@@ -135,12 +135,12 @@ def test_closing_ends_what_is_under_way(synthesizer: Synthesizer, speaker: Voice
     closer = threading.Thread(target=service.close)
     closer.start()
     for stream in (first, second):
-        with pytest.raises(ServiceClosed, match=r"^the service was closed before this take was whole"):
+        with pytest.raises(ServiceClosed, match=r"^the service was closed before this request was complete"):
             stream.collect()
     closer.join(20)
     assert not closer.is_alive()
     with pytest.raises(ServiceClosed, match=r"^the service is closed: start another"):
-        service.take(wanted(synthesizer, speaker, 2))
+        service.synthesize(wanted(synthesizer, speaker, 2))
     service.close()
 
 
@@ -153,10 +153,10 @@ def test_closing_may_finish_first(synthesizer: Synthesizer, speaker: Voice) -> N
     idle.close(finish=True)
 
 
-def test_a_broken_step_is_told_to_its_takes_and_the_service_goes_on(
+def test_a_broken_step_ends_its_requests_and_the_service_continues(
     synthesizer: Synthesizer, speaker: Voice, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A guard holds the worker between two frames, so that the decoder breaks under takes that are in."""
+    """A guard blocks the worker between two frames, so that the decoder fails while requests run."""
     there, broken = threading.Event(), threading.Event()
 
     def guard(codes: torch.Tensor, audio: np.ndarray) -> None:
@@ -175,4 +175,4 @@ def test_a_broken_step_is_told_to_its_takes_and_the_service_goes_on(
     with pytest.raises(RuntimeError, match="out of memory"):
         stream.collect()
     monkeypatch.undo()
-    assert len(service.take(wanted(synthesizer, speaker, 1)).codes) == 10
+    assert len(service.synthesize(wanted(synthesizer, speaker, 1)).codes) == 10

@@ -1,4 +1,4 @@
-"""Predicted speed grows with the depth, and is of the size of what is measured."""
+"""The estimated speed depends on the depth, and agrees with what is measured."""
 
 import time
 from pathlib import Path
@@ -16,8 +16,8 @@ def test_rtf_is_time_by_time() -> None:
 
 def test_measured_speed_is_positive_and_not_above_what_measuring_took(bundle: Path) -> None:
     synthesizer = Synthesizer.from_pretrained(bundle, device="cpu")
-    begun = time.perf_counter()
+    start = time.perf_counter()
     speed = measure(synthesizer)
-    elapsed = time.perf_counter() - begun
+    elapsed = time.perf_counter() - start
     assert speed.frame_rate == 12.5 and speed.per_codebook >= 0
     assert 0 < speed.rtf(1) <= speed.rtf(6) < elapsed * 12.5

@@ -1,4 +1,4 @@
-"""A take is what its parts say: the prompt's rows, the keyed codes, and their audio without the prompt."""
+"""Synthesis from its parts: the rows of the prompt, the sampled codes, and their audio."""
 
 import math
 from dataclasses import replace
@@ -15,13 +15,13 @@ from cat_tts import SamplingOptions, generate
 from cat_tts.generation.sampling import gumbel_noise
 from cat_tts.sequences.conversation import continuation_rows, generation_rows, render_user
 from cat_tts.sequences.rows import frame_rows, text_rows
-from inference import Synthesizer, Take
+from inference import SynthesisResult, Synthesizer
 from inference.voices.prompt_audio import PLAIN, PUBLISHED, load_prompt
 from tokenizer import AudioError, AudioTokenizer
 
-WORDS, TEXT = "What the recording says.", "Good morning, old fox."
+PROMPT_TEXT, TEXT = "What the recording says.", "Good morning, old fox."
 NEVER_STOP = SamplingOptions(decision_temperature=0)
-"""Of equal odds the arg-max takes the first: go on."""
+"""Both decisions have equal probability, and the arg-max chooses the first: continue."""
 SAMPLED = SamplingOptions(temperature=0.8, top_k=20, top_p=0.9, repetition_penalty=1.2)
 
 
@@ -35,16 +35,16 @@ def published_synthesizer(published: tuple[Path, Path]) -> Synthesizer:
     return Synthesizer.from_pretrained(*published, device="cpu")
 
 
-def speak(synthesizer: Synthesizer, prompt: Any, **options: Any) -> Take:
-    return synthesizer.take(
-        **{"text": TEXT, "prompt_audio": prompt, "prompt_text": WORDS, "max_seconds": 0.6, **options}
+def speak(synthesizer: Synthesizer, prompt: Any, **options: Any) -> SynthesisResult:
+    return synthesizer.synthesize(
+        **{"text": TEXT, "prompt_audio": prompt, "prompt_text": PROMPT_TEXT, "max_seconds": 0.6, **options}
     )
 
 
 def generated(
     synthesizer: Synthesizer, rows: Tensor, depth: int, frames: int, positions: Tensor | None = None
 ) -> Tensor:
-    """The codes of a direct call, which may not stop before `frames`."""
+    """Return the codes of a direct call of `generate`, which may not stop before `frames`."""
     new = generate(
         synthesizer.tts,
         rows[None],
@@ -59,7 +59,7 @@ def generated(
     return torch.cat([row[:, 1:] for row in new])
 
 
-def test_what_it_says_of_itself(synthesizer: Synthesizer) -> None:
+def test_properties(synthesizer: Synthesizer) -> None:
     assert (synthesizer.sample_rate, synthesizer.max_depth, synthesizer.max_prompt_seconds) == (
         24_000,
         6,
@@ -69,30 +69,33 @@ def test_what_it_says_of_itself(synthesizer: Synthesizer) -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 3, 6, None])
-def test_parts_of_a_take(synthesizer: Synthesizer, prompt_file: Path, depth: int | None) -> None:
-    """Codes are those of the frame loop after prompt text, text and prompt codes, the text at the prompt's
-    pace; audio is theirs alone, but decoded with the prompt before them."""
-    take = speak(synthesizer, prompt_file, prompt_text="A dog.", depth=depth, seed=2, sampling=SAMPLED)
+def test_codes_and_audio_of_a_result(synthesizer: Synthesizer, prompt_file: Path, depth: int | None) -> None:
+    """Codes and audio equal those of a direct call.
+
+    The rows are prompt text, text and prompt codes, with the text at the speaking rate of the prompt; the
+    audio is that of the new codes, decoded after the prompt.
+    """
+    result = speak(synthesizer, prompt_file, prompt_text="A dog.", depth=depth, seed=2, sampling=SAMPLED)
     columns, tokenizer, tts = depth or 6, synthesizer.tokenizer, synthesizer.tts
     prompt = tokenizer.encode(load_prompt(prompt_file, 24_000, PLAIN, 8.0)[None])[0]
     assert all(len(column.unique()) > 2 for column in prompt.T), "a prompt of one frame over and over"
-    ids = [*synthesizer.text.encode(f"A dog. {TEXT}"), tts.config.tokens.audio_start]
+    ids = [*synthesizer.text_tokenizer.encode(f"A dog. {TEXT}"), tts.config.tokens.audio_start]
     rows = torch.cat([text_rows(tts.config, ids), frame_rows(tts.config, prompt, tts.config.tokens.slot)])
-    assert len(prompt) == 15 and take.codes.shape == (len(take.codes), columns)
-    pace = 15 / len(synthesizer.text.encode("A dog."))
-    positions = torch.cat([torch.arange(len(ids) - 1) * pace, torch.arange(16)])[None]
-    assert torch.equal(take.codes, generated(synthesizer, rows, columns, len(take.codes), positions))
+    assert len(prompt) == 15 and result.codes.shape == (len(result.codes), columns)
+    rate = 15 / len(synthesizer.text_tokenizer.encode("A dog."))
+    positions = torch.cat([torch.arange(len(ids) - 1) * rate, torch.arange(16)])[None]
+    assert torch.equal(result.codes, generated(synthesizer, rows, columns, len(result.codes), positions))
 
-    whole = tokenizer.decode(torch.cat([prompt[:, :columns], take.codes])[None])[0].clamp(-1, 1)
-    torch.testing.assert_close(torch.from_numpy(take.audio), whole[15 * 1920 :], atol=1e-5, rtol=0)
-    assert len(take.audio) == 1920 * len(take.codes) and take.audio.dtype == np.float32
-    assert np.abs(take.audio - tokenizer.decode(take.codes[None])[0].clamp(-1, 1).numpy()).max() > 0.01
-    assert (take.depth, take.seed, take.sample_rate) == (columns, 2, 24_000)
-    assert take.bitrate == columns * 12.5 * 5
-    assert take.seconds == len(take.codes) / 12.5
+    whole = tokenizer.decode(torch.cat([prompt[:, :columns], result.codes])[None])[0].clamp(-1, 1)
+    torch.testing.assert_close(torch.from_numpy(result.audio), whole[15 * 1920 :], atol=1e-5, rtol=0)
+    assert len(result.audio) == 1920 * len(result.codes) and result.audio.dtype == np.float32
+    assert np.abs(result.audio - tokenizer.decode(result.codes[None])[0].clamp(-1, 1).numpy()).max() > 0.01
+    assert (result.depth, result.seed, result.sample_rate) == (columns, 2, 24_000)
+    assert result.bitrate == columns * 12.5 * 5
+    assert result.seconds == len(result.codes) / 12.5
 
 
-def test_the_seed_is_the_take(synthesizer: Synthesizer, prompt_file: Path) -> None:
+def test_the_seed_determines_the_result(synthesizer: Synthesizer, prompt_file: Path) -> None:
     first, again, other = (speak(synthesizer, prompt_file, seed=seed) for seed in (3, 3, 4))
     assert first.audio.tobytes() == again.audio.tobytes() and torch.equal(first.codes, again.codes)
     assert first.audio.tobytes() != other.audio.tobytes()
@@ -100,71 +103,73 @@ def test_the_seed_is_the_take(synthesizer: Synthesizer, prompt_file: Path) -> No
         assert speak(synthesizer, prompt_file, seed=seed).seed == seed
 
 
-def test_text_prompt_and_words_matter(synthesizer: Synthesizer, prompt_file: Path, voice: np.ndarray) -> None:
+def test_text_prompt_and_transcript_matter(
+    synthesizer: Synthesizer, prompt_file: Path, voice: np.ndarray
+) -> None:
     other = (voice[::-1], 24_000)
     changes = [{}, {"text": "Tomorrow."}, {"prompt_text": "A dog."}, {"prompt": other}]
-    takes = [speak(synthesizer, **{"prompt": prompt_file, "sampling": NEVER_STOP, **c}) for c in changes]
-    assert len({take.codes.numpy().tobytes() for take in takes}) == len(changes)
+    results = [speak(synthesizer, **{"prompt": prompt_file, "sampling": NEVER_STOP, **c}) for c in changes]
+    assert len({result.codes.numpy().tobytes() for result in results}) == len(changes)
 
 
-def test_clone_is_the_audio_of_a_take(synthesizer: Synthesizer, voice: np.ndarray) -> None:
+def test_clone_returns_the_audio_of_synthesize(synthesizer: Synthesizer, voice: np.ndarray) -> None:
     prompt = (voice, 24_000)
-    wav, rate = synthesizer.clone(TEXT, prompt, WORDS, depth=2, seed=1, sampling=SAMPLED)
-    take = synthesizer.take(TEXT, prompt, WORDS, depth=2, seed=1, sampling=SAMPLED)
-    assert rate == 24_000 and np.array_equal(wav, take.audio)
-    assert not np.array_equal(wav, synthesizer.clone(TEXT, prompt, WORDS, depth=2, seed=1)[0])
+    wav, rate = synthesizer.clone(TEXT, prompt, PROMPT_TEXT, depth=2, seed=1, sampling=SAMPLED)
+    result = synthesizer.synthesize(TEXT, prompt, PROMPT_TEXT, depth=2, seed=1, sampling=SAMPLED)
+    assert rate == 24_000 and np.array_equal(wav, result.audio)
+    assert not np.array_equal(wav, synthesizer.clone(TEXT, prompt, PROMPT_TEXT, depth=2, seed=1)[0])
 
 
 @pytest.mark.parametrize("text", ["Hi.", "The lazy fox sleeps under the old tree."])
-def test_ends_when_the_coin_falls_but_not_too_soon(
+def test_the_stop_decision_ends_speech_but_not_too_soon(
     synthesizer: Synthesizer, voice: np.ndarray, text: str
 ) -> None:
-    """Where a take ends follows from the noise of its seed, after 0.3 of the usual length of the text."""
+    """The end follows from the noise of the seed, after 0.3 of the expected duration of the text."""
     least = max(1, int(0.3 * 0.9 * len(text)))
     lengths = []
     for seed in range(6):
         noise = [gumbel_noise(torch.tensor([seed]), frame, 1, 2)[0, 0] for frame in range(60)]
         expected = next(f for f in range(least, 60) if noise[f][1] > noise[f][0])
-        take = speak(synthesizer, (voice, 24_000), text=text, depth=1, seed=seed, max_seconds=None)
-        assert (len(take.codes), take.stop_reason) == (expected, "end")
+        result = speak(synthesizer, (voice, 24_000), text=text, depth=1, seed=seed, max_seconds=None)
+        assert (len(result.codes), result.stop_reason) == (expected, "end")
         lengths.append(expected)
     assert len(set(lengths)) > 1 and min(lengths) < least + 2
 
 
 @pytest.mark.parametrize(("certain", "frames", "reason"), [(1, 5, "end"), (0, 25 + 40, "limit")])
-def test_a_model_sure_of_itself(
+def test_a_model_with_a_certain_stop_decision(
     synthesizer: Synthesizer, voice: np.ndarray, certain: int, frames: int, reason: str
 ) -> None:
-    """One that would always stop speaks for 0.3 of the usual length, one that never would for all it may."""
+    """Always stopping gives 0.3 of the expected duration, never stopping gives the limit."""
     weights = synthesizer.tts.state_dict()
     weights["text_embedding.weight"][:, 0] = 1000.0  # large and positive in every state, whatever was read
     weights["depth.adapter_in.weight"][0] = 1000.0 * torch.eye(32)[0]
     weights["depth.decision_head.weight"][certain, 0] = 10.0
     for seed in range(3):
-        take = speak(synthesizer, (voice, 24_000), depth=1, seed=seed, max_seconds=None)
-        assert (len(take.codes), take.stop_reason) == (frames, reason)
+        result = speak(synthesizer, (voice, 24_000), depth=1, seed=seed, max_seconds=None)
+        assert (len(result.codes), result.stop_reason) == (frames, reason)
 
 
 @pytest.mark.parametrize(("seconds", "frames"), [(0.01, 1), (0.08, 1), (0.09, 2), (0.8, 10)])
 def test_max_seconds_is_the_limit(
     synthesizer: Synthesizer, prompt_file: Path, seconds: float, frames: int
 ) -> None:
-    take = speak(synthesizer, prompt_file, depth=1, sampling=NEVER_STOP, max_seconds=seconds)
-    assert (len(take.codes), take.stop_reason) == (frames, "limit")
+    result = speak(synthesizer, prompt_file, depth=1, sampling=NEVER_STOP, max_seconds=seconds)
+    assert (len(result.codes), result.stop_reason) == (frames, "limit")
 
 
-def test_the_usual_limit(synthesizer: Synthesizer, prompt_file: Path) -> None:
-    """Twice the usual length and two seconds."""
-    take = speak(synthesizer, prompt_file, text="Hi fox.", depth=1, sampling=NEVER_STOP, max_seconds=None)
-    assert (len(take.codes), take.stop_reason) == (25 + math.ceil(2 * 0.9 * 7), "limit")
+def test_the_default_limit(synthesizer: Synthesizer, prompt_file: Path) -> None:
+    """The limit is twice the expected duration and two seconds."""
+    result = speak(synthesizer, prompt_file, text="Hi fox.", depth=1, sampling=NEVER_STOP, max_seconds=None)
+    assert (len(result.codes), result.stop_reason) == (25 + math.ceil(2 * 0.9 * 7), "limit")
 
 
 def test_positions_are_a_limit(synthesizer: Synthesizer, prompt_file: Path) -> None:
     tts = synthesizer.tts
-    rows = len(synthesizer.text.encode(f"{WORDS} {TEXT}")) + 1 + 15
+    rows = len(synthesizer.text_tokenizer.encode(f"{PROMPT_TEXT} {TEXT}")) + 1 + 15
     tts.config = replace(tts.config, max_positions=rows + 2)
-    take = speak(synthesizer, prompt_file, sampling=NEVER_STOP)
-    assert (len(take.codes), take.stop_reason) == (2, "limit")
+    result = speak(synthesizer, prompt_file, sampling=NEVER_STOP)
+    assert (len(result.codes), result.stop_reason) == (2, "limit")
     tts.config = replace(tts.config, max_positions=rows)
     with pytest.raises(ValueError, match=f"text and prompt take all {rows} positions: shorten them"):
         speak(synthesizer, prompt_file)
@@ -172,9 +177,9 @@ def test_positions_are_a_limit(synthesizer: Synthesizer, prompt_file: Path) -> N
 
 def test_frames_are_reported_as_they_come(synthesizer: Synthesizer, prompt_file: Path) -> None:
     counts: list[int] = []
-    take = speak(synthesizer, prompt_file, depth=1, max_seconds=None, on_frame=counts.append)
-    assert take.stop_reason == "end"
-    assert counts == list(range(1, len(take.codes) + 1))
+    result = speak(synthesizer, prompt_file, depth=1, max_seconds=None, on_frame=counts.append)
+    assert result.stop_reason == "end"
+    assert counts == list(range(1, len(result.codes) + 1))
 
 
 @pytest.mark.parametrize(
@@ -209,36 +214,38 @@ def test_prompt_longer_than_the_model_was_trained_on(synthesizer: Synthesizer, v
 
 @pytest.mark.parametrize("depth", [1, 32])
 def test_published_continuation(published_synthesizer: Synthesizer, prompt_file: Path, depth: int) -> None:
-    """The prompt's transcript and the text are one turn of the user, the prompt begins the answer."""
+    """The transcript of the prompt and the text are the user's turn, and the prompt begins the answer."""
     model = published_synthesizer
-    take = speak(model, prompt_file, depth=depth, seed=2, sampling=SAMPLED, max_seconds=0.24)
+    result = speak(model, prompt_file, depth=depth, seed=2, sampling=SAMPLED, max_seconds=0.24)
     prompt = model.tokenizer.encode(load_prompt(prompt_file, 24_000, PUBLISHED, 60.0)[None])[0]
-    rows = continuation_rows(model.tts.config, model.text, render_user(f"{WORDS} {TEXT}"), prompt)
+    rows = continuation_rows(
+        model.tts.config, model.text_tokenizer, render_user(f"{PROMPT_TEXT} {TEXT}"), prompt
+    )
     assert model.max_prompt_seconds == 60.0
-    assert torch.equal(take.codes, generated(model, rows, depth, 3))
-    whole = model.tokenizer.decode(torch.cat([prompt[:, :depth], take.codes])[None])[0].clamp(-1, 1)
-    np.testing.assert_allclose(take.audio, whole[15 * 1920 :].numpy(), atol=1e-5, rtol=0)
+    assert torch.equal(result.codes, generated(model, rows, depth, 3))
+    whole = model.tokenizer.decode(torch.cat([prompt[:, :depth], result.codes])[None])[0].clamp(-1, 1)
+    np.testing.assert_allclose(result.audio, whole[15 * 1920 :].numpy(), atol=1e-5, rtol=0)
 
 
 def test_published_reference(published_synthesizer: Synthesizer, prompt_file: Path) -> None:
-    """The prompt is part of the user's turn, without transcript, and nothing of it is decoded."""
+    """The prompt is part of the user's turn, without transcript, and is not decoded."""
     model = published_synthesizer
     options = {"mode": "reference", "depth": 4, "seed": 2, "max_seconds": 0.24, "sampling": SAMPLED}
-    take = speak(model, prompt_file, **options)
+    result = speak(model, prompt_file, **options)
     prompt = model.tokenizer.encode(load_prompt(prompt_file, 24_000, PUBLISHED, 60.0)[None])[0]
-    rows = generation_rows(model.tts.config, model.text, render_user(TEXT, [prompt]), [prompt])
-    assert torch.equal(take.codes, generated(model, rows, 4, 3))
-    assert torch.equal(take.codes, speak(model, prompt_file, prompt_text="", **options).codes)
-    assert speak(model, prompt_file, **options).audio.tobytes() == take.audio.tobytes()
-    alone = model.tokenizer.decode(take.codes[None])[0].clamp(-1, 1)
-    np.testing.assert_allclose(take.audio, alone.numpy(), atol=1e-5, rtol=0)
+    rows = generation_rows(model.tts.config, model.text_tokenizer, render_user(TEXT, [prompt]), [prompt])
+    assert torch.equal(result.codes, generated(model, rows, 4, 3))
+    assert torch.equal(result.codes, speak(model, prompt_file, prompt_text="", **options).codes)
+    assert speak(model, prompt_file, **options).audio.tobytes() == result.audio.tobytes()
+    separate = model.tokenizer.decode(result.codes[None])[0].clamp(-1, 1)
+    np.testing.assert_allclose(result.audio, separate.numpy(), atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match=r"^the prompt text is empty"):
         speak(model, prompt_file, prompt_text="")
     with pytest.raises(ValueError, match=r"^guidance=2\.0: published models cannot go without their text"):
         speak(model, prompt_file, sampling=replace(SAMPLED, guidance=2.0))
 
 
-def test_models_that_do_not_fit(bundle: Path, published: tuple[Path, Path]) -> None:
+def test_mismatched_models_are_refused(bundle: Path, published: tuple[Path, Path]) -> None:
     with pytest.raises(
         ValueError, match=r"speaks 32 codebooks of 64 codes, the tokenizer 6 of 32: they do not"
     ):
@@ -255,9 +262,9 @@ def test_a_tokenizer_may_be_deeper_but_not_shallower(synthesizer: Synthesizer, p
         AudioTokenizer(replace(tiny, quantizer=replace(tiny.quantizer, num_codebooks=k))) for k in (5, 7)
     )
     with pytest.raises(ValueError, match="speaks 6 codebooks of 32 codes, the tokenizer 5 of 32"):
-        Synthesizer(synthesizer.tts, synthesizer.text, shallower)
-    take = speak(Synthesizer(synthesizer.tts, synthesizer.text, deeper), prompt_file)
-    assert take.depth == take.codes.shape[1] == 6
+        Synthesizer(synthesizer.tts, synthesizer.text_tokenizer, shallower)
+    result = speak(Synthesizer(synthesizer.tts, synthesizer.text_tokenizer, deeper), prompt_file)
+    assert result.depth == result.codes.shape[1] == 6
 
 
 def test_a_bundle_in_the_published_layouts(published: tuple[Path, Path], tmp_path: Path) -> None:
@@ -268,7 +275,7 @@ def test_a_bundle_in_the_published_layouts(published: tuple[Path, Path], tmp_pat
 
 @pytest.mark.parametrize("device", ["cuda:4096", "abacus"])
 def test_device_that_is_not_there(device: str) -> None:
-    """Said before anything is loaded."""
+    """The error comes before anything is loaded."""
     with pytest.raises(ValueError, match=f"^device '{device}': not on this machine; choose cpu"):
         Synthesizer.from_pretrained("no such folder", device=device)
 
@@ -285,8 +292,8 @@ def test_folders_that_hold_no_model(bundle: Path, tmp_path: Path) -> None:
 def test_weights_of_8_bits_speak_too_and_other_devices_are_refused(bundle: Path, prompt_file: Path) -> None:
     pytest.importorskip("numba")
     synthesizer = Synthesizer.from_pretrained(bundle, device="cpu", weights="int8")
-    take = synthesizer.take("the red fox", prompt_file, "good morning", max_seconds=1.0)
+    result = synthesizer.synthesize("the red fox", prompt_file, "good morning", max_seconds=1.0)
     stream = synthesizer.stream("the red fox", prompt_file, "good morning", max_seconds=1.0)
-    np.testing.assert_array_equal(np.concatenate(list(stream)), take.audio)
+    np.testing.assert_array_equal(np.concatenate(list(stream)), result.audio)
     with pytest.raises(ValueError, match="weights='int8' on meta"):
         Synthesizer.from_pretrained(bundle, device="meta", weights="int8")

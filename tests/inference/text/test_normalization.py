@@ -1,11 +1,11 @@
-"""Numbers and signs spelt out, and all the rest left alone."""
+"""Normalization: numbers and signs are spelt out, and the rest is not changed."""
 
 import logging
 import sys
 
 import pytest
 
-from inference.text.normalization import language_of, normalise
+from inference.text.normalization import language_of, normalize
 
 PLAIN = [
     "",
@@ -40,8 +40,8 @@ PLAIN = [
     ],
 )
 def test_english(text: str, spoken: str) -> None:
-    assert normalise(text, "en")[1:] == spoken[1:]
-    assert normalise(spoken) == spoken
+    assert normalize(text, "en")[1:] == spoken[1:]
+    assert normalize(spoken) == spoken
 
 
 @pytest.mark.parametrize(
@@ -58,27 +58,27 @@ def test_english(text: str, spoken: str) -> None:
     ],
 )
 def test_chinese(text: str, spoken: str) -> None:
-    assert normalise(text) == spoken == normalise(spoken)
+    assert normalize(text) == spoken == normalize(spoken)
 
 
 @pytest.mark.parametrize("text", PLAIN)
 def test_what_needs_nothing_stays_as_it_is(text: str, caplog: pytest.LogCaptureFixture) -> None:
-    assert normalise(text) == text
+    assert normalize(text) == text
     assert not caplog.records
 
 
 def test_spaces_lines_and_quotes_stay_around_what_changes() -> None:
     text = ' She said:  "I have 5 (or [6])"\n\n\t7\r\nOn 8 July. '
-    assert normalise(text) == ' She said:  "I have five (or [six])"\n\n\tseven\r\nOn the eighth of july. '
+    assert normalize(text) == ' She said:  "I have five (or [six])"\n\n\tseven\r\nOn the eighth of july. '
 
 
 def test_a_sentence_keeps_its_capital() -> None:
-    assert normalise("25 came. We saw 3. Mr. Fox left.") == "Twenty five came. We saw three. Mister Fox left."
+    assert normalize("25 came. We saw 3. Mr. Fox left.") == "Twenty five came. We saw three. Mister Fox left."
 
 
 def test_a_sentence_keeps_its_full_stop() -> None:
     assert (
-        normalise("It is 5 p.m. He left on 8 July. No.")
+        normalize("It is 5 p.m. He left on 8 July. No.")
         == "It is five PM. He left on the eighth of july. No."
     )
 
@@ -87,25 +87,25 @@ def test_a_sentence_keeps_its_full_stop() -> None:
     "directive", ["[pause 1.2s]", "[pause 500ms]", "[PAUSE 2s]", "[pause: 3]", "[pause 9"]
 )
 def test_directives_pass_through(directive: str) -> None:
-    assert normalise(f"Take 5 {directive}") == f"Take five {directive}"
+    assert normalize(f"Take 5 {directive}") == f"Take five {directive}"
 
 
 def test_the_script_tells_the_language() -> None:
     assert language_of("Stra\u00dfe 5") == language_of("5%") == "en"
     assert language_of("\u7b2c5\u7ae0 (chapter 5)") == "zh"
     assert language_of("\u043f\u044f\u0442\u044c") is language_of("\u3044\u3064\u3064") is None
-    assert normalise("5 \u043f\u044f\u0442\u044c") == "5 \u043f\u044f\u0442\u044c"
+    assert normalize("5 \u043f\u044f\u0442\u044c") == "5 \u043f\u044f\u0442\u044c"
     assert (
-        normalise("\u7b2c5\u7ae0\n25%\nPage 5.")
+        normalize("\u7b2c5\u7ae0\n25%\nPage 5.")
         == "\u7b2c\u4e94\u7ae0\n\u767e\u5206\u4e4b\u4e8c\u5341\u4e94\nPage five."
     )
-    assert normalise("25%", "zh") == "\u767e\u5206\u4e4b\u4e8c\u5341\u4e94"
+    assert normalize("25%", "zh") == "\u767e\u5206\u4e4b\u4e8c\u5341\u4e94"
 
 
 def test_what_the_grammar_refuses_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert (
-            normalise("Take 5 \u00b15 and \u00b15, 7 \u00bd.")
+            normalize("Take 5 \u00b15 and \u00b15, 7 \u00bd.")
             == "Take five \u00b15 and \u00b15, seven one half."
         )
     (record,) = caplog.records
@@ -113,18 +113,18 @@ def test_what_the_grammar_refuses_is_named_once(caplog: pytest.LogCaptureFixture
 
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused with the cure; a text that needs nothing does not notice."""
+    """The error names the cure; a text that needs no change works."""
     monkeypatch.setitem(sys.modules, "wetext", None)
-    assert normalise(PLAIN[2]) == PLAIN[2]
-    with pytest.raises(ValueError, match=r"wetext is missing: pip install wetext, or .* \(--no-normalise\)"):
-        normalise("Take 5.")
+    assert normalize(PLAIN[2]) == PLAIN[2]
+    with pytest.raises(ValueError, match=r"wetext is missing: pip install wetext, or .* \(--no-normalize\)"):
+        normalize("Take 5.")
 
 
 def test_a_sentence_of_any_length_is_read_in_parts() -> None:
-    """Behind spaces and Chinese marks, which stay; digits without any are cut somewhere."""
+    """Long texts are split after spaces and Chinese marks; digits without any are split anywhere."""
     pytest.importorskip("wetext")
-    english = normalise("we saw 5 of them and " * 30)
+    english = normalize("we saw 5 of them and " * 30)
     assert english.lower() == "we saw five of them and " * 30
     chinese = "\u4ed6\u67095\u53ea\u732b\uff0c" * 60
-    assert normalise(chinese) == chinese.replace("5", "\u4e94")
-    assert len(normalise("7" * 500)) > 500
+    assert normalize(chinese) == chinese.replace("5", "\u4e94")
+    assert len(normalize("7" * 500)) > 500

@@ -1,18 +1,26 @@
-"""Long texts in pieces: nothing lost, nothing empty, none too long, and the silence after each."""
+"""Segmentation: no text is lost, no segment is empty or too long, and each has its pause."""
 
 import random
 
 import pytest
 
-from inference.text.segmentation import CLAUSE, PARAGRAPH, PIECE_SECONDS, SENTENCE, WORD, split, usual_seconds
+from inference.text.segmentation import (
+    CLAUSE_PAUSE,
+    PARAGRAPH_PAUSE,
+    SEGMENT_SECONDS,
+    SENTENCE_PAUSE,
+    WORD_PAUSE,
+    expected_seconds,
+    split,
+)
 
 
-def texts(text: str, seconds: float = PIECE_SECONDS) -> list[str]:
-    return [piece.text for piece in split(text, seconds).pieces]
+def texts(text: str, seconds: float = SEGMENT_SECONDS) -> list[str]:
+    return [segment.text for segment in split(text, seconds).segments]
 
 
-def pauses(text: str, seconds: float = PIECE_SECONDS) -> list[float]:
-    return [piece.pause_seconds for piece in split(text, seconds).pieces]
+def pauses(text: str, seconds: float = SEGMENT_SECONDS) -> list[float]:
+    return [segment.pause_seconds for segment in split(text, seconds).segments]
 
 
 @pytest.mark.parametrize(
@@ -28,44 +36,44 @@ def pauses(text: str, seconds: float = PIECE_SECONDS) -> list[float]:
     ],
 )
 def test_sentences_stay_whole(sentences: list[str]) -> None:
-    """Where one fits and two do not, a piece is a sentence, and where all fit, there is one piece."""
+    """Where one sentence fits, it is a segment, and where all fit, there is one segment."""
     space = "" if sentences[0][0] > "\u2fff" else " "
-    longest = max(map(usual_seconds, sentences))
+    longest = max(map(expected_seconds, sentences))
     assert texts(space.join(sentences), 1.05 * longest) == sentences
     assert texts(space.join(sentences), 1.05 * len(sentences) * longest) == [space.join(sentences)]
-    assert pauses(space.join(sentences), 1.05 * longest) == [SENTENCE] * (len(sentences) - 1) + [0.0]
+    assert pauses(space.join(sentences), 1.05 * longest) == [SENTENCE_PAUSE] * (len(sentences) - 1) + [0.0]
 
 
-def test_as_few_pieces_as_fit_and_those_even() -> None:
-    """Of eight equal sentences six fit; 6 + 2 would be as few as 4 + 4."""
+def test_as_few_segments_as_possible_and_even_ones() -> None:
+    """Six of eight equal sentences fit; 6 + 2 would be as few segments as 4 + 4."""
     text = " ".join(["One of them sings."] * 8)
-    pieces = texts(text, 6.5 * usual_seconds("One of them sings."))
-    assert [piece.count("sings") for piece in pieces] == [4, 4]
+    segments = texts(text, 6.5 * expected_seconds("One of them sings."))
+    assert [segment.count("sings") for segment in segments] == [4, 4]
 
 
 def test_paragraphs_and_lines() -> None:
-    """An empty line ends a piece; a single line break is a space, or nothing in Chinese."""
+    """An empty line ends a segment; a single line break is a space, or nothing in Chinese."""
     text = "A heading\n \nThe first\r\n  line goes on.\r\n\r\n* * *\n\n\n\u4f60\n\u597d"
     assert texts(text) == ["A heading", "The first line goes on.", "\u4f60\u597d"]
-    assert pauses(text) == [PARAGRAPH, PARAGRAPH, 0.0]
+    assert pauses(text) == [PARAGRAPH_PAUSE, PARAGRAPH_PAUSE, 0.0]
 
 
-def test_a_long_sentence_breaks_where_it_hurts_least() -> None:
+def test_a_long_sentence_is_split_at_the_best_place() -> None:
     marked = "When the rain was over, they went out of the house; nobody had seen them"
-    assert texts(marked, usual_seconds(marked) - 0.1) == [
+    assert texts(marked, expected_seconds(marked) - 0.1) == [
         "When the rain was over,",
         "they went out of the house; nobody had seen them",
     ]
-    assert pauses(marked, usual_seconds(marked) - 0.1) == [CLAUSE, 0.0]
+    assert pauses(marked, expected_seconds(marked) - 0.1) == [CLAUSE_PAUSE, 0.0]
     joined = "They left the old house and nobody in the town had seen them"
-    assert texts(joined, usual_seconds(joined) - 0.1) == [
+    assert texts(joined, expected_seconds(joined) - 0.1) == [
         "They left the old house",
         "and nobody in the town had seen them",
     ]
-    assert pauses(joined, usual_seconds(joined) - 0.1) == [WORD, 0.0]
-    bare = "one two three four five six"
-    assert texts(bare, usual_seconds("one two three") + 0.01) == ["one two three", "four five six"]
-    assert texts("abcdefgh", usual_seconds("abcd") + 0.01) == ["abcd", "efgh"]
+    assert pauses(joined, expected_seconds(joined) - 0.1) == [WORD_PAUSE, 0.0]
+    unmarked = "one two three four five six"
+    assert texts(unmarked, expected_seconds("one two three") + 0.01) == ["one two three", "four five six"]
+    assert texts("abcdefgh", expected_seconds("abcd") + 0.01) == ["abcd", "efgh"]
 
 
 @pytest.mark.parametrize(
@@ -80,10 +88,10 @@ def test_a_long_sentence_breaks_where_it_hurts_least() -> None:
     ],
 )
 def test_directives(text: str, spoken: list[str], silence: list[float], lead: float) -> None:
-    script = split(text)
-    assert [piece.text for piece in script.pieces] == spoken
-    assert [piece.pause_seconds for piece in script.pieces] == silence
-    assert script.lead_seconds == lead
+    segmented = split(text)
+    assert [segment.text for segment in segmented.segments] == spoken
+    assert [segment.pause_seconds for segment in segmented.segments] == silence
+    assert segmented.lead_seconds == lead
 
 
 @pytest.mark.parametrize(
@@ -103,11 +111,11 @@ def test_directives(text: str, spoken: list[str], silence: list[float], lead: fl
 def test_mistakes(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         split(text)
-    with pytest.raises(ValueError, match=r"pieces of 0 s"):
+    with pytest.raises(ValueError, match=r"segments of 0 s"):
         split("Fine.", 0)
 
 
-WORDS = [
+PROMPT_TEXT = [
     "a",
     "I",
     "No",
@@ -123,7 +131,7 @@ WORDS = [
     "and",
     "which",
 ]
-WORDS += ["'quoted'", '"said', "(so).", "yes!", "no?", "\n", "\n\n"]
+PROMPT_TEXT += ["'quoted'", '"said', "(so).", "yes!", "no?", "\n", "\n\n"]
 STRANGE = [
     "\u4f60\u597d\u3002",
     "\u5929\u6c14\uff0c",
@@ -139,17 +147,17 @@ STRANGE = [
 
 @pytest.mark.parametrize("seed", range(60))
 def test_no_letter_is_lost(seed: int) -> None:
-    """Whatever the text: its letters and digits in order, no silent piece, none over the target."""
-    chance = random.Random(seed)
-    words = chance.choices([*WORDS, *STRANGE] if seed % 2 else WORDS, k=chance.randrange(1, 120))
-    text = chance.choice([" ", "  "]).join([*words, "end"])
-    seconds = chance.choice([0.5, 2.0, 10.0])
-    found = texts(text, seconds)
-    assert spoken("".join(found)) == spoken(text)
-    assert all(spoken(piece) and piece == piece.strip() for piece in found)
-    assert max(map(usual_seconds, found)) <= seconds + usual_seconds("....\"')(\u4f60")
+    """For any text: its letters and digits are in order, no segment is silent or too long."""
+    rng = random.Random(seed)
+    words = rng.choices([*PROMPT_TEXT, *STRANGE] if seed % 2 else PROMPT_TEXT, k=rng.randrange(1, 120))
+    text = rng.choice([" ", "  "]).join([*words, "end"])
+    seconds = rng.choice([0.5, 2.0, 10.0])
+    segments = texts(text, seconds)
+    assert spoken("".join(segments)) == spoken(text)
+    assert all(spoken(segment) and segment == segment.strip() for segment in segments)
+    assert max(map(expected_seconds, segments)) <= seconds + expected_seconds("....\"')(\u4f60")
     if seconds > 1 and not seed % 2:
-        assert list(filter(spoken, " ".join(found).split())) == list(filter(spoken, text.split()))
+        assert list(filter(spoken, " ".join(segments).split())) == list(filter(spoken, text.split()))
 
 
 def spoken(text: str) -> str:

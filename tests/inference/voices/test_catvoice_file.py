@@ -1,4 +1,4 @@
-"""The `.catvoice` format, and that a voice from a file speaks as its prompt does."""
+"""The `.catvoice` format, and voices from files give the results of their prompts."""
 
 import random
 import struct
@@ -13,22 +13,24 @@ import torch
 
 from inference import Synthesizer, Voice
 from inference.voices.catvoice_file import (
-    MOST_BYTES,
-    SavedTimbre,
-    SavedVoice,
-    VoiceFileError,
     is_voice_file,
-    known_text,
-    pack_voice,
+    prompt_text_of,
     read_voice,
     saved_voice,
-    unpack_voice,
     write_voice,
+)
+from inference.voices.catvoice_format import (
+    MAX_BYTES,
+    SavedAdaptation,
+    SavedVoice,
+    VoiceFileError,
+    pack_voice,
+    unpack_voice,
 )
 from tokenizer.codes.cat_file import pack_codes
 from tokenizer.codes.coded_audio import CodedAudio, encode_audio
 
-WORDS, TEXT = "What the recording says.", "Good morning, old fox."
+PROMPT_TEXT, TEXT = "What the recording says.", "Good morning, old fox."
 CODED = CodedAudio(
     codes=torch.tensor([[31, 1], [16, 2]]),
     codebook_size=32,
@@ -41,9 +43,11 @@ SMALL = SavedVoice(coded=CODED, text="A\u00fc.", language="de", consent="Ann: ye
 HEAD = bytes.fromhex("89434154560d0a 01 0400 0200 0800 d2f6") + struct.pack("<I", 40 + 2 * 6)
 BODY = HEAD + b"A\xc3\xbc." + b"de" + b"Ann: yes" + pack_codes(CODED)
 BYTES = BODY + struct.pack("<I", zlib.crc32(BODY))
-TIMBRE = SavedTimbre(added=torch.tensor([[1.0, -2.0, 0.5]]).half(), decoder=b"decoder1")
-"""Beside the same in a file of version 2."""
-TINTED = HEAD[:7] + b"\x02" + HEAD[8:] + b"\x01\0\x03\0decoder1" + BODY[20:] + bytes.fromhex("003c 00c0 0038")
+ADAPTATION = SavedAdaptation(added=torch.tensor([[1.0, -2.0, 0.5]]).half(), decoder=b"decoder1")
+"""The adaptation in a file of version 2."""
+ADAPTED_BODY = (
+    HEAD[:7] + b"\x02" + HEAD[8:] + b"\x01\0\x03\0decoder1" + BODY[20:] + bytes.fromhex("003c 00c0 0038")
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,49 +57,51 @@ def synthesizer(bundle: Path) -> Synthesizer:
 
 def assert_same(one: SavedVoice, other: SavedVoice) -> None:
     assert (one.texts, one.level_db) == (other.texts, other.level_db)
-    if one.timbre is None or other.timbre is None:
-        assert one.timbre is other.timbre
+    if one.decoder_adaptation is None or other.decoder_adaptation is None:
+        assert one.decoder_adaptation is other.decoder_adaptation
     else:
-        assert torch.equal(one.timbre.added, other.timbre.added)
-        assert one.timbre.decoder == other.timbre.decoder
+        assert torch.equal(one.decoder_adaptation.added, other.decoder_adaptation.added)
+        assert one.decoder_adaptation.decoder == other.decoder_adaptation.decoder
     assert pack_codes(one.coded) == pack_codes(other.coded)
 
 
 def sealed(body: bytes) -> bytes:
-    """A file whose checksum is right, whatever else is wrong."""
+    """Return a file with a valid checksum, whatever else is wrong."""
     return body + struct.pack("<I", zlib.crc32(body))
 
 
 def test_by_hand() -> None:
     assert pack_voice(SMALL) == BYTES
     assert_same(unpack_voice(BYTES), SMALL)
-    tinted = replace(SMALL, timbre=TIMBRE)
-    assert pack_voice(tinted) == sealed(TINTED)
-    assert_same(unpack_voice(sealed(TINTED)), tinted)
+    adapted = replace(SMALL, decoder_adaptation=ADAPTATION)
+    assert pack_voice(adapted) == sealed(ADAPTED_BODY)
+    assert_same(unpack_voice(sealed(ADAPTED_BODY)), adapted)
 
 
-def test_a_take_of_the_file_is_that_of_the_prompt(
+def test_a_voice_file_gives_the_result_of_its_prompt(
     synthesizer: Synthesizer, prompt_file: Path, tmp_path: Path
 ) -> None:
-    voice = synthesizer.voice(prompt_file, WORDS)
+    voice = synthesizer.voice(prompt_file, PROMPT_TEXT)
     path = tmp_path / "ann.catvoice"
     write_voice(path, saved_voice(synthesizer.voices, voice, language="en", consent="Ann"))
     assert [file.name for file in tmp_path.iterdir()] == ["ann.catvoice"]
     loaded = synthesizer.voice(path)
-    assert loaded.text == WORDS and torch.equal(loaded.codes, voice.codes) and loaded.key == voice.key
+    assert loaded.text == PROMPT_TEXT and torch.equal(loaded.codes, voice.codes) and loaded.key == voice.key
     for depth in (1, 6):
-        take = synthesizer.take(TEXT, prompt_file, WORDS, depth=depth, max_seconds=0.4)
-        for given in (path, str(path), loaded):
-            other = synthesizer.take(TEXT, given, depth=depth, max_seconds=0.4)
-            assert np.array_equal(other.audio, take.audio)
-    assert np.array_equal(synthesizer.clone(TEXT, path)[0], synthesizer.clone(TEXT, prompt_file, WORDS)[0])
+        result = synthesizer.synthesize(TEXT, prompt_file, PROMPT_TEXT, depth=depth, max_seconds=0.4)
+        for prompt in (path, str(path), loaded):
+            other = synthesizer.synthesize(TEXT, prompt, depth=depth, max_seconds=0.4)
+            assert np.array_equal(other.audio, result.audio)
+    assert np.array_equal(
+        synthesizer.clone(TEXT, path)[0], synthesizer.clone(TEXT, prompt_file, PROMPT_TEXT)[0]
+    )
 
 
 def test_level_and_length_are_those_of_the_voice(synthesizer: Synthesizer, prompt_file: Path) -> None:
-    voice = synthesizer.voice(prompt_file, WORDS)
+    voice = synthesizer.voice(prompt_file, PROMPT_TEXT)
     saved = saved_voice(synthesizer.voices, voice)
-    heard = synthesizer.tokenizer.decode(voice.codes[None])
-    assert saved.level_db == pytest.approx(20 * float(heard.square().mean().sqrt().log10()), abs=1e-3)
+    decoded = synthesizer.tokenizer.decode(voice.codes[None])
+    assert saved.level_db == pytest.approx(20 * float(decoded.square().mean().sqrt().log10()), abs=1e-3)
     assert saved.coded.seconds == len(voice.codes) * 0.08
 
 
@@ -105,7 +111,7 @@ def test_a_voice_of_another_tokenizer_is_refused(synthesizer: Synthesizer, tmp_p
     with pytest.raises(
         VoiceFileError, match=r"other\.catvoice: made by the tokenizer 4142434445464748, but "
     ):
-        synthesizer.take(TEXT, path)
+        synthesizer.synthesize(TEXT, path)
 
 
 def test_voices_that_do_not_fit_the_model(synthesizer: Synthesizer, tmp_path: Path) -> None:
@@ -133,15 +139,15 @@ def test_the_file_knows_its_text(tmp_path: Path) -> None:
     path = tmp_path / "a.CATVOICE"
     write_voice(path, SMALL)
     assert is_voice_file(path) and is_voice_file(str(path)) and not is_voice_file(tmp_path / "a.wav")
-    assert known_text(path, "") == known_text(path, SMALL.text) == SMALL.text
-    assert known_text("a.wav", "words") == "words"
-    assert known_text(Voice(codes=CODED.codes, text="mine"), "") == "mine"
+    assert prompt_text_of(path, "") == prompt_text_of(path, SMALL.text) == SMALL.text
+    assert prompt_text_of("a.wav", "words") == "words"
+    assert prompt_text_of(Voice(codes=CODED.codes, text="mine"), "") == "mine"
     with pytest.raises(ValueError, match=r"this voice says 'A\u00fc\.', not 'other': leave it out"):
-        known_text(path, "other")
+        prompt_text_of(path, "other")
 
 
 def test_any_other_byte_is_detected() -> None:
-    for whole in (BYTES, sealed(TINTED)):
+    for whole in (BYTES, sealed(ADAPTED_BODY)):
         for position in range(len(whole)):
             for value in range(256):
                 if value != whole[position]:
@@ -150,7 +156,7 @@ def test_any_other_byte_is_detected() -> None:
 
 
 def test_a_cut_at_any_byte_is_an_error() -> None:
-    for whole in (BYTES, sealed(TINTED)):
+    for whole in (BYTES, sealed(ADAPTED_BODY)):
         for size in range(len(whole)):
             with pytest.raises(VoiceFileError, match=r"not a \.catvoice|cut off|bytes where its header"):
                 unpack_voice(whole[:size])
@@ -158,12 +164,12 @@ def test_a_cut_at_any_byte_is_an_error() -> None:
         unpack_voice(BYTES + b"more")
 
 
-def test_what_a_right_checksum_does_not_excuse() -> None:
+def test_errors_behind_a_valid_checksum() -> None:
     assert_same(unpack_voice(sealed(BODY)), SMALL)
     for body, message in [
         (BODY[:7] + b"\x03" + BODY[8:], "version 3 of the format, this program reads 1 and 2: update it"),
         (BODY[:7] + b"\x02" + BODY[8:], "bytes where its header says otherwise"),
-        (TINTED[:-2] + b"\x00\x7c", "its timbre is not finite"),
+        (ADAPTED_BODY[:-2] + b"\x00\x7c", "its decoder adaptation is not finite"),
         (BODY.replace(b"\xc3\xbc", b"\xc3\xc3"), "not UTF-8"),
         (BODY.replace(b"Ann: yes", b"Ann:\x1b[1m"), r"consent note 'Ann:\\x1b\[1m' has control characters"),
         (BODY.replace(b"Ann: yes", b"Ann:\0yes"), "control characters"),
@@ -189,7 +195,7 @@ def test_what_a_right_checksum_does_not_excuse() -> None:
         ({"level_db": float("nan")}, "a level of nan"),
     ],
 )
-def test_texts_that_cannot_be(wrong: dict, message: str) -> None:
+def test_invalid_texts(wrong: dict, message: str) -> None:
     with pytest.raises(VoiceFileError, match=message) as caught:
         replace(SMALL, **wrong)
     assert "\n" not in str(caught.value)
@@ -201,22 +207,22 @@ def test_the_longest_texts_and_other_alphabets_come_back() -> None:
 
 
 def test_thousands_of_mutations_end_in_the_one_error() -> None:
-    """Bytes changed, cut out and doubled, the checksum made right again in half of them."""
-    chance, read = random.Random(0), 0
+    """Bytes are changed, removed and repeated, and half of the files get a valid checksum."""
+    rng, read = random.Random(0), 0
     tracemalloc.start()
     for turn in range(4000):
-        mutant = bytearray(chance.choice([BODY, TINTED]))
-        for _ in range(chance.randrange(1, 4)):
-            first, last = sorted(chance.choices(range(len(mutant) + 1), k=2))
-            match chance.randrange(4):
+        mutant = bytearray(rng.choice([BODY, ADAPTED_BODY]))
+        for _ in range(rng.randrange(1, 4)):
+            first, last = sorted(rng.choices(range(len(mutant) + 1), k=2))
+            match rng.randrange(4):
                 case 0:
-                    mutant[first:last] = chance.randbytes(last - first)
+                    mutant[first:last] = rng.randbytes(last - first)
                 case 1:
                     del mutant[first:last]
                 case 2:
                     mutant[first:first] = mutant[first:last]
                 case 3 if len(mutant) > 20:
-                    mutant[chance.randrange(7, len(mutant))] = chance.choice([0, 1, 65, 127, 255])
+                    mutant[rng.randrange(7, len(mutant))] = rng.choice([0, 1, 65, 127, 255])
         data = sealed(bytes(mutant)) if turn % 2 else bytes(mutant) + BYTES[-4:]
         try:
             unpack_voice(data)
@@ -234,7 +240,7 @@ def test_files(tmp_path: Path) -> None:
     assert_same(read_voice(tmp_path / "a.catvoice"), SMALL)
     with open(tmp_path / "b.catvoice", "wb") as file:
         file.truncate(2**33)
-    with pytest.raises(VoiceFileError, match=f"such a file has at most {MOST_BYTES}"):
+    with pytest.raises(VoiceFileError, match=f"such a file has at most {MAX_BYTES}"):
         read_voice(tmp_path / "b.catvoice")
     with pytest.raises(VoiceFileError, match=r"c\.catvoice: no such file"):
         read_voice(tmp_path / "c.catvoice")

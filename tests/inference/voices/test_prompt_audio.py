@@ -1,4 +1,4 @@
-"""Prompts: brought to the level of the model's training, and refused with a reason when they are no voice."""
+"""Preparation of prompts: their level, and the errors of unusable ones."""
 
 import math
 from pathlib import Path
@@ -11,13 +11,13 @@ from torch import Tensor
 
 from inference.voices.prompt_audio import PLAIN, PUBLISHED, Preparation, check_prompt, load_prompt
 from tokenizer import AudioError
-from training.synthetic.build import normalise
+from training.synthetic.build import normalize_loudness
 
 RATE = 24_000
 
 
 def sine(rms_db: float, seconds: float = 1.0, rate: int = RATE) -> np.ndarray:
-    """A sine of that RMS in dBFS."""
+    """Return a sine of this RMS in dBFS."""
     turns = 220 * np.arange(round(seconds * rate)) / rate
     return (10 ** (rms_db / 20) * math.sqrt(2) * np.sin(2 * np.pi * turns)).astype(np.float32)
 
@@ -49,7 +49,7 @@ def load(samples: np.ndarray, level: Preparation = PLAIN, max_seconds: float = 8
     ],
 )
 def test_level(level: Preparation, rms_db: float, expected: float) -> None:
-    """Plain models hear every prompt at -23 dBFS; published ones at -20, but moved by 3 dB at most."""
+    """Plain models get every prompt at -23 dBFS; published ones at -20, but changed by 3 dB at most."""
     samples = sine(rms_db)
     audio = load(samples, level)
     assert decibels(audio) == pytest.approx(expected, abs=0.01)
@@ -69,7 +69,7 @@ def test_peaks_do_not_limit_the_published_gain() -> None:
 
 @pytest.mark.parametrize("samples", [sine(-35.0), sine(-8.0), with_click(-40.0, peak=0.5)])
 def test_a_prompt_is_as_loud_as_a_clip_of_the_corpus(samples: np.ndarray) -> None:
-    torch.testing.assert_close(load(samples), torch.from_numpy(normalise(samples)))
+    torch.testing.assert_close(load(samples), torch.from_numpy(normalize_loudness(samples)))
 
 
 @pytest.mark.parametrize("rate", [16_000, 24_000, 44_100])
@@ -146,7 +146,7 @@ def test_check_leaves_only_the_longest_to_the_model(tmp_path: Path) -> None:
 
 
 def test_only_the_plain_preparation_cuts_silence() -> None:
-    """A breath of it stays: 0.15 s on both sides of a second of tone."""
+    """0.15 s of silence remain on both sides of a second of tone."""
     tone = (0.1 * np.sin(np.arange(RATE) * 0.05)).astype(np.float32)
     samples = np.concatenate([np.zeros(RATE, np.float32), tone, np.zeros(RATE, np.float32)])
     assert len(load_prompt((samples, RATE), RATE, PLAIN, 8.0)) == round(1.3 * RATE)

@@ -1,4 +1,4 @@
-"""A clip is cut in a pause, and what spoils it is named."""
+"""A clip is cut in a pause, and its defects are reported."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ RATE = 24_000
 
 
 def speech(seconds: float, level: float = 0.1) -> np.ndarray:
-    """Syllables: noise that comes and goes four times a second, 40 dB apart."""
+    """Return noise that is switched four times a second between levels 40 dB apart, like syllables."""
     time = np.arange(round(seconds * RATE)) / RATE
     loudness = np.where(np.sin(2 * np.pi * 4 * time) > -0.5, 1.0, 0.01)
     noise = np.random.default_rng(0).uniform(-1, 1, len(time))
@@ -33,9 +33,9 @@ def test_a_long_clip_ends_in_the_middle_of_its_pause() -> None:
     assert 4.1 <= len(cut_in_pause(audio, RATE, 6.0)) / RATE <= 4.2
 
 
-@pytest.mark.parametrize("most", [0.5, 1.5, 3.0, 3.1, 8.0])
-def test_a_cut_is_never_longer_than_allowed(most: float) -> None:
-    assert most / 2 <= len(cut_in_pause(speech(9.0), RATE, most)) / RATE <= most
+@pytest.mark.parametrize("longest", [0.5, 1.5, 3.0, 3.1, 8.0])
+def test_a_cut_is_never_longer_than_allowed(longest: float) -> None:
+    assert longest / 2 <= len(cut_in_pause(speech(9.0), RATE, longest)) / RATE <= longest
 
 
 def test_a_good_clip_needs_no_advice() -> None:
@@ -43,7 +43,7 @@ def test_a_good_clip_needs_no_advice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("audio", "said"),
+    ("audio", "expected"),
     [
         (speech(1.0), "short 1.0"),
         (speech(4.0, level=0.001), "quiet -"),
@@ -51,9 +51,9 @@ def test_a_good_clip_needs_no_advice() -> None:
         (np.random.default_rng(0).uniform(-0.1, 0.1, 4 * RATE).astype(np.float32), "noisy 0."),
     ],
 )
-def test_what_spoils_a_clip_is_named(audio: np.ndarray, said: str) -> None:
+def test_what_spoils_a_clip_is_named(audio: np.ndarray, expected: str) -> None:
     (advice,) = advise(audio, RATE)
-    assert f"{advice.kind} {advice.value:.1f}".startswith(said)
+    assert f"{advice.kind} {advice.value:.1f}".startswith(expected)
 
 
 def test_load_takes_the_speech_of_a_file(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_load_takes_the_speech_of_a_file(tmp_path: Path) -> None:
     clip = load_clip(path, RATE)
     assert (clip.sample_rate, clip.cut, clip.advice) == (RATE, False, ())
     assert 4.0 <= clip.seconds <= 4.4
-    assert load_clip(path, RATE, most_seconds=3.5).cut
+    assert load_clip(path, RATE, max_seconds=3.5).cut
 
 
 def test_a_silent_file_is_no_prompt(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Audio of strangers: what is audio is decoded, what is not or too much is refused quickly."""
+"""Untrusted audio is decoded, and anything else or too much is refused quickly."""
 
 import io
 import random
@@ -33,14 +33,14 @@ def test_audio(voice: np.ndarray, kind: str) -> None:
     assert np.abs(samples).max() == pytest.approx(np.abs(voice).max() / 2, rel=0.2)
 
 
-def test_exactly_the_most(voice: np.ndarray) -> None:
+def test_exactly_the_longest(voice: np.ndarray) -> None:
     data = written(voice, 24_000, "WAV")
     assert len(decode_upload(data, len(voice) / 24_000)[0]) == len(voice)
     with pytest.raises(AudioError, match=r"longer than 1\.1 s"):
         decode_upload(data, 1.1)
 
 
-def test_bombs() -> None:
+def test_decompression_bombs() -> None:
     """Ten hours of silence in a few kilobytes, and days of samples at a few Hertz."""
     silence = written(np.zeros(24_000 * 600, np.int16), 24_000, "FLAC")
     assert len(silence) < 100_000
@@ -60,7 +60,7 @@ def test_the_first_seconds_of_a_file(voice: np.ndarray, tmp_path: Path) -> None:
 
 
 def test_a_header_that_promises_days_takes_no_memory(voice: np.ndarray, tmp_path: Path) -> None:
-    """Of FLAC: 36 bits from byte 21 on tell how many samples there are."""
+    """In FLAC 36 bits from byte 21 on contain the number of samples."""
     data = bytearray(written(voice, 24_000, "FLAC"))
     data[21] |= 0x0F
     path = tmp_path / "a.flac"
@@ -86,14 +86,14 @@ def test_no_audio() -> None:
 @pytest.mark.parametrize("turns", [150, pytest.param(2000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3", "AIFF", "CAF"])
 def test_damaged_files(voice: np.ndarray, kind: str, turns: int) -> None:
-    """Decoded in part or refused, within the length that was allowed; nothing else."""
-    good, chance = written(voice[:6000], 24_000, kind), random.Random(kind)
+    """Damaged files are decoded in part or refused, within the allowed length."""
+    good, rng = written(voice[:6000], 24_000, kind), random.Random(kind)
     for _ in range(turns):
         data = bytearray(good)
-        for _ in range(chance.choice([1, 3, 20])):
-            data[chance.randrange(min(len(data), chance.choice([64, len(data)])))] = chance.randrange(256)
-        if chance.random() < 0.3:
-            del data[chance.randrange(len(data)) :]
+        for _ in range(rng.choice([1, 3, 20])):
+            data[rng.randrange(min(len(data), rng.choice([64, len(data)])))] = rng.randrange(256)
+        if rng.random() < 0.3:
+            del data[rng.randrange(len(data)) :]
         try:
             samples, rate = decode_upload(bytes(data), 2)
         except AudioError:

@@ -12,7 +12,7 @@ import torch
 
 from tokenizer import AudioTokenizer
 from tokenizer.codes.cat_file import (
-    MOST_BYTES,
+    MAX_BYTES,
     check_codes_output,
     pack_codes,
     read_codes,
@@ -82,7 +82,7 @@ def test_ten_seconds_of_32_layers_take_5200_bytes_at_most() -> None:
 
 
 def test_a_cut_behind_a_layer_is_the_file_of_that_depth(codec: Path, tmp_path: Path) -> None:
-    """Byte for byte, and so in what is heard."""
+    """Byte for byte, and so in the decoded audio."""
     model, path = AudioTokenizer.from_pretrained(codec), tmp_path / "a.cat"
     whole = encode_audio(model, 0.1 * torch.randn(9000))
     data = pack_codes(whole)
@@ -186,22 +186,22 @@ def test_more_layers_than_can_be() -> None:
 def test_thousands_of_mutations_end_in_the_one_error() -> None:
     """Bytes changed, cut out and doubled, in half of them with the header's checksum made right again;
     whatever comes of it takes little memory."""
-    chance, data = random.Random(0), pack_codes(random_audio(9, 5))
+    rng, data = random.Random(0), pack_codes(random_audio(9, 5))
     read = 0
     tracemalloc.start()
     for turn in range(4000):
         mutant = bytearray(data)
-        for _ in range(chance.randrange(1, 5)):
-            first, last = sorted(chance.choices(range(len(mutant) + 1), k=2))
-            match chance.randrange(4):
+        for _ in range(rng.randrange(1, 5)):
+            first, last = sorted(rng.choices(range(len(mutant) + 1), k=2))
+            match rng.randrange(4):
                 case 0:
-                    mutant[first:last] = chance.randbytes(last - first)
+                    mutant[first:last] = rng.randbytes(last - first)
                 case 1:
                     del mutant[first:last]
                 case 2:
                     mutant[first:first] = mutant[first:last]
                 case 3 if len(mutant) > 36:
-                    mutant[chance.randrange(6, 36)] = chance.choice([0, 1, 127, 128, 255])
+                    mutant[rng.randrange(6, 36)] = rng.choice([0, 1, 127, 128, 255])
         if turn % 2 and len(mutant) >= 40:
             mutant[36:40] = struct.pack("<I", zlib.crc32(mutant[:36]))
         try:
@@ -219,7 +219,7 @@ def test_large_files_are_refused_unread(tmp_path: Path) -> None:
         file.write(BYTES)
         file.truncate(2**33)  # a hole
     tracemalloc.start()
-    with pytest.raises(CodesError, match=rf"a\.cat: {2**33} bytes; such a file has at most {MOST_BYTES}"):
+    with pytest.raises(CodesError, match=rf"a\.cat: {2**33} bytes; such a file has at most {MAX_BYTES}"):
         read_codes(tmp_path / "a.cat")
     assert tracemalloc.get_traced_memory()[1] < 1e6
     tracemalloc.stop()

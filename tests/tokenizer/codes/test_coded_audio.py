@@ -10,7 +10,7 @@ import tokenizer.config
 from tokenizer import AudioTokenizer
 from tokenizer.codes.coded_audio import (
     CHUNK_FRAMES,
-    MOST_FRAMES,
+    MAX_FRAMES,
     CodedAudio,
     CodesError,
     check_size,
@@ -43,17 +43,17 @@ def test_every_depth_is_a_prefix(model: AudioTokenizer) -> None:
     whole = encode_audio(model, audio)
     for depth in range(1, 7):
         assert torch.equal(encode_audio(model, audio, depth).codes, whole.codes[:, :depth])
-        heard = decode_audio(model, whole, depth)
-        assert torch.equal(heard, decode_audio(model, whole.at_depth(depth)))
-        torch.testing.assert_close(heard, model.decode(whole.codes[None, :, :depth])[0, :9000])
+        decoded = decode_audio(model, whole, depth)
+        assert torch.equal(decoded, decode_audio(model, whole.at_depth(depth)))
+        torch.testing.assert_close(decoded, model.decode(whole.codes[None, :, :depth])[0, :9000])
 
 
 def test_long_audio_goes_through_in_a_stream(model: AudioTokenizer) -> None:
     audio = noise((CHUNK_FRAMES + 3) * 1920 - 7)
     coded = encode_audio(model, audio)
     assert torch.equal(coded.codes, model.encode(audio[None])[0])
-    heard = decode_audio(model, coded)
-    torch.testing.assert_close(heard, model.decode(coded.codes[None])[0, :-7])
+    decoded = decode_audio(model, coded)
+    torch.testing.assert_close(decoded, model.decode(coded.codes[None])[0, :-7])
 
 
 def test_fingerprint_names_the_quantizer(model: AudioTokenizer, codec: Path) -> None:
@@ -114,7 +114,8 @@ def test_depths_that_are_not_there(model: AudioTokenizer, depth: int) -> None:
         ({"tokenizer": b"short"}, "5 bytes"),
     ],
 )
-def test_what_cannot_be(wrong: dict, message: str) -> None:
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_impossible_fields(wrong: dict, message: str) -> None:
     right = {
         "codes": torch.zeros(2, 2).long(),
         "codebook_size": 32,
@@ -130,6 +131,6 @@ def test_what_cannot_be(wrong: dict, message: str) -> None:
 
 def test_how_much_a_file_may_hold() -> None:
     check_size(2**19, 32)
-    for frames, layers in [(2**19 + 1, 32), (MOST_FRAMES + 1, 1)]:
+    for frames, layers in [(2**19 + 1, 32), (MAX_FRAMES + 1, 1)]:
         with pytest.raises(CodesError, match="so cut the audio"):
             check_size(frames, layers)

@@ -1,4 +1,4 @@
-"""Files come whole or not at all, and only as large as may be."""
+"""Files are written whole or not at all, and read up to a size."""
 
 from pathlib import Path
 

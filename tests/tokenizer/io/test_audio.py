@@ -1,4 +1,4 @@
-"""Audio files in and out: level, pitch and length survive every format; bad files say what is wrong."""
+"""Audio files in and out: level, pitch and length survive every format; errors say what is wrong."""
 
 import os
 import subprocess
@@ -174,6 +174,7 @@ def error_of_save(path: Path, audio: torch.Tensor | None = None, rate: int = 24_
     return message
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_bad_outputs_are_named(tmp_path):
     (tmp_path / "file").touch()
     assert "does not exist" in error_of_save(tmp_path / "missing" / "a.wav")

@@ -6,11 +6,11 @@ from torch import Tensor
 
 from tokenizer.layers.attention import (
     attend,
+    build_mask,
     frequencies,
+    rotary_factors,
     rotate,
     rotate_projected,
-    sight,
-    turns,
     window_mask,
 )
 
@@ -23,13 +23,13 @@ def heads(batch: int, count: int, steps: int, dim: int = 6, dtype: torch.dtype =
 
 def naive(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     """Softmax attention, one query at a time; the last query stands at the last key."""
-    share, past = q.shape[1] // k.shape[1], k.shape[2] - q.shape[2]
+    share, history = q.shape[1] // k.shape[1], k.shape[2] - q.shape[2]
     k, v = k.repeat_interleave(share, 1), v.repeat_interleave(share, 1)
     out = torch.empty_like(q)
     for i in range(q.shape[2]):
-        seen = slice(max(0, past + i - window + 1), past + i + 1)
-        scores = (k[:, :, seen] @ q[:, :, i, :, None]).squeeze(-1) / math.sqrt(q.shape[-1])
-        out[:, :, i] = (scores.softmax(-1)[..., None] * v[:, :, seen]).sum(2)
+        reach = slice(max(0, history + i - window + 1), history + i + 1)
+        scores = (k[:, :, reach] @ q[:, :, i, :, None]).squeeze(-1) / math.sqrt(q.shape[-1])
+        out[:, :, i] = (scores.softmax(-1)[..., None] * v[:, :, reach]).sum(2)
     return out
 
 
@@ -67,19 +67,19 @@ def test_attend_equals_naive_softmax(queries: int, keys: int, window: int, group
 @pytest.mark.parametrize("groups", [4, 2])
 @pytest.mark.parametrize(("steps", "window"), [(9, 20), (9, 4), (40, 60), (200, 300), (200, 70)])
 def test_training_in_bfloat16_attends_alike(steps: int, window: int, groups: int) -> None:
-    """Short and long sequences, whole and in windows: results and gradients, to the precision of bfloat16."""
+    """Short and long sequences, whole and windowed: results and gradients, to bfloat16's precision."""
     inputs = [heads(2, count, steps, dtype=torch.float32) for count in (4, groups, groups)]
     q, k, v = (part.clone().requires_grad_() for part in inputs)
     low_q, low_k, low_v = (part.clone().requires_grad_() for part in inputs)
     wanted, push = naive(q, k, v, window), heads(2, 4, steps, dtype=torch.float32)
-    seen = sight(steps, steps, window, inputs[0])
+    mask = build_mask(steps, steps, window, inputs[0])
     with torch.autocast("cpu", torch.bfloat16):
-        made = attend(low_q, low_k, low_v, window, seen)
-    torch.testing.assert_close(made.float(), wanted, rtol=0.03, atol=0.03)
+        low = attend(low_q, low_k, low_v, window, mask)
+    torch.testing.assert_close(low.float(), wanted, rtol=0.03, atol=0.03)
     (wanted * push).sum().backward()
-    (made * push).sum().backward()
-    for low, plain in ((low_q, q), (low_k, k), (low_v, v)):
-        torch.testing.assert_close(low.grad, plain.grad, rtol=0.03, atol=0.03)
+    (low * push).sum().backward()
+    for approximate, plain in ((low_q, q), (low_k, k), (low_v, v)):
+        torch.testing.assert_close(approximate.grad, plain.grad, rtol=0.03, atol=0.03)
 
 
 @pytest.mark.parametrize("query", [0, 3, 66, 99])
@@ -94,46 +94,50 @@ def test_attend_reads_only_the_window(query: int) -> None:
             assert reached == list(range(max(0, query - 3), query + 1))
 
 
-@pytest.mark.parametrize(("queries", "past"), [(1, 9), (3, 4), (70, 9), (150, 9)])
-def test_hidden_keys_are_not_read(queries: int, past: int) -> None:
-    """Row 0 sees all of the past, row 1 its last two steps, row 2 nothing; blocks of queries hide alike."""
-    keys = past + queries
+@pytest.mark.parametrize(("queries", "history"), [(1, 9), (3, 4), (70, 9), (150, 9)])
+def test_padded_keys_are_not_read(queries: int, history: int) -> None:
+    """Signal 0 attends to all of its history, 1 to the last two steps, 2 to none; so in all blocks."""
+    keys = history + queries
     q, k, v = heads(3, 2, queries), heads(3, 2, keys), heads(3, 2, keys)
-    first = torch.tensor([0, past - 2, past])
-    seen = sight(queries, keys, 10, q, hidden=torch.arange(keys) < first[:, None])
-    together = attend(q, k, v, 10, seen)
-    for row, begin in enumerate(first.tolist()):
-        one = slice(row, row + 1)
-        torch.testing.assert_close(together[one], naive(q[one], k[one, :, begin:], v[one, :, begin:], 10))
+    first = torch.tensor([0, history - 2, history])
+    mask = build_mask(queries, keys, 10, q, padding_mask=torch.arange(keys) < first[:, None])
+    batched = attend(q, k, v, 10, mask)
+    for i, begin in enumerate(first.tolist()):
+        single = slice(i, i + 1)
+        torch.testing.assert_close(
+            batched[single], naive(q[single], k[single, :, begin:], v[single, :, begin:], 10)
+        )
 
 
 def test_rotate_by_hand() -> None:
-    """Neighbouring features are a plane: pair 0 turns by 1 radian a step, pair 1 by period ** -1/2."""
+    """Neighbouring features are a plane: pair 0 rotates by 1 radian a step, pair 1 by period ** -1/2."""
     x = torch.tensor([1.0, 0.0, 0.0, 2.0]).expand(1, 1, 3, 4)
-    turned = rotate(x, turns(5, 3, frequencies(4, 100.0, CPU)))
+    rotated = rotate(x, rotary_factors(5, 3, frequencies(4, 100.0, CPU)))
     for step, position in enumerate((5, 6, 7)):
         fast, slow = position * 1.0, position * 0.1
         expected = [math.cos(fast), math.sin(fast), -2 * math.sin(slow), 2 * math.cos(slow)]
-        torch.testing.assert_close(turned[0, 0, step], torch.tensor(expected))
+        torch.testing.assert_close(rotated[0, 0, step], torch.tensor(expected))
 
 
 def test_rotation_at_position_zero_is_none() -> None:
     x = torch.randn(2, 3, 1, 8)
-    torch.testing.assert_close(rotate(x, turns(0, 1, frequencies(8, 10_000.0, CPU))), x, atol=0, rtol=0)
+    torch.testing.assert_close(
+        rotate(x, rotary_factors(0, 1, frequencies(8, 10_000.0, CPU))), x, atol=0, rtol=0
+    )
 
 
 def test_table_continues_where_a_stream_stands() -> None:
-    whole = turns(0, 2000, frequencies(8, 10_000.0, CPU))
-    assert torch.equal(turns(1990, 10, frequencies(8, 10_000.0, CPU)), whole[1990:])
+    whole = rotary_factors(0, 2000, frequencies(8, 10_000.0, CPU))
+    assert torch.equal(rotary_factors(1990, 10, frequencies(8, 10_000.0, CPU)), whole[1990:])
 
 
 def test_scores_depend_on_distance_alone() -> None:
     q, k = torch.randn(1, 1, 1, 16), torch.randn(1, 1, 1, 16)
 
     def score(at: int, back: int) -> Tensor:
-        tables = (turns(first, 1, frequencies(16, 10_000.0, CPU)) for first in (at, at - back))
-        turned_q, turned_k = (rotate(x, table) for x, table in zip((q, k), tables, strict=True))
-        return (turned_q * turned_k).sum()
+        tables = (rotary_factors(first, 1, frequencies(16, 10_000.0, CPU)) for first in (at, at - back))
+        rotated_q, rotated_k = (rotate(x, table) for x, table in zip((q, k), tables, strict=True))
+        return (rotated_q * rotated_k).sum()
 
     for back in (0, 1, 9):
         torch.testing.assert_close(score(9, back), score(500, back), atol=1e-4, rtol=1e-4)
@@ -141,23 +145,26 @@ def test_scores_depend_on_distance_alone() -> None:
 
 
 def test_projected_values_are_not_rotated_and_gradients_change_nothing() -> None:
-    qkv, table = torch.randn(2, 5, 3, 2, 8), turns(7, 5, frequencies(8, 10_000.0, CPU))[:, None, None]
+    qkv, table = (
+        torch.randn(2, 5, 3, 2, 8),
+        rotary_factors(7, 5, frequencies(8, 10_000.0, CPU))[:, None, None],
+    )
     leaf = qkv.clone().requires_grad_()
-    turned = rotate_projected(leaf, table)
-    assert torch.equal(turned[:, :, :2], rotate(qkv[:, :, :2], table))
-    assert torch.equal(turned[:, :, 2], qkv[:, :, 2])
-    turned.sum().backward()
+    rotated = rotate_projected(leaf, table)
+    assert torch.equal(rotated[:, :, :2], rotate(qkv[:, :, :2], table))
+    assert torch.equal(rotated[:, :, 2], qkv[:, :, 2])
+    rotated.sum().backward()
     expected = torch.cat([rotate(torch.ones(2, 5, 2, 2, 8), table.conj()), torch.ones(2, 5, 1, 2, 8)], 2)
     torch.testing.assert_close(leaf.grad, expected)
     assert rotate_projected(qkv, table) is qkv, "without a gradient it is done in place"
-    torch.testing.assert_close(qkv, turned.detach(), atol=1e-7, rtol=1e-6)
+    torch.testing.assert_close(qkv, rotated.detach(), atol=1e-7, rtol=1e-6)
 
 
 def test_rotation_of_half_precision_is_computed_in_float32() -> None:
-    x, table = torch.randn(1, 1, 5, 8).bfloat16(), turns(995, 5, frequencies(8, 10_000.0, CPU))
-    turned = rotate(x, table)
-    assert turned.dtype == torch.bfloat16
-    assert torch.equal(turned, rotate(x.float(), table).bfloat16())
+    x, table = torch.randn(1, 1, 5, 8).bfloat16(), rotary_factors(995, 5, frequencies(8, 10_000.0, CPU))
+    rotated = rotate(x, table)
+    assert rotated.dtype == torch.bfloat16
+    assert torch.equal(rotated, rotate(x.float(), table).bfloat16())
 
 
 @pytest.mark.gpu

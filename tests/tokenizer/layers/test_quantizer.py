@@ -61,7 +61,7 @@ def test_second_codebook_takes_the_rest_by_hand() -> None:
     torch.testing.assert_close(out.commitment_loss, torch.tensor(sum(first) / 4 + sum(second) / 4))
 
 
-def test_ties_take_the_first_row() -> None:
+def test_ties_take_the_first_code() -> None:
     assert by_hand([[0.0, 1.0], [3.0, 0.0], [1.0, 0.0]])(torch.tensor([[[5.0, 0.0]]])).codes.item() == 1
 
 
@@ -83,9 +83,9 @@ def test_depth_cuts_each_sample_on_its_own() -> None:
 def test_losses_are_the_mean_of_those_of_the_samples() -> None:
     vq, x, depth = quantizer(), torch.randn(3, 7, 12), torch.tensor([1, 5, 3])
     out = vq(x, depth)
-    alone = [vq(x[i : i + 1], depth[i : i + 1]) for i in range(3)]
+    single = [vq(x[i : i + 1], depth[i : i + 1]) for i in range(3)]
     for name in ("commitment_loss", "codebook_loss"):
-        expected = torch.stack([getattr(one, name) for one in alone]).mean()
+        expected = torch.stack([getattr(each, name) for each in single]).mean()
         torch.testing.assert_close(getattr(out, name), expected)
 
 

@@ -17,7 +17,7 @@ from tokenizer.layers.vocoder import VocoderState
 from tokenizer.model import AudioTokenizer
 
 VOCODER = VocoderConfig(bands=8, impulse=300)
-SHORT = replace(
+SHORT_STREAM = replace(
     tiny(),
     decoder=(*tiny().decoder[:-1], replace(tiny().decoder[-1], output_dim=VOCODER.controls)),
     vocoder=VOCODER,
@@ -27,8 +27,8 @@ SHORT = replace(
 
 
 def tokenizer(*, melodic: bool = False) -> AudioTokenizer:
-    """The pitch stays where it is unless asked for: the phase adds up what last bits differ by."""
-    built = AudioTokenizer(SHORT).eval()
+    """The pitch stays where it is unless `melodic`: the phase accumulates differences of last bits."""
+    built = AudioTokenizer(SHORT_STREAM).eval()
     with torch.no_grad():
         for parameter in built.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -45,7 +45,7 @@ def codes(batch: int, frames: int) -> Tensor:
 def test_a_tokenizer_with_a_vocoder_decodes_streams(chunks: list[int]) -> None:
     model, frames = tokenizer(), codes(2, 12)
     cache = model.decoder_cache(2)
-    streamed = torch.cat([model.decode(piece, cache) for piece in frames.split(chunks, 1)], 1)
+    streamed = torch.cat([model.decode(part, cache) for part in frames.split(chunks, 1)], 1)
     assert streamed.shape == (2, 12 * 1920)
     close(streamed, model.decode(frames))
 
@@ -53,15 +53,15 @@ def test_a_tokenizer_with_a_vocoder_decodes_streams(chunks: list[int]) -> None:
 @torch.no_grad()
 def test_a_melody_is_streamed_as_closely_as_a_pitch_can_be() -> None:
     model, frames = tokenizer(melodic=True), codes(1, 25)
-    pitch = model.controls(model.quantizer.lookup()(frames, None))[..., 0]
+    pitch = model.controls(model.quantizer.decoder()(frames, None))[..., 0]
     assert pitch.std() > 0.1
     cache, whole = model.decoder_cache(), model.decode(frames)
-    streamed = torch.cat([model.decode(piece, cache) for piece in frames.split(1, 1)], 1)
+    streamed = torch.cat([model.decode(part, cache) for part in frames.split(1, 1)], 1)
     assert (streamed - whole).std() < 0.01 * whole.std()
 
 
 @torch.no_grad()
-def test_rows_of_decoders_adopt_move_and_leave() -> None:
+def test_slots_of_decoders_load_move_and_reset() -> None:
     model = tokenizer()
     prompt, a, b, c = (codes(1, n) for n in (3, 9, 4, 5))
     primed = model.decoder_cache()
@@ -70,46 +70,46 @@ def test_rows_of_decoders_adopt_move_and_leave() -> None:
     first = model.decode(torch.cat([b, a[:, :4]]), state)
     state.move(1, 0)
     second = model.decode(a[:, 4:6], state)
-    state.adopt(1, primed.past())
+    state.load_state(1, primed.snapshot())
     copied = primed.copy()
     third = model.decode(torch.cat([a[:, 6:], c[:, :3]]), state)
     close(first[0], model.decode(b)[0])
     close(torch.cat([first[1], second[0], third[0]]), model.decode(a)[0])
-    alone = model.decode(torch.cat([prompt, c], 1))[0, 3 * 1920 :]
-    close(third[1], alone[: 3 * 1920])
-    close(model.decode(c, copied)[0], alone)
-    state.restart(1)
+    single = model.decode(torch.cat([prompt, c], 1))[0, 3 * 1920 :]
+    close(third[1], single[: 3 * 1920])
+    close(model.decode(c, copied)[0], single)
+    state.reset(1)
     last = codes(1, 2)
     close(model.decode(torch.cat([codes(1, 2), last]), state)[1:], model.decode(last))
 
 
 @torch.no_grad()
-def test_rows_add_their_own_to_the_last_projection() -> None:
-    """A tinted stream is that of a decoder whose weights were changed; it is adopted, moved and copied so."""
+def test_slots_have_their_own_decoder_adaptation() -> None:
+    """A stream with an adaptation is that of a decoder with other weights, also loaded, moved and copied."""
     model = tokenizer()
     weight = model.decoder[-1].project_out.get_parameter("weight")
-    timbre = 0.3 * torch.randn_like(weight)
-    timbre[0] = 0  # of the pitch
-    own = copy.deepcopy(model)
-    own.decoder[-1].project_out.get_parameter("weight").add_(timbre)
+    decoder_adaptation = 0.3 * torch.randn_like(weight)
+    decoder_adaptation[0] = 0  # of the pitch
+    adapted = copy.deepcopy(model)
+    adapted.decoder[-1].project_out.get_parameter("weight").add_(decoder_adaptation)
     prompt, a, b = (codes(1, n) for n in (3, 6, 6))
     primed, state = model.decoder_cache(), model.decoder_cache(2)
-    primed.tint(0, timbre)
-    assert primed.nbytes == model.decoder_cache().nbytes + timbre.nbytes
-    close(model.decode(prompt, primed), own.decode(prompt))
-    state.adopt(1, primed.past())
+    primed.set_adaptation(0, decoder_adaptation)
+    assert primed.nbytes == model.decoder_cache().nbytes + decoder_adaptation.nbytes
+    close(model.decode(prompt, primed), adapted.decode(prompt))
+    state.load_state(1, primed.snapshot())
     first = model.decode(torch.cat([b[:, :2], a[:, :2]]), state)
     state.move(1, 0)
     copied = state.copy()
     second = model.decode(a[:, 2:4], state)
-    state.restart(0)
+    state.reset(0)
     close(first[0], model.decode(b[:, :2])[0])
-    close(torch.cat([first[1], second[0]]), own.decode(torch.cat([prompt, a[:, :4]], 1))[0, 3 * 1920 :])
+    close(torch.cat([first[1], second[0]]), adapted.decode(torch.cat([prompt, a[:, :4]], 1))[0, 3 * 1920 :])
     close(model.decode(b, state), model.decode(b))
     close(model.decode(a[:, 2:4], copied), second)
 
 
-def test_a_past_counts_the_memory_of_its_vocoder() -> None:
+def test_a_cache_counts_the_memory_of_its_vocoder() -> None:
     """Two numbers of 8 bytes, a flag, and float32: 17 controls and 2 patches of tail."""
     cache = tokenizer().decoder_cache()
     assert isinstance(cache.vocoder, VocoderState)
@@ -142,7 +142,7 @@ def test_save_and_load(parts: str, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["vocoder"]["bands"] == 8
     loaded = AudioTokenizer.from_pretrained(tmp_path, parts)  # pyright: ignore[reportArgumentType]
-    assert loaded.config == SHORT
+    assert loaded.config == SHORT_STREAM
     assert torch.equal(loaded.decode(frames), model.decode(frames))
 
 
@@ -182,7 +182,7 @@ def test_a_config_without_a_vocoder_is_as_it_always_was(tmp_path: Path) -> None:
         ({"lowest_pitch": 0.0}, r"no pitch is from 0\.0 to 500\.0 Hz"),
     ],
 )
-def test_vocoders_that_cannot_be_are_refused(changes: dict[str, float], message: str) -> None:
+def test_impossible_vocoders_are_refused(changes: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         VocoderConfig(**changes)  # pyright: ignore[reportArgumentType]
 
@@ -191,6 +191,6 @@ def test_vocoders_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="joint 9: 240 features meet 129"):
         replace(tiny(), vocoder=VocoderConfig())
     with pytest.raises(ValueError, match="joint 9: 17 features meet 240"):
-        replace(SHORT, vocoder=None)
+        replace(SHORT_STREAM, vocoder=None)
     with pytest.raises(ValueError, match=r"highest_pitch=7000\.0 at 24000 samples a second"):
-        replace(SHORT, vocoder=VocoderConfig(bands=8, highest_pitch=7000.0))
+        replace(SHORT_STREAM, vocoder=VocoderConfig(bands=8, highest_pitch=7000.0))

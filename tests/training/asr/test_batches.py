@@ -6,38 +6,38 @@ import torch
 
 from cat_tts.sequences.rows import IGNORED
 from cat_tts.text.tokenizers import SentencePieceText
-from training.asr.batches import STRETCH, Transcribed, misheard, noisy
+from training.asr.batches import NOISE_SPAN_FRAMES, Utterances, corrupt_frames, corrupt_text
 from training.data.code_shards import read_codes
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 
 
-def utterances(*frames: int, texts: list[list[int]] | None = None) -> Transcribed:
+def utterances(*frames: int, texts: list[list[int]] | None = None) -> Utterances:
     """Utterance of n frames: all codes are n, the text is n."""
     codes = [np.full((n, 3), n, dtype=np.int16) for n in frames]
     texts = texts or [[n] for n in frames]
-    return Transcribed(codes, texts, texts)
+    return Utterances(codes, texts, texts)
 
 
 def test_rows_of_shards_are_read(codes: Path, bundle: Path) -> None:
     text, rows = SentencePieceText(bundle / "tts" / "text.model"), read_codes(codes)
-    data = Transcribed.read(rows, text, 15, spell=lambda said: list(said.encode()))
+    data = Utterances.read(rows, text, 15, spell=lambda spoken_text: list(spoken_text.encode()))
     every = [rows[i] for i in range(len(rows))]
     wanted = sorted((row for row in every if row["frames"] <= 15), key=lambda row: row["frames"])
     assert 0 < len(data) == len(wanted) < len(rows)
     for i, row in enumerate(wanted):
         assert np.array_equal(data.codes[i], row["codes"])
         assert data.texts[i] == text.encode(row["text"])
-        assert data.spelt[i] == list(row["text"].encode())
+        assert data.ctc_targets[i] == list(row["text"].encode())
     with pytest.raises(ValueError, match="no utterance has at most 2 frames"):
-        Transcribed.read(rows, text, 2, spell=text.encode)
+        Utterances.read(rows, text, 2, spell=text.encode)
 
 
 def test_a_batch_by_hand() -> None:
     batch = utterances(3, 1, texts=[[7, 8], []]).collate([1, 0])
     assert batch.codes[..., 0].tolist() == [[3, 3, 3], [1, 0, 0]]
     assert batch.frames.tolist() == [3, 1]
-    assert batch.text.tolist() == batch.spelt.tolist() == [[7, 8], [IGNORED, IGNORED]]
+    assert batch.text.tolist() == batch.ctc_targets.tolist() == [[7, 8], [IGNORED, IGNORED]]
 
 
 def test_batches_hold_everything_once() -> None:
@@ -48,15 +48,15 @@ def test_batches_hold_everything_once() -> None:
 
 
 def test_drawn_batches_obey_rows_and_length_and_reach_all() -> None:
-    data, seen, draw = utterances(*range(1, 60)), set(), torch.Generator().manual_seed(0)
+    data, observed, draw = utterances(*range(1, 60)), set(), torch.Generator().manual_seed(0)
     for _ in range(200):
         batch = data.batch(draw, rows=100, longest=40)
         frames = batch.frames.tolist()
         assert len(set(frames)) == len(frames)
         assert max(frames) <= 40
         assert len(frames) * (max(frames) + 3) <= 100
-        seen.update(frames)
-    assert seen == set(range(1, 41))
+        observed.update(frames)
+    assert observed == set(range(1, 41))
     again = data.batch(torch.Generator().manual_seed(5), 100, 40)
     assert torch.equal(again.frames, data.batch(torch.Generator().manual_seed(5), 100, 40).frames)
 
@@ -80,19 +80,19 @@ def test_texts_that_are_kept_out_are_nowhere_else() -> None:
 def test_noise_exchanges_its_part_and_never_the_padding() -> None:
     text = torch.full((200, 50), 7)
     text[:, 40:] = IGNORED
-    found = noisy(text, 0.3, 1000, torch.Generator().manual_seed(0))
+    found = corrupt_text(text, 0.3, 1000, torch.Generator().manual_seed(0))
     assert float((found[:, :40] != 7).float().mean()) == pytest.approx(0.3, abs=0.02)
     assert (found[:, 40:] == IGNORED).all()
     assert int(found.max()) < 1000
-    assert torch.equal(noisy(text, 0.0, 1000, torch.Generator().manual_seed(0)), text)
+    assert torch.equal(corrupt_text(text, 0.0, 1000, torch.Generator().manual_seed(0)), text)
 
 
-def test_frames_are_misheard_in_stretches_and_as_other_frames() -> None:
+def test_frames_are_replaced_in_spans_by_other_frames() -> None:
     codes = torch.arange(400).view(4, 100, 1).expand(-1, -1, 3)
-    found = misheard(codes, 0.2, torch.Generator().manual_seed(0))
+    found = corrupt_frames(codes, 0.2, torch.Generator().manual_seed(0))
     wrong = (found != codes).any(2)
     assert float(wrong.float().mean()) == pytest.approx(0.2, abs=0.05)
     assert (found == found[..., :1]).all() and found.max() < 400  # whole frames, of this batch
     runs = "".join(map(str, wrong[0].int().tolist())).split("0")
-    assert any(len(run) == STRETCH for run in runs)
-    assert torch.equal(misheard(codes, 0.0, torch.Generator().manual_seed(0)), codes)
+    assert any(len(run) == NOISE_SPAN_FRAMES for run in runs)
+    assert torch.equal(corrupt_frames(codes, 0.0, torch.Generator().manual_seed(0)), codes)

@@ -5,7 +5,7 @@ import torch
 
 from inference import Synthesizer
 from tokenizer import AudioTokenizer, load_audio
-from training.audio_tokenizer.add_codebooks import DeepenOptions, deepen, main
+from training.audio_tokenizer.add_codebooks import AddCodebooksOptions, add_codebooks, main
 from training.bundle import main as bundle_main
 from training.data.code_shards import read_codes, read_info, require_tokenizer
 from training.data.manifest import read_manifest
@@ -29,21 +29,21 @@ def test_the_first_codes_stay_and_more_codebooks_leave_less(codec: Path, corpus:
     assert codes.shape[-1] == 10
     assert torch.equal(codes[..., :6], before.encode(audio))
     assert torch.equal(after.decode(codes[..., :6]), before.decode(codes[..., :6]))
-    asked = after.quantizer.project_in(after.latents(audio[:, : audio.shape[1] // 1920 * 1920]))
+    target = after.quantizer.project_in(after.latents(audio[:, : audio.shape[1] // 1920 * 1920]))
     left = []
     for layer in after.quantizer.layers:
-        asked = asked - layer.project_out(layer.codebook(layer.nearest(layer.project_in(asked))))
-        left.append(float(asked.square().sum()))
+        target = target - layer.project_out(layer.codebook(layer.nearest(layer.project_in(target))))
+        left.append(float(target.square().sum()))
     assert left[5:] == sorted(left[5:], reverse=True) and left[9] < 0.5 * left[5]
     assert all(codes[..., k].unique().numel() > 5 for k in range(6, 10))
 
 
 def test_the_same_seed_gives_the_same(codec: Path, corpus: Path, deeper: Path, tmp_path: Path) -> None:
-    deepen(DeepenOptions(out=tmp_path, tokenizer=codec, data=corpus, codebooks=10))
+    add_codebooks(AddCodebooksOptions(out=tmp_path, tokenizer=codec, data=corpus, codebooks=10))
     assert (tmp_path / "model.safetensors").read_bytes() == (deeper / "model.safetensors").read_bytes()
 
 
-def test_a_decoder_goes_on_with_it(corpus: Path, deeper: Path, tmp_path: Path) -> None:
+def test_a_decoder_trains_on_it(corpus: Path, deeper: Path, tmp_path: Path) -> None:
     """Its preset has six codebooks."""
     arguments = ["tiny", "--data", str(corpus), "--run", str(tmp_path / "run"), "--init", str(deeper)]
     arguments += ["--trainable", "decoder", "--steps", "1", "--adversarial-from", "None"]
@@ -72,15 +72,17 @@ def test_a_model_is_trained_on_its_first_codes(
 
 
 def test_a_shallower_model_speaks_through_it(bundle: Path, corpus: Path, tmp_path: Path) -> None:
-    deep = DeepenOptions(out=tmp_path / "deep", tokenizer=bundle / "tokenizer", data=corpus, codebooks=7)
-    deepen(deep)
+    deep = AddCodebooksOptions(
+        out=tmp_path / "deep", tokenizer=bundle / "tokenizer", data=corpus, codebooks=7
+    )
+    add_codebooks(deep)
     bundle_main([str(tmp_path / "both"), "--tokenizer", str(tmp_path / "deep"), "--tts", str(bundle / "tts")])
     synthesizer = Synthesizer.from_pretrained(tmp_path / "both", device="cpu")
-    take = synthesizer.take("a dog", read_manifest(corpus)[0].audio, "the fox sings")
+    take = synthesizer.synthesize("a dog", read_manifest(corpus)[0].audio, "the fox sings")
     assert take.codes.shape[-1] == 6 and len(take.audio) > 0
 
 
 def test_fewer_codebooks_are_refused(codec: Path, corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"codebooks=6, and .* has 6: ask for more"):
-        deepen(DeepenOptions(out=tmp_path / "out", tokenizer=codec, data=corpus, codebooks=6))
+        add_codebooks(AddCodebooksOptions(out=tmp_path / "out", tokenizer=codec, data=corpus, codebooks=6))
     assert not (tmp_path / "out").exists()

@@ -7,7 +7,12 @@ import soundfile
 import torch
 
 from tokenizer.config import tiny
-from training.audio_tokenizer.batches import GRID, Batch, BatchConfig, Segments
+from training.audio_tokenizer.batches import (
+    FRAME_MULTIPLE,
+    TokenizerBatch,
+    TokenizerBatchConfig,
+    TokenizerBatches,
+)
 from training.data.manifest import Clip
 
 RATE, FRAME = 24_000, 1920
@@ -29,10 +34,12 @@ def ramp(samples: int) -> np.ndarray:
     return np.arange(samples) / 32768
 
 
-def segments(clips: list[Clip], *, seed: int = 0, rank: int = 0, world: int = 1, **changes) -> Segments:
+def segments(
+    clips: list[Clip], *, seed: int = 0, rank: int = 0, world: int = 1, **changes
+) -> TokenizerBatches:
     """Steps of one crop of two frames each, at the level of the file, unless told otherwise."""
-    config = BatchConfig(**{"batch_seconds": 0.16, "crop_seconds": 0.16, "gain": 0.0, **changes})
-    return Segments(
+    config = TokenizerBatchConfig(**{"batch_seconds": 0.16, "crop_seconds": 0.16, "gain": 0.0, **changes})
+    return TokenizerBatches(
         clips, config, tiny(), lambda text: list(text.encode()), seed=seed, steps=2000, rank=rank, world=world
     )
 
@@ -89,8 +96,8 @@ def test_seeking_and_reading_whole_files_give_the_same(tmp_path: Path) -> None:
 def test_a_duration_beyond_the_end_of_the_file_gives_silence(tmp_path: Path) -> None:
     short = [clip(tmp_path / f"{n}.flac", np.full((5000, n), 0.5), duration=0.5) for n in (1, 2)]
     sought, read = segments(short[:1]), segments(short[1:])
-    heard = [int(read[step].audio.count_nonzero()) for step in range(40)]
-    assert heard.count(0) > 10 and max(heard) > 2000  # 5000 of 12000 samples exist
+    observed = [int(read[step].audio.count_nonzero()) for step in range(40)]
+    assert observed.count(0) > 10 and max(observed) > 2000  # 5000 of 12000 samples exist
     assert all(torch.equal(sought[step].audio, read[step].audio) for step in range(40))
 
 
@@ -125,13 +132,13 @@ def test_a_batch_is_counted_in_seconds(tmp_path: Path) -> None:
 def test_utterances_are_whole_of_like_length_and_fill_the_batch(tmp_path: Path) -> None:
     lengths = [0.3 + 0.05 * i for i in range(32)]
     steps = segments(spoken(tmp_path, lengths), batch_seconds=4.0, utterances=1.0)
-    seen = set()
+    observed = set()
     for step in range(60):
         batch = steps[step]
         numbers = [int(bytes(text)) for text in batch.texts]
         assert len(set(numbers)) == len(numbers)  # enough of them: nothing twice
         width, room = batch.audio.shape[1] // FRAME, 50 // len(numbers)
-        assert width == min(-(-int(batch.frames.max()) // GRID) * GRID, room)
+        assert width == min(-(-int(batch.frames.max()) // FRAME_MULTIPLE) * FRAME_MULTIPLE, room)
         assert 1.5 * RATE < batch.audio.numel() <= 4.0 * RATE
         assert max(numbers) - min(numbers) < 24
         for i, number in enumerate(numbers):
@@ -140,8 +147,8 @@ def test_utterances_are_whole_of_like_length_and_fill_the_batch(tmp_path: Path) 
             assert batch.tasks[i] == (2 if number % 2 else 0)
             torch.testing.assert_close(batch.audio[i, :samples], torch.full((samples,), (number + 1) / 64))
             assert not batch.audio[i, samples:].any()
-        seen |= set(numbers)
-    assert len(seen) == 32
+        observed |= set(numbers)
+    assert len(observed) == 32
 
 
 def test_utterances_and_crops_take_turns_by_their_share(tmp_path: Path) -> None:
@@ -154,12 +161,12 @@ def test_processes_share_the_batch_of_one(tmp_path: Path) -> None:
     lengths = [0.3 + 0.05 * i for i in range(12)]
     options = {"batch_seconds": 3.2, "utterances": 0.5, "gain": 6.0, "multiple": 2}
     clips = spoken(tmp_path, lengths)
-    alone, *shared = (
+    single, *shared = (
         segments(clips, **options),
         *(segments(clips, rank=r, world=2, **options) for r in (0, 1)),
     )
     for step in range(20):
-        whole, first, second = (one[step] for one in (alone, *shared))
+        whole, first, second = (one[step] for one in (single, *shared))
         for rank, part in enumerate((first, second)):
             for name in ("audio", "frames", "depth", "tasks"):
                 assert torch.equal(getattr(part, name), getattr(whole, name)[rank::2])
@@ -204,13 +211,13 @@ def test_a_broken_utterance_gives_way_to_one_of_like_length(tmp_path: Path) -> N
     for step in range(40):
         batch = steps[step]
         failures += batch.failures
-        said = [[] if number == 0 else list(str(number - 1).encode()) for number in _numbers(batch)]
-        assert all(text in ([], number) for text, number in zip(batch.texts, said, strict=True))
+        spoken_text = [[] if number == 0 else list(str(number - 1).encode()) for number in _numbers(batch)]
+        assert all(text in ([], number) for text, number in zip(batch.texts, spoken_text, strict=True))
         assert list(b"1") not in batch.texts
     assert failures and all("1.flac: no such file" in failure for failure in failures)
 
 
-def _numbers(batch: Batch) -> list[int]:
+def _numbers(batch: TokenizerBatch) -> list[int]:
     return (batch.audio[:, 0] * 64).round().int().tolist()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tokenizer.discriminators import Judgement, generator_loss
+from tokenizer.discriminators import DiscriminatorOutput, generator_loss
 from training.audio_tokenizer.losses import (
     WINDOWS,
     LossWeights,
@@ -47,8 +47,8 @@ def test_below_the_floor_all_is_silence() -> None:
 
 def test_batch_is_the_mean_of_its_samples() -> None:
     one, other = noise(2, seed=1), noise(2, seed=2)
-    alone = torch.stack([LOSS(one[i : i + 1], other[i : i + 1]) for i in range(2)])
-    torch.testing.assert_close(LOSS(one, other), alone.mean())
+    single = torch.stack([LOSS(one[i : i + 1], other[i : i + 1]) for i in range(2)])
+    torch.testing.assert_close(LOSS(one, other), single.mean())
 
 
 def test_gradient_reaches_every_sample_and_is_finite_in_silence() -> None:
@@ -96,8 +96,8 @@ def test_one_scale_is_librosa_s(window: int) -> None:
 
 def test_adversarial_losses_by_hand() -> None:
     """Two sub-discriminators: means inside each, a sum over them."""
-    real = [judgement([], [0.5, 1.0]), judgement([], [2.0])]
-    fake = [judgement([], [0.5, 0.0]), judgement([], [3.0])]
+    real = [output([], [0.5, 1.0]), output([], [2.0])]
+    fake = [output([], [0.5, 0.0]), output([], [3.0])]
     # (0.5^2 + 0) / 2 + 1 for real, (0.5^2 + 0) / 2 + 9 for fake
     assert discriminator_loss(real, fake).item() == pytest.approx(0.125 + 1 + 0.125 + 9)
     assert generator_loss(fake).item() == pytest.approx((0.25 + 1) / 2 + 4)
@@ -105,8 +105,8 @@ def test_adversarial_losses_by_hand() -> None:
 
 def test_feature_loss_by_hand() -> None:
     """Summed over maps and sub-discriminators, mean inside a map, logits left out."""
-    real = [judgement([[1.0, 2.0], [0.0]], [7.0]), judgement([[1.0]], [7.0])]
-    fake = [judgement([[1.0, 4.0], [-3.0]], [0.0]), judgement([[0.5]], [0.0])]
+    real = [output([[1.0, 2.0], [0.0]], [7.0]), output([[1.0]], [7.0])]
+    fake = [output([[1.0, 4.0], [-3.0]], [0.0]), output([[0.5]], [0.0])]
     assert feature_loss(real, fake).item() == pytest.approx(1 + 3 + 0.5)
 
 
@@ -114,11 +114,11 @@ def test_losses_of_a_two_layer_discriminator_by_hand() -> None:
     """h = 2x, logit = mean of h - 1: every loss and its gradient, worked out on paper."""
     audio = torch.tensor([0.5, 1.0], requires_grad=True)
 
-    def judge(x: torch.Tensor) -> list[Judgement]:
+    def unwrapped_discriminators(x: torch.Tensor) -> list[DiscriminatorOutput]:
         hidden = 2 * x
-        return [Judgement([hidden], (hidden.mean() - 1).view(1))]
+        return [DiscriminatorOutput([hidden], (hidden.mean() - 1).view(1))]
 
-    real, fake = judge(torch.tensor([1.0, 1.0])), judge(audio)
+    real, fake = unwrapped_discriminators(torch.tensor([1.0, 1.0])), unwrapped_discriminators(audio)
     assert discriminator_loss(real, fake).item() == pytest.approx(0 + 0.25)
     assert generator_loss(fake).item() == pytest.approx(0.25)
     assert feature_loss(real, fake).item() == pytest.approx(0.5)  # |1 - 2| and |2 - 2|
@@ -130,7 +130,7 @@ def test_losses_of_a_two_layer_discriminator_by_hand() -> None:
 
 def test_features_of_real_audio_get_no_gradient() -> None:
     real, fake = torch.ones(3, requires_grad=True), torch.zeros(3, requires_grad=True)
-    feature_loss([Judgement([real], real)], [Judgement([fake], fake)]).backward()
+    feature_loss([DiscriminatorOutput([real], real)], [DiscriminatorOutput([fake], fake)]).backward()
     assert real.grad is None
     torch.testing.assert_close(fake.grad, torch.full((3,), -1 / 3))
 
@@ -171,8 +171,8 @@ def test_bad_weights_are_refused() -> None:
         weighted_sum({"stft": torch.tensor(1.0)}, LossWeights())
 
 
-def judgement(features: list[list[float]], logits: list[float]) -> Judgement:
-    return Judgement([torch.tensor(x) for x in features], torch.tensor(logits))
+def output(features: list[list[float]], logits: list[float]) -> DiscriminatorOutput:
+    return DiscriminatorOutput([torch.tensor(x) for x in features], torch.tensor(logits))
 
 
 def log_mel(audio: np.ndarray, window: int) -> np.ndarray:

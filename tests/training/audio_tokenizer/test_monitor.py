@@ -10,22 +10,22 @@ from torch import Tensor
 
 from tokenizer import AudioTokenizer, load_audio
 from tokenizer.config import tiny
-from training.audio_tokenizer.batches import Batch
+from training.audio_tokenizer.batches import TokenizerBatch
 from training.audio_tokenizer.losses import LossWeights, MultiScaleMelLoss
-from training.audio_tokenizer.monitor import Monitor, codebooks_in_use, gradient_norms
+from training.audio_tokenizer.monitor import TokenizerMonitor, codebook_usage, gradient_norms
 from training.data.manifest import read_manifest, write_manifest
 from training.train_tokenizer import main
 
 
-def batch(frames: list[int], failures: list[str] | None = None) -> Batch:
+def batch(frames: list[int], failures: list[str] | None = None) -> TokenizerBatch:
     items = len(frames)
-    return Batch(
+    return TokenizerBatch(
         audio=torch.zeros(items, 1920 * max(frames)),
         frames=torch.tensor(frames),
         depth=torch.ones(items, dtype=torch.int64),
         tasks=torch.zeros(items, dtype=torch.int64),
         texts=[[]] * items,
-        given=[[]] * items,
+        decoder_inputs=[[]] * items,
         failures=failures or [],
     )
 
@@ -41,13 +41,13 @@ def lines(run: Path) -> list[dict[str, float]]:
 
 def test_perplexity_and_usage_by_hand() -> None:
     used = torch.tensor([[5, 5, 0, 0], [1, 1, 2, 0], [7, 0, 0, 0], [0, 0, 0, 0]])
-    perplexities, usages = zip(*codebooks_in_use(used), strict=True)
+    perplexities, usages = zip(*codebook_usage(used), strict=True)
     assert perplexities == pytest.approx([2.0, 2 * math.sqrt(2), 1.0, 0.0])
     assert usages == (0.5, 0.75, 0.25, 0.0)
 
 
 def test_a_line_holds_the_means_since_the_last_one(tmp_path: Path) -> None:
-    monitor = Monitor(tmp_path, tiny())
+    monitor = TokenizerMonitor(tmp_path, tiny())
     monitor.add({"train/loss/mel": 1.0}, batch([2, 1], ["a"]), codes([3, 4], [3, 9]))
     monitor.add({"train/loss/mel": 2.0, "train/loss/semantic": 5.0}, batch([1]), codes([4]))
     monitor.log(Accelerator(), 2)
@@ -64,7 +64,7 @@ def test_a_line_holds_the_means_since_the_last_one(tmp_path: Path) -> None:
 
 
 def test_a_restored_monitor_writes_the_same_line(tmp_path: Path) -> None:
-    one, other = Monitor(tmp_path / "one", tiny()), Monitor(tmp_path / "other", tiny())
+    one, other = TokenizerMonitor(tmp_path / "one", tiny()), TokenizerMonitor(tmp_path / "other", tiny())
     one.add({"train/loss/mel": 1.0}, batch([2]), codes([3, 4]))
     torch.save(one.state_dict(), tmp_path / "state")
     other.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
@@ -79,10 +79,10 @@ def test_a_restored_monitor_writes_the_same_line(tmp_path: Path) -> None:
 
 
 def test_too_many_failures_end_the_run(tmp_path: Path) -> None:
-    monitor = Monitor(tmp_path, tiny())
+    monitor = TokenizerMonitor(tmp_path, tiny())
     for _ in range(10):
         monitor.add({}, batch([1], ["x.flac: no such file"]), codes([0]))
-    with pytest.raises(ValueError, match=r"11 of 22 files .* cannot be read; mend or remove .*x\.flac"):
+    with pytest.raises(ValueError, match=r"11 of 22 files .* cannot be read; repair or remove .*x\.flac"):
         monitor.add({}, batch([1], ["x.flac: no such file"]), codes([0]))
 
 
@@ -97,7 +97,7 @@ def test_gradient_norms_by_hand() -> None:
 
 
 def test_samples_are_what_the_tokenizer_makes_of_the_clips(corpus: Path, codec: Path, tmp_path: Path) -> None:
-    monitor, model = Monitor(tmp_path, tiny()), AudioTokenizer.from_pretrained(codec)
+    monitor, model = TokenizerMonitor(tmp_path, tiny()), AudioTokenizer.from_pretrained(codec)
     clips = read_manifest(corpus)[:1]
     monitor.sample(7, model, clips, MultiScaleMelLoss(24_000, (64,)))
     audio = load_audio(clips[0].audio)
@@ -107,15 +107,15 @@ def test_samples_are_what_the_tokenizer_makes_of_the_clips(corpus: Path, codec: 
     )
     for depth in (1, 2, 6):
         rebuilt = model.decode(model.encode(audio[None], depth))[0, : len(audio)].clamp(-1, 1)
-        heard = load_audio(folder / "step_0000007" / f"0_depth_{depth}.wav")
-        torch.testing.assert_close(heard, rebuilt, atol=1e-4, rtol=0)
+        observed = load_audio(folder / "step_0000007" / f"0_depth_{depth}.wav")
+        torch.testing.assert_close(observed, rebuilt, atol=1e-4, rtol=0)
 
 
 def test_tensorboard_has_numbers_sounds_and_pictures(corpus: Path, codec: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    monitor = Monitor(tmp_path, tiny())
+    monitor = TokenizerMonitor(tmp_path, tiny())
     monitor.open_tensorboard(0)
     monitor.write(3, {"train/loss/mel": 1.5})
     clips, mel = read_manifest(corpus)[:1], MultiScaleMelLoss(24_000, (64,))

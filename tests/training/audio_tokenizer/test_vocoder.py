@@ -11,7 +11,7 @@ from tests.helpers.interruption import assert_equal, saved_state, terminated_at
 from tests.training.audio_tokenizer.heads.test_pitch import voice
 from tokenizer import AudioTokenizer, TokenizerConfig
 from tokenizer.config import VocoderConfig, tiny
-from training.audio_tokenizer.joint_model import Joint
+from training.audio_tokenizer.joint_model import JointModel
 from training.audio_tokenizer.recipes import TokenizerTraining
 from training.audio_tokenizer.recipes import tiny as recipe
 from training.train_tokenizer import train
@@ -46,11 +46,11 @@ def test_a_decoder_renders_the_true_pitch_while_it_learns_it() -> None:
         tokenizer.decoder[-1].project_out.get_parameter("weight").zero_()
         audio = voice(torch.full((64,), math.log2(200 / 120)))
         latents = tokenizer.latents(audio)
-        taught, loss = Joint(tokenizer, None, pitched=True).synthesize(latents, audio)
-        alone, nothing = Joint(tokenizer, None).synthesize(latents, audio)
+        taught, loss = JointModel(tokenizer, None, supervise_pitch=True).synthesize(latents, audio)
+        single, nothing = JointModel(tokenizer, None).synthesize(latents, audio)
     assert nothing is None and loss is not None
     assert abs(float(loss) - math.log2(200 / 120)) < 0.02
-    for rebuilt, pitch, other in ((taught, 200, 120), (alone, 120, 200)):
+    for rebuilt, pitch, other in ((taught, 200, 120), (single, 120, 200)):
         middle = rebuilt[0, 2400:12_000] * torch.hann_window(9600)
         lines = torch.fft.rfft(middle).abs()  # 2.5 Hz each
         assert lines[round(pitch / 2.5)] > 3 * lines[round(other / 2.5)]

@@ -52,7 +52,7 @@ def test_ctrl_c_saves_says_so_and_loses_nothing(corpus: Path, tmp_path: Path) ->
     written = stop_after(process, tmp_path / "stopped", 3, signal.SIGINT)
     step = json.loads((tmp_path / "stopped" / "state" / "step.json").read_text())["step"]
     assert process.returncode == 0, written
-    assert written.splitlines()[-1] == f"asked to stop: saved at step {step}"
+    assert written.splitlines()[-1] == f"stop requested: saved at step {step}"
     assert 3 <= step < 24 and "Traceback" not in written
 
     for run in ("stopped", "whole"):
@@ -81,11 +81,11 @@ def test_two_processes_stopped_and_resumed_learn_what_one_learns(
     main([*arguments, "--run", str(tmp_path / "one")])
     one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
     assert [line["step"] for line in two] == list(range(1, steps + 1))
-    for alone, shared in zip(one, two, strict=True):
-        for name, value in alone.items():
+    for single, shared in zip(one, two, strict=True):
+        for name, value in single.items():
             if name.startswith("train/loss/"):
-                assert shared[name] == pytest.approx(value, rel=1e-4), (alone["step"], name)
-        assert shared["train/grad_norm"] == pytest.approx(alone["train/grad_norm"], rel=1e-2)
+                assert shared[name] == pytest.approx(value, rel=1e-4), (single["step"], name)
+        assert shared["train/grad_norm"] == pytest.approx(single["train/grad_norm"], rel=1e-2)
     assert one[-1].keys() == two[-1].keys() and "train/loss/feature" in one[-1]
     assert sum("train/loss/semantic" in line for line in one) >= steps / 4
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from training.common.distributed import GRID, lower_precision
+from training.common.distributed import ROW_MULTIPLE, lower_precision
 
 CPU = torch.device("cpu")
 
@@ -16,11 +16,11 @@ class Rows(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: list[int] = []
+        self.observed: list[int] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default):
-            self.seen.append(args[-2].shape[0])
+            self.observed.append(args[-2].shape[0])
         return func(*args, **(kwargs or {}))
 
 
@@ -33,7 +33,7 @@ def test_products_have_numbers_of_rows_that_recur() -> None:
     lower_precision(model, CPU)
     with Rows() as rows:
         model(x)
-    assert rows.seen == [2 * GRID] * 2
+    assert rows.observed == [2 * ROW_MULTIPLE] * 2
 
 
 def test_the_rows_filled_in_count_for_nothing() -> None:
@@ -44,10 +44,10 @@ def test_the_rows_filled_in_count_for_nothing() -> None:
     x, push = torch.randn(3, 50, 8), torch.randn(3, 50, 4)
     found: list[list[Tensor]] = []
     for model in (plain, low):
-        given = x.clone().requires_grad_()
-        made = model(given)
+        decoder_inputs = x.clone().requires_grad_()
+        made = model(decoder_inputs)
         (made * push).sum().backward()
-        gradients = [given.grad, *(parameter.grad for parameter in model.parameters())]
+        gradients = [decoder_inputs.grad, *(parameter.grad for parameter in model.parameters())]
         found.append([made, *(gradient for gradient in gradients if gradient is not None)])
     assert len(found[0]) == len(found[1]) == 5
     for wanted, other in zip(*found, strict=True):

@@ -11,15 +11,15 @@ from torch import nn
 from training.common.run import (
     StopRequest,
     first_difference,
-    keep_settings,
     log_metrics,
     resume_state,
+    save_settings,
     save_state,
-    trapezoid,
+    wsd_schedule,
 )
 
 
-class Parts:
+class TrainingPieces:
     """A model, its optimizer, and something registered, as a run has them."""
 
     def __init__(self) -> None:
@@ -57,8 +57,8 @@ class Unsavable(nn.Module):
         (3, 0, 0.0, [1, 1, 1]),
     ],
 )
-def test_trapezoid_by_hand(steps: int, warmup: int, decay: float, expected: list[float]) -> None:
-    factors = [trapezoid(step, steps=steps, warmup=warmup, decay=decay) for step in range(steps)]
+def test_wsd_schedule_by_hand(steps: int, warmup: int, decay: float, expected: list[float]) -> None:
+    factors = [wsd_schedule(step, steps=steps, warmup=warmup, decay=decay) for step in range(steps)]
     assert factors == pytest.approx(expected)
 
 
@@ -70,17 +70,17 @@ def test_metrics_are_one_object_a_line(tmp_path: Path) -> None:
 
 
 def test_without_a_state_training_begins_at_0(tmp_path: Path) -> None:
-    parts = Parts()
+    parts = TrainingPieces()
     before = parts.values()
     assert resume_state(parts.accelerator, tmp_path) == 0
     assert parts.values() == before
 
 
 def test_resume_brings_back_weights_optimizer_and_registered(tmp_path: Path) -> None:
-    saved = Parts()
+    saved = TrainingPieces()
     saved.step()
     save_state(saved.accelerator, tmp_path, 1)
-    resumed = Parts()
+    resumed = TrainingPieces()
     assert resume_state(resumed.accelerator, tmp_path) == 1
     assert resumed.values() == saved.values()
     for parts in (saved, resumed):
@@ -90,7 +90,7 @@ def test_resume_brings_back_weights_optimizer_and_registered(tmp_path: Path) -> 
 
 
 def test_resume_brings_back_the_generators(tmp_path: Path) -> None:
-    parts = Parts()
+    parts = TrainingPieces()
     save_state(parts.accelerator, tmp_path, 1)
     drawn = torch.rand(3)
     resume_state(parts.accelerator, tmp_path)
@@ -98,7 +98,7 @@ def test_resume_brings_back_the_generators(tmp_path: Path) -> None:
 
 
 def test_a_save_that_dies_midway_leaves_the_old_state(tmp_path: Path) -> None:
-    parts = Parts()
+    parts = TrainingPieces()
     parts.step()
     save_state(parts.accelerator, tmp_path, 1)
     kept = parts.values()
@@ -107,12 +107,12 @@ def test_a_save_that_dies_midway_leaves_the_old_state(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         save_state(parts.accelerator, tmp_path, 2)
 
-    resumed = Parts()
+    resumed = TrainingPieces()
     assert resume_state(resumed.accelerator, tmp_path) == 1
     assert resumed.values() == kept
     resumed.step()
     save_state(resumed.accelerator, tmp_path, 2)  # over what the dead save has left
-    again = Parts()
+    again = TrainingPieces()
     assert resume_state(again.accelerator, tmp_path) == 2
     assert again.values() == resumed.values()
 
@@ -120,7 +120,7 @@ def test_a_save_that_dies_midway_leaves_the_old_state(tmp_path: Path) -> None:
 def test_saves_that_die_between_renames_leave_the_old_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts = Parts()
+    parts = TrainingPieces()
     parts.step()
     save_state(parts.accelerator, tmp_path, 1)
     kept = parts.values()
@@ -140,7 +140,7 @@ def test_saves_that_die_between_renames_leave_the_old_state(
             patch.setattr(os, "replace", dying)
             with pytest.raises(KeyboardInterrupt):
                 save_state(parts.accelerator, tmp_path, 2)
-        resumed = Parts()
+        resumed = TrainingPieces()
         assert resume_state(resumed.accelerator, tmp_path) == 1
         assert resumed.values() == kept
     save_state(parts.accelerator, tmp_path, 2)
@@ -150,7 +150,7 @@ def test_saves_that_die_between_renames_leave_the_old_state(
 
 
 def test_resume_forgets_what_was_logged_after_the_save(tmp_path: Path) -> None:
-    parts = Parts()
+    parts = TrainingPieces()
     for step in (1, 2, 3):
         log_metrics(tmp_path, {"step": step})
         if step == 2:
@@ -163,16 +163,16 @@ def test_resume_forgets_what_was_logged_after_the_save(tmp_path: Path) -> None:
 
 def test_settings_that_are_fixed_stay(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    keep_settings(run, {"seed": 1, "steps": 5, "shape": {"dims": [1, 2]}}, ("seed", "shape"))
-    keep_settings(run, {"seed": 1, "steps": 9, "shape": {"dims": [1, 2]}}, ("seed", "shape"))
+    save_settings(run, {"seed": 1, "steps": 5, "shape": {"dims": [1, 2]}}, ("seed", "shape"))
+    save_settings(run, {"seed": 1, "steps": 9, "shape": {"dims": [1, 2]}}, ("seed", "shape"))
     assert json.loads((run / "run.json").read_text())["steps"] == 9
     with pytest.raises(ValueError, match=r"shape\.dims\.1 is 2, not 3; continue it with its own, or begin"):
-        keep_settings(run, {"seed": 1, "steps": 9, "shape": {"dims": [1, 3]}}, ("seed", "shape"))
+        save_settings(run, {"seed": 1, "steps": 9, "shape": {"dims": [1, 3]}}, ("seed", "shape"))
     assert json.loads((run / "run.json").read_text())["shape"] == {"dims": [1, 2]}
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "said"),
+    ("before", "now", "spoken_text"),
     [
         ({"a": 1}, {"a": 1}, None),
         ({"a": {"b": [1, "x"]}}, {"a": {"b": [1, "y"]}}, 'it.a.b.1 is "x", not "y"'),
@@ -180,21 +180,21 @@ def test_settings_that_are_fixed_stay(tmp_path: Path) -> None:
         ([1], [1, 2], "it is [1], not [1, 2]"),
     ],
 )
-def test_the_first_difference_is_named(before: object, now: object, said: str | None) -> None:
-    assert first_difference(before, now, "it") == said
+def test_the_first_difference_is_named(before: object, now: object, spoken_text: str | None) -> None:
+    assert first_difference(before, now, "it") == spoken_text
 
 
-@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
-def test_signals_ask_to_stop_and_only_inside(asked: signal.Signals) -> None:
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_ask_to_stop_and_only_inside(signal_number: signal.Signals) -> None:
     outside: list[int] = []
-    before = signal.signal(asked, lambda number, _: outside.append(number))
+    before = signal.signal(signal_number, lambda number, _: outside.append(number))
     try:
         with StopRequest() as stop:
             assert not stop
-            signal.raise_signal(asked)
+            signal.raise_signal(signal_number)
             assert stop
             assert not outside
-        signal.raise_signal(asked)
-        assert outside == [asked]
+        signal.raise_signal(signal_number)
+        assert outside == [signal_number]
     finally:
-        signal.signal(asked, before)
+        signal.signal(signal_number, before)

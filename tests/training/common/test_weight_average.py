@@ -5,17 +5,17 @@ import torch
 from tests.helpers.interruption import assert_equal
 from tokenizer import AudioTokenizer
 from training.audio_tokenizer.heads.semantic import SemanticHead
-from training.audio_tokenizer.joint_model import Joint
+from training.audio_tokenizer.joint_model import JointModel
 from training.audio_tokenizer.recipes import tiny
-from training.common.weight_average import Average, hollow
+from training.common.weight_average import WeightAverage, meta_copy
 
 
-def made() -> Joint:
+def made() -> JointModel:
     shape = tiny().shape
-    return Joint(AudioTokenizer(shape.model), SemanticHead(shape.semantic))
+    return JointModel(AudioTokenizer(shape.model), SemanticHead(shape.semantic))
 
 
-def averages(joint: Joint) -> list[float]:
+def averages(joint: JointModel) -> list[float]:
     """One weight of the tokenizer and one of the semantic head."""
     weights = joint.state_dict()
     return [
@@ -24,15 +24,15 @@ def averages(joint: Joint) -> list[float]:
     ]
 
 
-def filled(joint: Joint, value: float) -> None:
+def filled(joint: JointModel, value: float) -> None:
     with torch.no_grad():
         for parameter in joint.parameters():
             parameter.fill_(value)
 
 
-def test_a_hollow_copy_has_all_but_the_weights() -> None:
+def test_a_meta_copy_has_all_but_the_weights() -> None:
     joint = made()
-    copy = hollow(joint)
+    copy = meta_copy(joint)
     assert all(parameter.is_meta for parameter in copy.parameters())
     assert [(n, p.shape) for n, p in copy.named_parameters()] == [
         (n, p.shape) for n, p in joint.named_parameters()
@@ -43,7 +43,7 @@ def test_a_hollow_copy_has_all_but_the_weights() -> None:
 
 def test_the_first_update_copies_and_the_others_lean_towards_the_weights() -> None:
     joint = made()
-    average = Average(hollow(joint), dict(joint.named_parameters()), 0.75)
+    average = WeightAverage(meta_copy(joint), dict(joint.named_parameters()), 0.75)
     for value, expected in ((8.0, 8.0), (4.0, 7.0), (3.0, 6.0)):
         filled(joint, value)
         average.update()
@@ -53,21 +53,23 @@ def test_the_first_update_copies_and_the_others_lean_towards_the_weights() -> No
 
 def test_the_module_computes_with_the_averages() -> None:
     joint = made()
-    average = Average(hollow(joint), dict(joint.named_parameters()), 0.0)
+    average = WeightAverage(meta_copy(joint), dict(joint.named_parameters()), 0.0)
     module, audio = average.module(), 0.1 * torch.randn(2, 1920)
     arguments = (torch.tensor([1, 1]), torch.tensor([6, 6]), torch.tensor([0, 0]), [[1, 2], []])
     wanted = joint(audio, *arguments)
-    given = module(audio, *arguments)
-    assert torch.equal(given.audio, wanted.audio) and torch.equal(given.semantic, wanted.semantic)
+    decoder_inputs = module(audio, *arguments)
+    assert torch.equal(decoder_inputs.audio, wanted.audio) and torch.equal(
+        decoder_inputs.semantic, wanted.semantic
+    )
 
 
 def test_a_state_brings_back_the_average_and_its_count() -> None:
     joint = made()
-    average = Average(hollow(joint), dict(joint.named_parameters()), 0.5)
+    average = WeightAverage(meta_copy(joint), dict(joint.named_parameters()), 0.5)
     filled(joint, 2.0)
     average.update()
     other = made()
-    resumed = Average(hollow(other), dict(other.named_parameters()), 0.5)
+    resumed = WeightAverage(meta_copy(other), dict(other.named_parameters()), 0.5)
     resumed.load_state_dict(average.state_dict())
     assert averages(resumed.module()) == [2.0, 2.0]
     filled(other, 4.0)

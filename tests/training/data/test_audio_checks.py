@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from training.data.archives import ClipReader
-from training.data.audio_checks import Finding, bandwidth, clipped, examine
+from training.data.audio_checks import Finding, bandwidth, clipped_share, examine
 from training.data.manifest import Clip
 
 RATE = 16_000
@@ -49,9 +49,9 @@ def test_a_good_clip_has_no_fault(found: Callable[..., Finding]) -> None:
         (NOISE, {"duration": 1.11}, "duration", "1.00 s, not 1.11 s"),
         (NOISE * 1e-3, {}, "silence", "peak 3.0e-04"),
         (NOISE, {"text": None}, "no text", ""),
-        (NOISE, {"text": "x" * 31}, "pace", "31.0 characters/s"),
-        (NOISE, {"text": "x"}, "pace", "1.0 characters/s"),
-        (NOISE, {"text": "好" * 13, "language": "zh"}, "pace", "13.0 characters/s"),
+        (NOISE, {"text": "x" * 31}, "speaking rate", "31.0 characters/s"),
+        (NOISE, {"text": "x"}, "speaking rate", "1.0 characters/s"),
+        (NOISE, {"text": "好" * 13, "language": "zh"}, "speaking rate", "13.0 characters/s"),
         (NOISE, {"text": "今天 good", "language": "de"}, None, ""),
         (NOISE, {"text": "今天天气 good", "language": "ja"}, None, ""),
         (NOISE, {"text": "今天天气", "language": "en"}, "language", "en: 今天天气"),
@@ -88,14 +88,14 @@ def test_equal_sounds_have_equal_digests_in_other_formats(tmp_path: Path) -> Non
 def test_few_samples_at_full_scale_are_no_clipping() -> None:
     audio = np.zeros(100_000, np.float32)
     audio[::1001] = 1
-    assert clipped(audio) == 0
+    assert clipped_share(audio) == 0
     audio[50_000:50_099] = -1
-    assert clipped(audio) > 1e-3  # two in a thousand by now
+    assert clipped_share(audio) > 1e-3  # two in a thousand by now
     audio = np.zeros(1_000_000, np.float32)
     audio[5000:5100] = 1
-    assert clipped(audio) == pytest.approx(1e-4)  # few, but a hundred in a row
+    assert clipped_share(audio) == pytest.approx(1e-4)  # few, but a hundred in a row
     audio[5000] = 0
-    assert clipped(audio) == 0
+    assert clipped_share(audio) == 0
 
 
 def test_bandwidth_is_that_of_the_sound_not_of_the_file() -> None:

@@ -2,17 +2,17 @@ from pathlib import Path
 
 import pytest
 
-from training.data.holdout import main, sentences, split
+from training.data.holdout import main, split, split_sentences
 from training.data.manifest import Clip, read_manifest, write_manifest
 
 
 def clips(speakers: int, source: str = "a") -> list[Clip]:
-    """Every speaker says five texts; one is that of all, one that of the speaker before."""
-    said = []
+    """Every speaker says five texts; one is common to all, one is also of the speaker before."""
+    result = []
     for i in range(speakers):
         for text in ("We all say this.", f"I am {i}.", f"I am {i - 1}!", f"And {i}? Yes, {i}.", None):
-            name = f"{source}{i}-{len(said)}.flac"
-            said.append(
+            name = f"{source}{i}-{len(result)}.flac"
+            result.append(
                 Clip(
                     audio=Path("/audio") / name,
                     text=text,
@@ -23,23 +23,25 @@ def clips(speakers: int, source: str = "a") -> list[Clip]:
                     license="CC0-1.0",
                 )
             )
-    return said
+    return result
 
 
 def test_neither_speakers_nor_sentences_are_shared() -> None:
     train, test = split(clips(50), 0.2, 1000)
     assert 4 <= len({clip.speaker for clip in test}) <= 16
     assert {clip.speaker for clip in train}.isdisjoint(clip.speaker for clip in test)
-    said = {sentence for clip in test for sentence in sentences(clip.text or "")}
-    assert said.isdisjoint(sentence for clip in train for sentence in sentences(clip.text or ""))
-    assert "we all say this" in said
+    test_sentences = {sentence for clip in test for sentence in split_sentences(clip.text or "")}
+    assert test_sentences.isdisjoint(
+        sentence for clip in train for sentence in split_sentences(clip.text or "")
+    )
+    assert "we all say this" in test_sentences
     assert all(clip.text for clip in train + test)
 
 
 def test_a_speaker_is_held_out_whatever_else_there_is() -> None:
-    _, alone = split(clips(50), 0.2, 1000)
+    _, single = split(clips(50), 0.2, 1000)
     _, joined = split(clips(50, "b") + clips(50), 0.2, 1000)
-    assert [clip for clip in joined if clip.source == "a"] == alone
+    assert [clip for clip in joined if clip.source == "a"] == single
 
 
 def test_no_source_gives_more_test_clips_than_asked() -> None:
@@ -51,8 +53,8 @@ def test_no_source_gives_more_test_clips_than_asked() -> None:
 
 
 def test_sentences_are_compared_without_their_writing() -> None:
-    assert sentences('"Yes," he said. DON\'T!  No...') == ["yes he said", "don t", "no"]
-    assert sentences("\u4f60\u597d\u3002\u8c22\u8c22\uff01") == ["\u4f60\u597d", "\u8c22\u8c22"]
+    assert split_sentences('"Yes," he said. DON\'T!  No...') == ["yes he said", "don t", "no"]
+    assert split_sentences("\u4f60\u597d\u3002\u8c22\u8c22\uff01") == ["\u4f60\u597d", "\u8c22\u8c22"]
 
 
 @pytest.mark.parametrize(("speakers", "cure"), [(0.0, "between 0 and 1"), (1e-9, "hold out more speakers")])

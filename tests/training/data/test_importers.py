@@ -75,7 +75,7 @@ def test_libritts(tmp_path: Path) -> None:
     assert [known(clip) for clip in libritts(tmp_path, missed)] == [
         ("84_121123_000007_000001.wav", "Maximilian.", "libritts/84", "en", 0.5, "libritts")
     ]
-    assert missed == {"libritts: left out, for nothing tells its duration": 1}
+    assert missed == {"libritts: left out, duration unknown": 1}
 
 
 def test_ljspeech(tmp_path: Path) -> None:
@@ -122,4 +122,4 @@ def test_jsonl_with_little_and_with_much(tmp_path: Path) -> None:
         ("a.wav", "Hi.", "7", "fr", 3.0, "b"),
     ]
     assert [clip.license for clip in clips] == ["unknown", "MIT"]
-    assert missed == {"b.jsonl: no audio": 1, "lost: left out, for nothing tells its duration": 1}
+    assert missed == {"b.jsonl: no audio": 1, "lost: left out, duration unknown": 1}

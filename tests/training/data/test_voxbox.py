@@ -49,7 +49,7 @@ def test_what_is_missing_is_counted(tmp_path: Path) -> None:
         "meld: no metadata": 1,
         "vctk: no audio": 1,
         "vctk: no duration": 2,
-        "vctk: left out, for nothing tells its duration": 1,
+        "vctk: left out, duration unknown": 1,
         "vctk: no language": 1,
         "vctk: no speaker": 1,
         "vctk: broken record, or neither wav_path nor index": 3,

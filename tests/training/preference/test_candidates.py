@@ -1,4 +1,4 @@
-"""Contests: takes of one text in one voice, made by many slots at once."""
+"""Candidates of one text in one voice, generated in many slots at once."""
 
 from pathlib import Path
 
@@ -10,55 +10,79 @@ from cat_tts import CatTTS, SamplingOptions
 from cat_tts.generation.frame_decoder import FrameDecoder
 from training.common.run import key
 from training.data.code_shards import read_codes
-from training.preference.candidates import Takes, contests, main, make, opening
+from training.preference.candidates import (
+    CandidateOptions,
+    build_continuation,
+    generate_candidates,
+    main,
+    read_comparisons,
+)
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 
 
-def options(out: Path, bundle: Path, codes: Path, **changes) -> Takes:
-    return Takes(out=out, model=bundle, codes=codes, **{"contests": 5, "takes": 3, "lowest": 2, **changes})
+def options(out: Path, bundle: Path, codes: Path, **changes) -> CandidateOptions:
+    return CandidateOptions(
+        out=out, model=bundle, codes=codes, **{"comparisons": 5, "candidates": 3, "lowest": 2, **changes}
+    )
 
 
 @pytest.fixture(scope="module")
 def made(bundle: Path, codes: Path, datasets_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("takes")
-    make(options(out, bundle, codes))
+    out = tmp_path_factory.mktemp("candidates")
+    generate_candidates(options(out, bundle, codes))
     return out
 
 
-def test_a_take_is_the_one_that_is_made_alone(made: Path, bundle: Path, codes: Path) -> None:
+def test_a_candidate_does_not_depend_on_the_other_slots(made: Path, bundle: Path, codes: Path) -> None:
     rows = read_codes(codes)
-    tts, text = CatTTS.from_pretrained(bundle / "tts")
-    found = list(contests(made))
+    tts, text_tokenizer = CatTTS.from_pretrained(bundle / "tts")
+    found = list(read_comparisons(made))
     assert len(found) == 5 and len({one.depth for one in found}) > 1
     assert {one.text for one in found} <= set(rows["text"][:])
-    for contest in found[:2]:
-        asked = opening(tts, text, rows, contest, SamplingOptions())
-        for number, take in enumerate(contest.takes):
-            assert take.shape[1] == contest.depth and 0 < len(take) <= asked.max_frames
+    for comparison in found[:2]:
+        continuation = build_continuation(tts, text_tokenizer, rows, comparison, SamplingOptions())
+        for number, candidate in enumerate(comparison.candidates):
+            assert candidate.shape[1] == comparison.depth and 0 < len(candidate) <= continuation.max_frames
             decoder = FrameDecoder(tts)
-            seed = key(0, contest.prompt, number) >> 1
-            decoder.join(type(asked)(**{**vars(asked), "seed": seed}))
-            alone = []
+            seed = key(0, comparison.prompt, number) >> 1
+            decoder.join(type(continuation)(**{**vars(continuation), "seed": seed}))
+            frames = []
             while decoder.active:
-                alone.append(decoder.step()[0])
-            over = int(alone[-1][0]) == tts.config.tokens.audio_end
-            assert contest.ended[number] == over
-            codes_alone = torch.stack(alone[: len(alone) - over])[:, 1:].numpy()
-            assert np.array_equal(codes_alone, take)
+                frames.append(decoder.step()[0])
+            over = int(frames[-1][0]) == tts.config.tokens.audio_end
+            assert comparison.ended[number] == over
+            single_codes = torch.stack(frames[: len(frames) - over])[:, 1:].numpy()
+            assert np.array_equal(single_codes, candidate)
 
 
-def test_what_is_there_is_not_made_again(made: Path, bundle: Path, codes: Path, tmp_path: Path) -> None:
+def test_existing_files_are_not_generated_again(
+    made: Path, bundle: Path, codes: Path, tmp_path: Path
+) -> None:
     (file,) = made.iterdir()
     before = file.stat().st_mtime_ns
-    make(options(made, bundle, codes))
+    generate_candidates(options(made, bundle, codes))
     assert file.stat().st_mtime_ns == before
-    main([str(tmp_path), "--model", str(bundle), "--codes", str(codes), "--contests", "5", "--takes", "3"])
-    assert [one.text for one in contests(tmp_path)] == [one.text for one in contests(made)]
+    main(
+        [
+            str(tmp_path),
+            "--model",
+            str(bundle),
+            "--codes",
+            str(codes),
+            "--comparisons",
+            "5",
+            "--candidates",
+            "3",
+        ]
+    )
+    assert [one.text for one in read_comparisons(tmp_path)] == [one.text for one in read_comparisons(made)]
 
 
 def test_bad_requests(bundle: Path, codes: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a text and at most 1 frames: give more max-frames"):
-        make(options(tmp_path, bundle, codes, max_frames=1))
-    with pytest.raises(ValueError, match=r"holds no takes: make some with training\.preference\.candidates"):
-        list(contests(tmp_path))
+        generate_candidates(options(tmp_path, bundle, codes, max_frames=1))
+    with pytest.raises(
+        ValueError, match=r"holds no candidates: generate some with training\.preference\.candidates"
+    ):
+        list(read_comparisons(tmp_path))

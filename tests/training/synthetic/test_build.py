@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from training.data.manifest import Clip, read_manifest, write_manifest
-from training.synthetic.build import SAMPLE_RATE, build, normalise
+from training.synthetic.build import SAMPLE_RATE, build, normalize_loudness
 from training.synthetic.script import as_written, deal
 from training.synthetic.speakers import hibari_speakers
 from training.synthetic.texts import utterances
@@ -60,12 +60,12 @@ def human(tmp_path: Path) -> Path:
     return folder
 
 
-def test_normalise_reaches_the_level_or_stops_at_the_peak() -> None:
-    assert decibels(normalise(tone(1.0, SAMPLE_RATE))) == pytest.approx(-23.0, abs=0.01)
+def test_normalize_loudness_reaches_the_level_or_stops_at_the_peak() -> None:
+    assert decibels(normalize_loudness(tone(1.0, SAMPLE_RATE))) == pytest.approx(-23.0, abs=0.01)
     spiky = tone(1.0, SAMPLE_RATE, amplitude=1e-3)
     spiky[100] = 0.5
-    assert np.abs(normalise(spiky)).max() == pytest.approx(10 ** (-1 / 20))
-    np.testing.assert_array_equal(normalise(np.zeros(5, np.float32)), np.zeros(5))
+    assert np.abs(normalize_loudness(spiky)).max() == pytest.approx(10 ** (-1 / 20))
+    np.testing.assert_array_equal(normalize_loudness(np.zeros(5, np.float32)), np.zeros(5))
 
 
 def test_real_speech_is_resampled_trimmed_and_levelled(human: Path, tmp_path: Path) -> None:

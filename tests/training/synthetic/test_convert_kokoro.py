@@ -2,7 +2,7 @@ import pytest
 
 pytest.importorskip("onnx")
 
-from training.synthetic.convert_kokoro import place
+from training.synthetic.convert_kokoro import module_path
 
 
 @pytest.mark.parametrize(
@@ -19,4 +19,4 @@ from training.synthetic.convert_kokoro import place
     ],
 )
 def test_nodes_name_their_modules(node: str, module: str) -> None:
-    assert place(node) == module
+    assert module_path(node) == module

@@ -1,6 +1,6 @@
 import pytest
 
-from training.synthetic.speakers import FOREIGN_SHARE, hibari_speakers, kokoro_speakers
+from training.synthetic.speakers import MAX_FOREIGN_SHARE, hibari_speakers, kokoro_speakers
 
 
 def test_speakers_depend_on_seed_and_number_alone() -> None:
@@ -12,14 +12,14 @@ def test_speakers_depend_on_seed_and_number_alone() -> None:
 def test_speakers_are_blends_of_one_sex_resampled() -> None:
     speakers = kokoro_speakers(200, 0)
     for number, speaker in enumerate(speakers):
-        voices = [voice for voice, _ in (*speaker.timbre, *speaker.prosody)]
+        voices = [voice for voice, _ in (*speaker.voice_blend, *speaker.prosody_blend)]
         assert {voice[1] for voice in voices} == {"fm"[number % 2]}
-        assert sum(weight for _, weight in speaker.timbre) == pytest.approx(1, abs=5e-3)
-        assert sum(w for voice, w in speaker.timbre if voice[0] not in "ab") <= FOREIGN_SHARE
-        assert {voice[0] for voice, _ in speaker.prosody} == {"b" if speaker.british else "a"}
+        assert sum(weight for _, weight in speaker.voice_blend) == pytest.approx(1, abs=5e-3)
+        assert sum(w for voice, w in speaker.voice_blend if voice[0] not in "ab") <= MAX_FOREIGN_SHARE
+        assert {voice[0] for voice, _ in speaker.prosody_blend} == {"b" if speaker.british else "a"}
         assert 0.88 <= speaker.alpha <= 1.12 and 0.85 <= speaker.speed <= 1.15
     assert 30 <= sum(speaker.british for speaker in speakers) <= 90
-    foreign = [speaker for speaker in speakers if speaker.timbre[-1][0][0] not in "ab"]
+    foreign = [speaker for speaker in speakers if speaker.voice_blend[-1][0][0] not in "ab"]
     assert 70 <= len(foreign) <= 130
 
 

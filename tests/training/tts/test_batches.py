@@ -8,14 +8,14 @@ import torch
 from datasets import Dataset
 
 from cat_tts.config import tiny
-from cat_tts.sequences.rows import join_texts, prompt_rows, untold_rows
-from training.tts.batches import Batch, BatchConfig, Batches, DropoutConfig
+from cat_tts.sequences.rows import join_texts, prompt_rows, unconditional_rows
+from training.tts.batches import DropoutConfig, TTSBatch, TTSBatchConfig, TTSBatches
 
 CONFIG = replace(tiny(), num_codebooks=3, codebook_size=64)  # pad code 64; audio_start 1, audio_end 2, slot 3
 SKIPPED = -100
 
 
-class Letters:
+class LetterTokenizer:
     """a is 10, b is 11, and so on; a space is 9."""
 
     vocab_size = 36
@@ -50,29 +50,31 @@ def batches(
     *,
     p: float = 0.0,
     deep_part: float = 1.0,
-    unheard: float = 0.0,
-    untold: float = 0.0,
+    frame_dropout: float = 0.0,
+    text_dropout: float = 0.0,
     **changes,
-) -> Batches:
+) -> TTSBatches:
     """Of one process, where `rank` and `world` say nothing else; changes are of BatchConfig, or the seed."""
     placed = {name: changes.pop(name) for name in ("seed", "rank", "world", "epochs") if name in changes}
-    config = BatchConfig(**{"rows": 60, "max_frames": 25, **changes})
-    dropout = DropoutConfig(p=p, deep_part=deep_part, unheard=unheard, untold=untold)
-    return Batches(codes, CONFIG, Letters(), config, dropout, **{"seed": 0, "steps": 1000, **placed})
+    config = TTSBatchConfig(**{"rows": 60, "max_frames": 25, **changes})
+    dropout = DropoutConfig(p=p, deep_part=deep_part, frame_dropout=frame_dropout, text_dropout=text_dropout)
+    return TTSBatches(
+        codes, CONFIG, LetterTokenizer(), config, dropout, **{"seed": 0, "steps": 1000, **placed}
+    )
 
 
 FRAMES = np.random.default_rng(0).integers(5, 13, 40).tolist()
 MANY = utterances(FRAMES, "xyzz" * 10)
 
 
-def spoken(batch: Batch) -> Iterator[list[int]]:
+def spoken(batch: TTSBatch) -> Iterator[list[int]]:
     """The utterances of each sequence, in order of speech."""
     for rows in batch.rows:
         first = rows[rows[:, 0] == CONFIG.tokens.slot][:, 1].tolist()
         yield list(dict.fromkeys(first))
 
 
-def epochs(made: Batches, number: int) -> list[list[list[int]]]:
+def epochs(made: TTSBatches, number: int) -> list[list[list[int]]]:
     """Sequences of the first epochs, 40 an epoch."""
     groups: list[list[int]] = []
     item = 0
@@ -123,14 +125,14 @@ def test_a_batch_by_hand() -> None:
 
 def test_a_pair_begins_as_its_prompt_does_in_inference() -> None:
     row = MANY[6]["text"], torch.tensor(MANY[6]["codes"])
-    prompt = prompt_rows(CONFIG, Letters(), join_texts(row[0], MANY[2]["text"]), row[1])
+    prompt = prompt_rows(CONFIG, LetterTokenizer(), join_texts(row[0], MANY[2]["text"]), row[1])
     (rows,) = batches(MANY).collate([(6, 2)]).rows
     assert torch.equal(rows[: len(prompt)], prompt)
     assert rows[len(prompt) :, 1].unique().tolist() == [2]
 
 
 def test_a_batch_depends_on_seed_and_item_alone() -> None:
-    forth, back = (batches(MANY, p=1.0, deep_part=0.5, unheard=0.3) for _ in range(2))
+    forth, back = (batches(MANY, p=1.0, deep_part=0.5, frame_dropout=0.3) for _ in range(2))
     items = [forth[i] for i in range(30)]
     for i in (29, 3, 0, 17):
         torch.testing.assert_close(tuple(back[i][0]), tuple(items[i][0]), rtol=0, atol=0)
@@ -138,8 +140,8 @@ def test_a_batch_depends_on_seed_and_item_alone() -> None:
     assert [list(spoken(other[i][0])) for i in range(5)] != [list(spoken(items[i][0])) for i in range(5)]
 
 
-def test_unheard_frames_are_predicted_and_not_read() -> None:
-    whole, parts = batches(MANY), batches(MANY, unheard=0.3)
+def test_dropped_frames_are_predicted_and_not_read() -> None:
+    whole, parts = batches(MANY), batches(MANY, frame_dropout=0.3)
     lost = frames = 0
     for i in range(10):
         (one,), (other,) = whole[i], parts[i]
@@ -149,25 +151,25 @@ def test_unheard_frames_are_predicted_and_not_read() -> None:
         lost += int(changed.sum())
         frames += int((one.rows[..., 0] == CONFIG.tokens.slot).sum())
     assert 0.25 < lost / frames < 0.35
-    alone = parts.collate([(3,)])  # validation hears all
-    assert torch.equal(alone.rows, whole.collate([(3,)]).rows)
-    with pytest.raises(ValueError, match=r"unheard=1\.0 of the frames"):
-        DropoutConfig(unheard=1.0)
+    single = parts.collate([(3,)])  # validation reads all
+    assert torch.equal(single.rows, whole.collate([(3,)]).rows)
+    with pytest.raises(ValueError, match=r"frame_dropout=1\.0 of the frames"):
+        DropoutConfig(frame_dropout=1.0)
 
 
-def test_untold_sequences_have_pads_for_a_text() -> None:
-    whole, parts = batches(MANY), batches(MANY, untold=0.3)
-    untold = sequences = 0
+def test_unconditional_sequences_have_pads_for_a_text() -> None:
+    whole, parts = batches(MANY), batches(MANY, text_dropout=0.3)
+    text_dropout = sequences = 0
     for i in range(20):
         (one,), (other,) = whole[i], parts[i]
         assert torch.equal(one.targets, other.targets) and torch.equal(one.rows[..., 1:], other.rows[..., 1:])
         changed = (one.rows != other.rows).flatten(1).any(1)
-        assert torch.equal(other.rows[changed], untold_rows(CONFIG, one.rows[changed]))
-        untold, sequences = untold + int(changed.sum()), sequences + len(changed)
-    assert 0.2 < untold / sequences < 0.4
-    assert torch.equal(parts.collate([(3,)]).rows, whole.collate([(3,)]).rows)  # validation is told
-    with pytest.raises(ValueError, match=r"untold=1\.0 of the sequences"):
-        DropoutConfig(untold=1.0)
+        assert torch.equal(other.rows[changed], unconditional_rows(CONFIG, one.rows[changed]))
+        text_dropout, sequences = text_dropout + int(changed.sum()), sequences + len(changed)
+    assert 0.2 < text_dropout / sequences < 0.4
+    assert torch.equal(parts.collate([(3,)]).rows, whole.collate([(3,)]).rows)  # validation has the text
+    with pytest.raises(ValueError, match=r"text_dropout=1\.0 of the sequences"):
+        DropoutConfig(text_dropout=1.0)
 
 
 @pytest.mark.parametrize("pair", [0.0, 0.5, 1.0])
@@ -229,7 +231,9 @@ def test_text_and_codes_of_a_pair_are_in_the_same_order() -> None:
     for (batch,) in (made[i] for i in range(20)):
         for rows, group in zip(batch.rows, spoken(batch), strict=True):
             start = rows[:, 0].tolist().index(CONFIG.tokens.audio_start)
-            assert Letters().decode(rows[:start, 0].tolist()) == " ".join(MANY[i]["text"] for i in group)
+            assert LetterTokenizer().decode(rows[:start, 0].tolist()) == " ".join(
+                MANY[i]["text"] for i in group
+            )
             assert int((rows[:, 0] == CONFIG.tokens.slot).sum()) == sum(FRAMES[i] for i in group)
 
 
@@ -237,8 +241,8 @@ def test_about_the_wanted_part_is_pairs() -> None:
     groups = [group for epoch in epochs(batches(MANY, pair=0.5), 20) for group in epoch]
     # of the 10, 10 and 20 utterances of a speaker, one in ten or twenty draws itself and stays alone
     assert sum(len(group) == 2 for group in groups) / 800 == pytest.approx(0.5 * 0.925, abs=0.05)
-    (alone,) = epochs(batches(MANY, pair=0.0), 1)
-    assert all(len(group) == 1 for group in alone)
+    (single,) = epochs(batches(MANY, pair=0.0), 1)
+    assert all(len(group) == 1 for group in single)
 
 
 def test_batches_keep_to_their_budget_and_use_it() -> None:

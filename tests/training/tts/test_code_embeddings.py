@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cat_tts import CatTTS
-from cat_tts.model.code_embeddings import begin_anew
+from cat_tts.model.code_embeddings import reinit_codebooks
 from tests.helpers.interruption import assert_equal, saved_state, terminated_at
 from tests.training.test_train_tts import options
 from tokenizer import AudioTokenizer
@@ -27,32 +27,42 @@ def test_held_tables_stay_and_everything_else_is_trained(
     codes: Path, codec: Path, start: Path, tmp_path: Path
 ) -> None:
     made = options(
-        tmp_path, codes, init=str(start), tokenizer=str(codec), meant_from=3, optimizer={"ema": 0.0}
+        tmp_path,
+        codes,
+        init=str(start),
+        tokenizer=str(codec),
+        reinit_codebooks_from=3,
+        optimizer={"ema": 0.0},
     )
     model = train(replace(made, monitor=replace(made.monitor, samples_every=1000)))
     wanted, _ = CatTTS.from_pretrained(start)
     quantizer = AudioTokenizer.from_pretrained(codec, "decoder").quantizer
-    begin_anew(wanted.code_embeddings, wanted.depth.code_heads, quantizer, 3)
+    reinit_codebooks(wanted.code_embeddings, wanted.depth.code_heads, quantizer, 3)
     begun = dict(wanted.named_parameters())
     held = {name for name, weight in model.named_parameters() if torch.equal(weight, begun[name])}
     assert held == {f"code_embeddings.{k}.weight" for k in range(6)}
 
 
-def test_a_terminated_run_goes_on_as_if_nothing_had_been(
+def test_a_terminated_run_continues_as_if_nothing_had_been(
     codes: Path, codec: Path, start: Path, tmp_path: Path
 ) -> None:
-    changes = {"init": str(start), "tokenizer": str(codec), "meant_from": 2, "monitor": {"samples_every": 99}}
+    changes = {
+        "init": str(start),
+        "tokenizer": str(codec),
+        "reinit_codebooks_from": 2,
+        "monitor": {"samples_every": 99},
+    }
     train(options(tmp_path / "whole", codes, **changes))
     with terminated_at(4):
         train(options(tmp_path / "halted", codes, **changes))
     train(options(tmp_path / "halted", codes, **changes))
     assert_equal(saved_state(tmp_path / "halted"), saved_state(tmp_path / "whole"))
-    with pytest.raises(ValueError, match="meant_from is 2, not 3"):
-        train(options(tmp_path / "whole", codes, **{**changes, "meant_from": 3}))
+    with pytest.raises(ValueError, match="reinit_codebooks_from is 2, not 3"):
+        train(options(tmp_path / "whole", codes, **{**changes, "reinit_codebooks_from": 3}))
 
 
-def test_a_model_and_its_tokenizer_are_asked_for(codes: Path, codec: Path, tmp_path: Path) -> None:
+def test_a_model_and_its_tokenizer_are_required(codes: Path, codec: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="name both, with --init and --tokenizer"):
-        options(tmp_path, codes, tokenizer=str(codec), meant_from=2)
+        options(tmp_path, codes, tokenizer=str(codec), reinit_codebooks_from=2)
     with pytest.raises(ValueError, match="name both, with --init and --tokenizer"):
-        options(tmp_path, codes, init="somewhere", meant_from=2)
+        options(tmp_path, codes, init="somewhere", reinit_codebooks_from=2)

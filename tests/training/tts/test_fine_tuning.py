@@ -12,7 +12,7 @@ from tests.helpers.interruption import assert_equal, saved_state, terminated_at
 from tokenizer import AudioTokenizer, load_audio
 from training.train_tts import train
 from training.tts.lora import LoraOptions, add_adapter
-from training.tts.recipes import MonitorConfig, OptimizerConfig, TTSTraining, tiny
+from training.tts.recipes import TTSMonitorConfig, TTSOptimizerConfig, TTSTraining, tiny
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 LORA = LoraOptions(rank=4, dropout=0.1, depth=True)
@@ -31,7 +31,7 @@ def adapted(
     return run
 
 
-def test_a_terminated_lora_run_goes_on_as_if_nothing_had_been(
+def test_a_terminated_lora_run_continues_as_if_nothing_had_been(
     codes: Path, bundle: Path, adapted: Path, tmp_path: Path
 ) -> None:
     with terminated_at(2):
@@ -61,7 +61,7 @@ def test_the_model_of_a_lora_run_is_its_base_and_its_adapter(bundle: Path, adapt
 
 
 def test_all_weights_begin_where_the_given_model_stands(codes: Path, bundle: Path, tmp_path: Path) -> None:
-    still = OptimizerConfig(learning_rate=0.0)
+    still = TTSOptimizerConfig(learning_rate=0.0)
     found = train(options(tmp_path, codes, bundle, steps=1, optimizer=still))
     assert_equal(found.state_dict(), CatTTS.from_pretrained(bundle / "tts")[0].state_dict())
     assert (tmp_path / "model" / "text.model").read_bytes() == (bundle / "tts" / "text.model").read_bytes()
@@ -69,12 +69,12 @@ def test_all_weights_begin_where_the_given_model_stands(codes: Path, bundle: Pat
 
 
 def test_samples_are_spoken_in_the_midst_of_it(codes: Path, codec: Path, tmp_path: Path) -> None:
-    monitor = MonitorConfig(every=2, samples_every=2, tensorboard=True)
+    monitor = TTSMonitorConfig(every=2, samples_every=2, tensorboard=True)
     train(replace(tiny(), run=tmp_path, codes=codes, steps=4, tokenizer=str(codec), monitor=monitor))
     folders = sorted(path.name for path in (tmp_path / "samples").iterdir())
     assert folders == ["step_0000000", "step_0000002", "step_0000004"]
-    heard = {path.name for folder in folders[1:] for path in (tmp_path / "samples" / folder).iterdir()}
-    assert heard <= {f"{i}_depth_{depth}.wav" for i in range(2) for depth in (1, 6)} and heard
+    observed = {path.name for folder in folders[1:] for path in (tmp_path / "samples" / folder).iterdir()}
+    assert observed <= {f"{i}_depth_{depth}.wav" for i in range(2) for depth in (1, 6)} and observed
     assert len(load_audio(tmp_path / "samples" / "step_0000000" / "1_prompt.wav")) % 1920 == 0
 
 

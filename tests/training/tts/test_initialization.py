@@ -12,7 +12,7 @@ from cat_tts import CatTTS
 from cat_tts.config import ChatTokens, SpecialTokens, TTSConfig, paper, tiny
 from cat_tts.sequences.rows import text_rows
 from tests.helpers.paths import GOLDEN
-from training.tts.initialization import initialise
+from training.tts.initialization import initialize
 
 QWEN3 = Qwen3Config(
     vocab_size=640,
@@ -53,7 +53,7 @@ def altered(folder: Path, qwen3: Path, **fields: object) -> Path:
 
 @torch.no_grad()
 def test_rows_of_text_are_read_as_the_checkpoint_reads_them(qwen3: Path) -> None:
-    model, text = initialise(qwen3, shape(), num_codebooks=6, codebook_size=32)
+    model, text = initialize(qwen3, shape(), num_codebooks=6, codebook_size=32)
     ids = text.encode("Hello there, general.")
     reference = Qwen3ForCausalLM.from_pretrained(qwen3, dtype=torch.float32)
     wanted = reference.model(torch.tensor([ids])).last_hidden_state
@@ -63,7 +63,7 @@ def test_rows_of_text_are_read_as_the_checkpoint_reads_them(qwen3: Path) -> None
 
 
 def test_what_is_taken_and_what_is_built(qwen3: Path) -> None:
-    model, _ = initialise(qwen3, shape(), num_codebooks=6, codebook_size=32)
+    model, _ = initialize(qwen3, shape(), num_codebooks=6, codebook_size=32)
     config, temporal = model.config, model.config.temporal
     assert (temporal.dim, temporal.num_layers, temporal.ffn_dim, temporal.head_dim) == (32, 2, 48, 16)
     assert (config.text_vocab_size, config.max_positions, config.rope_theta) == (640, 512, 5e4)
@@ -84,7 +84,7 @@ def test_a_model_without_the_language_head_is_as_good(qwen3: Path, tmp_path: Pat
     for file in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(GOLDEN / "prompt" / file, tmp_path)
     one, other = (
-        initialise(folder, tiny(), num_codebooks=6, codebook_size=32)[0] for folder in (qwen3, tmp_path)
+        initialize(folder, tiny(), num_codebooks=6, codebook_size=32)[0] for folder in (qwen3, tmp_path)
     )
     assert all(
         torch.equal(mine, theirs)
@@ -94,7 +94,7 @@ def test_a_model_without_the_language_head_is_as_good(qwen3: Path, tmp_path: Pat
 
 
 def test_a_published_model_is_taken_whole(published: tuple[Path, Path]) -> None:
-    model, text = initialise(published[0], tiny(), num_codebooks=32, codebook_size=64)
+    model, text = initialize(published[0], tiny(), num_codebooks=32, codebook_size=64)
     wanted, _ = CatTTS.from_pretrained(published[0])
     assert model.config == wanted.config and model.training
     assert all(torch.equal(model.state_dict()[name], weight) for name, weight in wanted.state_dict().items())
@@ -102,10 +102,10 @@ def test_a_published_model_is_taken_whole(published: tuple[Path, Path]) -> None:
 
 
 def test_a_model_of_ours_is_taken_whole(bundle: Path) -> None:
-    model, text = initialise(bundle / "tts", paper(), num_codebooks=6, codebook_size=32)
+    model, text = initialize(bundle / "tts", paper(), num_codebooks=6, codebook_size=32)
     assert model.config == tiny() and text.vocab_size == 300
     with pytest.raises(ValueError, match="speaks 6 codebooks of 32 codes, but these codes have 12 of 1024"):
-        initialise(bundle / "tts", tiny(), num_codebooks=12, codebook_size=1024)
+        initialize(bundle / "tts", tiny(), num_codebooks=12, codebook_size=1024)
 
 
 @pytest.mark.parametrize(
@@ -124,24 +124,24 @@ def test_a_model_of_ours_is_taken_whole(bundle: Path) -> None:
 )
 def test_other_checkpoints_are_refused(qwen3: Path, tmp_path: Path, fields: dict, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        initialise(altered(tmp_path / "other", qwen3, **fields), tiny(), num_codebooks=6, codebook_size=32)
+        initialize(altered(tmp_path / "other", qwen3, **fields), tiny(), num_codebooks=6, codebook_size=32)
 
 
 def test_tokenizers_that_do_not_fit_are_refused(qwen3: Path, bundle: Path, tmp_path: Path) -> None:
     folder = altered(tmp_path / "none", qwen3)
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ValueError, match="holds no text tokenizer"):
-        initialise(folder, tiny(), num_codebooks=6, codebook_size=32)
+        initialize(folder, tiny(), num_codebooks=6, codebook_size=32)
     shutil.copy(bundle / "tts" / "text.model", folder)
     with pytest.raises(ValueError, match=r"holds no tokenizer\.json: copy it from the Qwen3 model"):
-        initialise(folder, tiny(), num_codebooks=6, codebook_size=32)
+        initialize(folder, tiny(), num_codebooks=6, codebook_size=32)
     plain = altered(tmp_path / "plain", qwen3)
     described = json.loads((plain / "tokenizer.json").read_text())
     described["added_tokens"] = [t for t in described["added_tokens"] if t["content"] != "<|video_pad|>"]
     (plain / "tokenizer.json").write_text(json.dumps(described))
     (plain / "tokenizer_config.json").unlink()
     with pytest.raises(ValueError, match=r"does not know <\|video_pad\|>, which stands between"):
-        initialise(plain, tiny(), num_codebooks=6, codebook_size=32)
+        initialize(plain, tiny(), num_codebooks=6, codebook_size=32)
 
 
 def test_a_checkpoint_in_shards(qwen3: Path, tmp_path: Path) -> None:
@@ -154,6 +154,6 @@ def test_a_checkpoint_in_shards(qwen3: Path, tmp_path: Path) -> None:
         save_file({key: state[key] for key in keys}, folder / file)
     index = {"weight_map": {key: file for file, keys in parts.items() for key in keys}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    one, other = (initialise(at, tiny(), num_codebooks=6, codebook_size=32)[0] for at in (qwen3, folder))
+    one, other = (initialize(at, tiny(), num_codebooks=6, codebook_size=32)[0] for at in (qwen3, folder))
     assert torch.equal(one.text_embedding.weight, other.text_embedding.weight)
     assert torch.equal(one.temporal.norm.weight, other.temporal.norm.weight)

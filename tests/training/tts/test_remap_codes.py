@@ -9,7 +9,7 @@ from tokenizer import AudioTokenizer
 from tokenizer import config as presets
 from tokenizer.io.audio import save_audio
 from training.data.manifest import Clip, write_manifest
-from training.tts.remap_codes import TranslateOptions, fit, main, translate
+from training.tts.remap_codes import RemapOptions, fit, main, remap_codes
 
 FRAMES, SIZE = 20_000, 32
 
@@ -68,8 +68,8 @@ def test_the_command_translates_a_bundle(bundle: Path, tmp_path: Path) -> None:
     for i in range(4):
         path = tmp_path / f"{i}.wav"
         save_audio(path, 0.1 * torch.randn(24_000 + 500 * i), 24_000)
-        said = {"text": None, "speaker": "a", "language": "en", "source": "noise", "license": "none"}
-        clips.append(Clip(audio=path, duration=1 + i / 48, **said))
+        spoken_text = {"text": None, "speaker": "a", "language": "en", "source": "noise", "license": "none"}
+        clips.append(Clip(audio=path, duration=1 + i / 48, **spoken_text))
     write_manifest(tmp_path / "clips.jsonl", clips)
     torch.manual_seed(1)
     AudioTokenizer(presets.tiny()).save_pretrained(tmp_path / "after")
@@ -85,7 +85,7 @@ def test_the_command_translates_a_bundle(bundle: Path, tmp_path: Path) -> None:
 
 def test_tokenizers_of_other_sizes_are_refused(bundle: Path, tmp_path: Path) -> None:
     AudioTokenizer(presets.mini()).save_pretrained(tmp_path / "after")
-    options = TranslateOptions(
+    options = RemapOptions(
         out=tmp_path / "out",
         tts=bundle / "tts",
         before=bundle / "tokenizer",
@@ -93,4 +93,4 @@ def test_tokenizers_of_other_sizes_are_refused(bundle: Path, tmp_path: Path) -> 
         data=tmp_path / "clips.jsonl",
     )
     with pytest.raises(ValueError, match="12 codebooks of 1024 codes, the model speaks 6 of 32"):
-        translate(options)
+        remap_codes(options)

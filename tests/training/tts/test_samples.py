@@ -6,7 +6,7 @@ import torch
 from cat_tts import CatTTS, SamplingOptions
 from cat_tts.sequences.rows import positions, prompt_rows
 from tokenizer import AudioTokenizer, load_audio
-from training.tts.samples import Sample, Samples, exchanged, speak
+from training.tts.samples import Sample, Samples, speak, swap_prompts
 
 GREEDY = SamplingOptions(temperature=0.0, decision_temperature=0.0)
 
@@ -14,11 +14,11 @@ GREEDY = SamplingOptions(temperature=0.0, decision_temperature=0.0)
 @pytest.fixture(scope="module")
 def samples(bundle: Path) -> list[Sample]:
     codes = torch.randint(0, 32, (2, 9, 6), generator=torch.Generator().manual_seed(2))
-    said = [
+    spoken_text = [
         {"text": "the red fox", "codes": codes[0], "frames": 9},
         {"text": "a dog", "codes": codes[1], "frames": 9},
     ]
-    return exchanged(said)
+    return swap_prompts(spoken_text)
 
 
 def test_each_text_is_said_in_the_voice_of_another(samples: list[Sample]) -> None:
@@ -27,15 +27,15 @@ def test_each_text_is_said_in_the_voice_of_another(samples: list[Sample]) -> Non
         ("the red fox", "a dog"),
     ]
     assert not torch.equal(samples[0].prompt, samples[1].prompt)
-    (alone,) = exchanged([{"text": "a dog", "codes": [[1, 2], [3, 4]], "frames": 2}])
-    assert (alone.text, alone.prompt_text, alone.prompt.tolist()) == ("a dog", "a dog", [[1, 2], [3, 4]])
+    (single,) = swap_prompts([{"text": "a dog", "codes": [[1, 2], [3, 4]], "frames": 2}])
+    assert (single.text, single.prompt_text, single.prompt.tolist()) == ("a dog", "a dog", [[1, 2], [3, 4]])
 
 
 @torch.no_grad()
 def test_greedy_speech_is_what_teacher_forcing_finds_likeliest(bundle: Path, samples: list[Sample]) -> None:
     model, text = CatTTS.from_pretrained(bundle / "tts")
     prompt = samples[0].prompt
-    codes = speak(model, text, "a dog sings", prompt, pace=3.0, depth=6, seed=0, max_frames=5, options=GREEDY)
+    codes = speak(model, text, "a dog sings", prompt, rate=3.0, depth=6, seed=0, max_frames=5, options=GREEDY)
     assert len(codes) == 5
     whole = prompt_rows(model.config, text, "a dog sings", torch.cat([prompt, codes]))
     places = positions(model.config, whole, 3.0)
@@ -44,7 +44,7 @@ def test_greedy_speech_is_what_teacher_forcing_finds_likeliest(bundle: Path, sam
     assert torch.equal(logits[..., :32].argmax(-1), codes)
 
 
-def test_samples_are_heard_at_two_depths(bundle: Path, samples: list[Sample], tmp_path: Path) -> None:
+def test_samples_are_written_at_two_depths(bundle: Path, samples: list[Sample], tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from torch.utils.tensorboard.writer import SummaryWriter
@@ -56,9 +56,9 @@ def test_samples_are_heard_at_two_depths(bundle: Path, samples: list[Sample], tm
         spoken.write(20, model, text, writer)
     spoken.write(30, model, text)
 
-    heard = load_audio(tmp_path / "samples" / "step_0000000" / "0_prompt.wav")
+    observed = load_audio(tmp_path / "samples" / "step_0000000" / "0_prompt.wav")
     wanted = tokenizer.decode(samples[0].prompt[None])[0].clamp(-1, 1)
-    torch.testing.assert_close(heard, wanted, atol=1e-4, rtol=0)
+    torch.testing.assert_close(observed, wanted, atol=1e-4, rtol=0)
     names = ["0_depth_1.wav", "0_depth_6.wav", "1_depth_1.wav", "1_depth_6.wav"]
     for step in (20, 30):
         folder = tmp_path / "samples" / f"step_00000{step}"

@@ -15,20 +15,22 @@ from training.train_tts import train
 from training.tts.recipes import TTSTraining
 from training.tts.recipes import tiny as recipe
 from training.tts.setup import starting_model
-from training.tts.text_tokenizer import own_text, retold, text_frames
+from training.tts.text_tokenizer import build_text_tokenizer, replace_text_tokenizer, token_durations
 
 
 def options(codes: Path, **changes: object) -> TTSTraining:
     return replace(recipe(), codes=codes, **changes)
 
 
-def test_a_run_reads_phonemes_and_goes_on_reading_them(codes: Path, tmp_path: Path) -> None:
+def test_a_run_reads_phonemes_and_continues_to_read_them(codes: Path, tmp_path: Path) -> None:
     made = options(codes, run=tmp_path / "run", steps=2, text="phonemes", save_every=1)
     train(made)
     model, text = CatTTS.from_pretrained(tmp_path / "run" / "model")
     assert isinstance(text, PhonemeText)
-    assert set(text.symbols) == {one for said in read_codes(codes)["text"][:] for one in phonemes(said)}
-    assert model.config.text_vocab_size == text.vocab_size == len(model.config.text_frames or ())
+    assert set(text.symbols) == {
+        one for spoken_text in read_codes(codes)["text"][:] for one in phonemes(spoken_text)
+    }
+    assert model.config.text_vocab_size == text.vocab_size == len(model.config.token_durations or ())
     train(replace(made, steps=4))
     assert (tmp_path / "run" / PHONEMES_FILE).read_bytes() == (
         tmp_path / "run" / "model" / PHONEMES_FILE
@@ -67,12 +69,12 @@ def test_new_text_is_for_models_that_exist(codes: Path) -> None:
 
 def test_text_frames_follow_the_lengths_of_the_codes(codes: Path, tmp_path: Path) -> None:
     shards = read_codes(codes)
-    text = own_text(tmp_path, "phonemes", shards, 0)
-    frames = text_frames(tiny(), text, shards)
+    text = build_text_tokenizer(tmp_path, "phonemes", shards, 0)
+    frames = token_durations(tiny(), text, shards)
     assert frames is not None and len(frames) == text.vocab_size
-    expected = sum(frames[i] for said in shards["text"][:] for i in text.encode(said))
+    expected = sum(frames[i] for spoken_text in shards["text"][:] for i in text.encode(spoken_text))
     assert expected == pytest.approx(sum(shards["frames"][:]), rel=0.2)
-    assert text_frames(replace(tiny(), shared_time=False), text, shards) is None
+    assert token_durations(replace(tiny(), time_aligned_positions=False), text, shards) is None
 
 
 @pytest.mark.parametrize(
@@ -81,4 +83,4 @@ def test_text_frames_follow_the_lengths_of_the_codes(codes: Path, tmp_path: Path
 )
 def test_a_model_that_begins_with_qwen3_keeps_its_text(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="new_text: this model begins with Qwen3"):
-        retold(CatTTS(replace(tiny(), **changes)), PhonemeText(["a"]), None)
+        replace_text_tokenizer(CatTTS(replace(tiny(), **changes)), PhonemeText(["a"]), None)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.tts.token_durations import SHORTEST, usual_frames
+from training.tts.token_durations import MIN_FRAMES, usual_frames
 
 
 def test_lengths_are_found_from_whole_utterances() -> None:
@@ -26,7 +26,7 @@ def test_rare_tokens_are_as_long_as_the_others() -> None:
 
 def test_nothing_takes_no_time() -> None:
     ids = [[0] * 10, [0] * 10 + [1] * 10] * 200
-    assert usual_frames(ids, [20, 20] * 200, [""] * 400, 2)[1] == SHORTEST
+    assert usual_frames(ids, [20, 20] * 200, [""] * 400, 2)[1] == MIN_FRAMES
 
 
 def test_texts_may_be_empty() -> None:

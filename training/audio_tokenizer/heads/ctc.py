@@ -1,9 +1,10 @@
-"""What codes should tell a reader that keeps time: bytes of text, by connectionist temporal classification.
+"""CTC head: bytes of text from latents, by connectionist temporal classification.
 
 A decoder-only semantic head (`training.audio_tokenizer.heads.semantic`) must find out where in the audio each
-letter is; in a short training it learns to spell before it listens. This loss has the order of time built in,
-and nothing to guess from but the audio. Beside the other one, as recognisers have both (Watanabe et al.
-2017), or without it, it makes latents carry what was said from the first minutes on. It is not the paper's.
+letter is; in a short training it learns the language before it uses the audio. This loss has the order of
+time built in, and predicts from nothing but the audio. Beside the other one, as recognizers have both
+(Watanabe et al. 2017), or without it, it makes latents carry the words from the first minutes on. It is not
+the paper's.
 """
 
 from collections.abc import Sequence
@@ -20,11 +21,11 @@ BYTES_PER_FRAME = 3
 """Steps of a frame, each a byte or the blank: 37 a second at 12.5 frames; speech has about 15."""
 BLANK = BYTES_END
 HIDDEN, CONTEXT = 512, 5
-"""Width, and frames that a byte is read from."""
+"""Width, and frames that a byte is predicted from."""
 
 
 class CTCHead(nn.Module):
-    """Two layers from the latents of neighbouring frames to bytes; it lasts as long as a training."""
+    """Two layers from the latents of neighbouring frames to bytes; used in training only."""
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
@@ -32,7 +33,14 @@ class CTCHead(nn.Module):
         self.out = nn.Linear(HIDDEN, BYTES_PER_FRAME * (BLANK + 1))
 
     def scores(self, latents: Float[Tensor, "b t d"]) -> Float[Tensor, "b s v"]:
-        """Log-probabilities of each byte and of the blank, in float32."""
+        """Compute log-probabilities of each byte and, last, of the blank, in float32.
+
+        Args:
+            latents: Latents of frames.
+
+        Returns:
+            `BYTES_PER_FRAME` steps a frame.
+        """
         with torch.autocast(latents.device.type, enabled=False):
             hidden = F.gelu(self.near(latents.float().mT).mT)
             return self.out(hidden).unflatten(-1, (BYTES_PER_FRAME, -1)).flatten(1, 2).log_softmax(-1)
@@ -40,9 +48,14 @@ class CTCHead(nn.Module):
     def forward(
         self, latents: Float[Tensor, "b t d"], frames: Int[Tensor, " b"], texts: Sequence[Sequence[int]]
     ) -> SemanticLoss:
-        """Loss of a batch, summed, and the bytes of the texts that it is of.
+        """Compute the loss of a batch, summed, and the number of bytes that it is of.
 
-        Left out are items without text, and texts of more bytes than their frames have steps.
+        Items without text are left out, and texts of more bytes than their frames have steps.
+
+        Args:
+            latents: Latents of frames.
+            frames: Frames of each item.
+            texts: Bytes of each item.
         """
         scores = self.scores(latents)
         kept = [i for i, text in enumerate(texts) if text]

@@ -1,4 +1,4 @@
-"""Audio to text: a decoder-only LLM reads the quantizer's output and writes text (paper 3.2, A.1)."""
+"""Semantic head: a decoder-only LLM reads the quantizer's output and writes text (paper 3.2, A.1)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,46 +18,57 @@ from training.data.manifest import TASKS
 
 
 class SemanticLoss(NamedTuple):
-    """Sum and count, so that several processes can divide by the number of tokens of all of them."""
+    """A sum and its count, so that several processes can divide by the number of tokens of all of them."""
 
     total: Float[Tensor, ""]
     """Cross-entropy summed over the tokens of all texts and their ends."""
     tokens: Int[Tensor, ""]
-    heard: Float[Tensor, "b t e"] | None = None
+    frame_states: Float[Tensor, "b t e"] | None = None
     """States of the frames after `ctc_layer` layers, zeros for items without text; None without one."""
 
 
 class ByteText:
-    """Text as its UTF-8 bytes: nothing to train, and nothing to keep."""
+    """Text tokenizer of UTF-8 bytes: nothing to train, and nothing to save."""
 
     vocab_size = BYTES_END
 
     def encode(self, text: str) -> list[int]:
+        """Return the UTF-8 bytes of a text."""
         return list(text.encode())
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Bytes that are no UTF-8 become U+FFFD."""
+        """Return the text of bytes; those that are no UTF-8 become U+FFFD."""
         return bytes(ids).decode(errors="replace")
 
     def save(self, folder: str | Path) -> None:
-        """There is nothing to write."""
+        """Write nothing: there is nothing to save."""
 
 
 class SemanticHead(nn.Module):
-    """Predicts text from [task tag][projected latents, one a frame][text], and its end (paper eq. 1).
+    """Prediction of text from [task tag][projected latents, one a frame][text], and its end (paper eq. 1).
 
-    Trained together with the tokenizer, it makes codes carry what was said. Nothing pads between frames and
-    text, and sequences are filled up on the right, where a causal model does not look.
+    Trained together with the tokenizer, it makes codes carry the words. There is no padding between frames
+    and text, and sequences are padded on the right, where a causal model does not look.
     """
 
-    def __init__(self, config: SemanticConfig, text: TextTokenizer | None = None) -> None:
-        """`text` is needed where `config.text` is not "bytes"; `from_llm` brings it."""
+    def __init__(self, config: SemanticConfig, text_tokenizer: TextTokenizer | None = None) -> None:
+        """Build a head of random weights.
+
+        Args:
+            config: Its shape.
+            text_tokenizer: Needed where `config.text` is not "bytes"; `from_llm` brings it.
+
+        Raises:
+            ValueError: the text tokenizer has more ids than the head has embeddings.
+        """
         super().__init__()
-        if text is None and config.text == "bytes":
-            text = ByteText()
-        if text is not None and text.vocab_size > config.vocab_size:
-            raise ValueError(f"a text tokenizer of {text.vocab_size} ids for {config.vocab_size} embeddings")
-        self.config, self.text = config, text
+        if text_tokenizer is None and config.text == "bytes":
+            text_tokenizer = ByteText()
+        if text_tokenizer is not None and text_tokenizer.vocab_size > config.vocab_size:
+            raise ValueError(
+                f"a text tokenizer of {text_tokenizer.vocab_size} ids for {config.vocab_size} embeddings"
+            )
+        self.config, self.text_tokenizer = config, text_tokenizer
         self.project = nn.Linear(config.latent_dim, config.dim)
         self.tags = nn.Embedding(len(config.tasks), config.dim)
         nn.init.normal_(self.tags.weight, std=0.02)
@@ -74,8 +85,8 @@ class SemanticHead(nn.Module):
         )
 
     def encode_text(self, text: str) -> list[int]:
-        """The ids that `forward` takes, without the end."""
-        return self._tokenizer().encode(text)
+        """Return the ids of a text that `forward` takes, without the end."""
+        return self._require_text_tokenizer().encode(text)
 
     def forward(
         self,
@@ -83,25 +94,36 @@ class SemanticHead(nn.Module):
         frames: Int[Tensor, " b"],
         tasks: Int[Tensor, " b"],
         texts: Sequence[Sequence[int]],
-        given: Sequence[Sequence[int]] | None = None,
+        decoder_inputs: Sequence[Sequence[int]] | None = None,
     ) -> SemanticLoss:
-        """Loss of a batch; item i has `frames[i]` frames, task `TASKS[tasks[i]]`, no text if empty.
+        """Compute the loss of a batch (paper eq. 1).
 
-        `given` is what the model reads of the texts where that is not what it has to write.
         Items without text are left out. Where all are, one of them is computed and counts nothing: every
         parameter then has a gradient of zeros, as the other processes of a distributed run expect.
+
+        Args:
+            latents: The quantizer's output.
+            frames: Frames of each item.
+            tasks: Index of each item's task in `TASKS`.
+            texts: Token ids that the model has to write; empty without text.
+            decoder_inputs: Token ids that it reads, where they are not the texts.
+
+        Raises:
+            ValueError: there are not as many texts as items.
         """
         if len(texts) != len(latents):
-            raise ValueError(f"{len(texts)} texts for {len(latents)} items: give an empty one where none is")
+            raise ValueError(
+                f"{len(texts)} texts for {len(latents)} items: give an empty one to items without text"
+            )
         kept = [i for i, text in enumerate(texts) if text]
         chosen = torch.tensor(kept or [0], device=latents.device)
-        wanted, read = ([of[i] for i in kept or [0]] for of in (texts, given or texts))
-        total, inner = self._cross_entropy(latents[chosen], frames[chosen], tasks[chosen], wanted, read)
+        targets, inputs = ([ids[i] for i in kept or [0]] for ids in (texts, decoder_inputs or texts))
+        total, inner = self._cross_entropy(latents[chosen], frames[chosen], tasks[chosen], targets, inputs)
         tokens = torch.tensor(sum(len(texts[i]) + 1 for i in kept), device=latents.device)
         if inner is None:
             return SemanticLoss(total if kept else 0 * total, tokens)
-        heard = inner.new_zeros(len(latents), *inner.shape[1:]).index_copy(0, chosen, inner)
-        return SemanticLoss(total if kept else 0 * total, tokens, heard)
+        frame_states = inner.new_zeros(len(latents), *inner.shape[1:]).index_copy(0, chosen, inner)
+        return SemanticLoss(total if kept else 0 * total, tokens, frame_states)
 
     def _cross_entropy(
         self,
@@ -109,12 +131,14 @@ class SemanticHead(nn.Module):
         frames: Int[Tensor, " b"],
         tasks: Int[Tensor, " b"],
         texts: Sequence[Sequence[int]],
-        given: Sequence[Sequence[int]],
+        decoder_inputs: Sequence[Sequence[int]],
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "b t e"] | None]:
         device, lengths = latents.device, [len(text) for text in texts]
-        ids = torch.tensor([[*text, *[0] * (max(lengths) - len(text))] for text in given], device=device)
+        ids = torch.tensor(
+            [[*text, *[0] * (max(lengths) - len(text))] for text in decoder_inputs], device=device
+        )
         prefix = F.pad(self.prefix(latents, tasks), (0, 0, 0, ids.shape[1]))
-        place = torch.arange(prefix.shape[1], device=device) - 1 - frames[:, None]  # in the text, from 0
+        place = torch.arange(prefix.shape[1], device=device) - 1 - frames[:, None]  # index in the text
         if ids.shape[1]:
             words = self.llm.embed_tokens(ids.gather(1, place.clamp(0, ids.shape[1] - 1)))
             prefix = torch.where((place >= 0)[..., None], words, prefix)
@@ -130,31 +154,45 @@ class SemanticHead(nn.Module):
         return loss, None if layer is None else out.hidden_states[layer][:, 1 : 1 + latents.shape[1]]
 
     def prefix(self, latents: Float[Tensor, "b t d"], tasks: Int[Tensor, " b"]) -> Float[Tensor, "b t e"]:
-        """The task's tag, then one embedding a frame."""
+        """Return the embeddings of the task's tag and of the frames."""
         audio = self.project(latents)
         return torch.cat([self.tags(tasks)[:, None], audio], 1)
 
     def logits(self, states: Float[Tensor, "n e"]) -> Float[Tensor, "n v"]:
+        """Return the logits of the next token."""
         return F.linear(states, self.llm.embed_tokens.weight)
 
     @torch.no_grad()
     def transcribe(
         self, latents: Float[Tensor, "b t d"], frames: Int[Tensor, " b"], task: str, max_tokens: int = 200
     ) -> list[str]:
-        """The likeliest next token, again and again until the end, of every item."""
+        """Transcribe by greedy decoding.
+
+        Args:
+            latents: The quantizer's output.
+            frames: Frames of each item.
+            task: One of `TASKS`.
+            max_tokens: Most tokens of a text.
+
+        Returns:
+            One text for each item.
+
+        Raises:
+            ValueError: there is no such task.
+        """
         if task not in TASKS:
             raise ValueError(f"task {task!r}: choose one of {', '.join(TASKS)}")
         tasks = torch.full((len(latents),), TASKS.index(task), device=latents.device)
         x = self.prefix(latents, tasks)
-        # Sequences that go on together must end together: padding moves to the left.
+        # Sequences that are continued in one batch must end at one position: padding moves to the left.
         place = torch.arange(x.shape[1], device=x.device) - (latents.shape[1] - frames[:, None])
         positions, mask = place.clamp(min=0), place >= 0
         x = x.gather(1, positions[..., None].expand_as(x))
         cache, written = DynamicCache(), []
         ended = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         while len(written) < max_tokens and not ended.all():
-            held = cache_argument(self.llm, cache)
-            out = self.llm(inputs_embeds=x, attention_mask=mask, position_ids=positions, **held)
+            cached = cache_argument(self.llm, cache)
+            out = self.llm(inputs_embeds=x, attention_mask=mask, position_ids=positions, **cached)
             token = self.logits(out.last_hidden_state[:, -1]).argmax(-1)
             ended |= token == self.config.end
             written.append(token.masked_fill(ended, self.config.end))
@@ -163,18 +201,18 @@ class SemanticHead(nn.Module):
             mask = F.pad(mask, (0, 1), value=True)
         rows = torch.stack(written, 1).tolist() if written else [[] for _ in latents]
         texts = [[token for token in row if token != self.config.end] for row in rows]
-        return [self._tokenizer().decode(text) for text in texts]
+        return [self._require_text_tokenizer().decode(text) for text in texts]
 
-    def _tokenizer(self) -> TextTokenizer:
-        if self.text is None:
+    def _require_text_tokenizer(self) -> TextTokenizer:
+        if self.text_tokenizer is None:
             raise ValueError("this head has no text tokenizer: make it by from_llm or from_pretrained")
-        return self.text
+        return self.text_tokenizer
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json`, `model.safetensors` and the text tokenizer's files."""
-        text = self._tokenizer()
+        text_tokenizer = self._require_text_tokenizer()
         checkpoint.save(folder, self.config, self.state_dict())
-        text.save(folder)
+        text_tokenizer.save(folder)
 
     @classmethod
     def from_pretrained(cls, model: str | Path) -> "SemanticHead":
@@ -190,7 +228,15 @@ class SemanticHead(nn.Module):
 
     @classmethod
     def from_llm(cls, model: str | Path, latent_dim: int) -> "SemanticHead":
-        """A trained Qwen2, such as the paper's Qwen/Qwen2.5-0.5B, behind an untrained projection."""
+        """Build a head of a trained Qwen2, such as the paper's Qwen/Qwen2.5-0.5B, behind a random projection.
+
+        Args:
+            model: Folder or hub id.
+            latent_dim: Width of the quantizer's output.
+
+        Raises:
+            ValueError: the model is no Qwen2 with tied embeddings, full attention and plain positions.
+        """
         folder = checkpoint.local_folder(model)
         llm = AutoConfig.from_pretrained(folder)
         rope = dict(getattr(llm, "rope_parameters", None) or {})

@@ -8,12 +8,12 @@ from pydantic import ConfigDict
 from training.data.manifest import TASKS
 
 BYTES_END = 256
-"""Ends a text of bytes."""
+"""Id that ends a text of bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SemanticConfig:
-    """A Qwen2 with tied embeddings, behind a projection of the quantizer's output."""
+    """The shape of a Qwen2 with tied embeddings behind a projection of the quantizer's output."""
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
@@ -32,9 +32,9 @@ class SemanticConfig:
     rope_theta: float = 1_000_000.0
     tasks: tuple[str, ...] = TASKS
     ctc_layer: int | None = None
-    """A CTC head (training.audio_tokenizer.heads.ctc), where there is one, reads the frames after this many
-    layers, so that what is below learns to hear before what is above learns to write; None: it reads the
-    latents. Not the paper's."""
+    """Layers after which a CTC head (training.audio_tokenizer.heads.ctc), if any, reads the frames, so that
+    the layers below learn recognition before those above learn to write; None: it reads the latents. Not the
+    paper's."""
 
     def __post_init__(self) -> None:
         if self.tasks != TASKS:

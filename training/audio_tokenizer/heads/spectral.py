@@ -1,8 +1,8 @@
-"""What codes should tell before there is a decoder: the spectra of their frames.
+"""Spectral head: log-mel spectra from codes, before there is a decoder.
 
-A decoder that must first learn to make sound is a poor teacher: most of its error is excitation that it
-cannot place, and the encoder learns little from that. A small head which reads log-mel spectra out of the
-quantizer's output asks for the envelope at once.
+A decoder that must first learn to make sound is a poor teacher: most of its error is excitation at the wrong
+phase, and the encoder learns little from that. A small head that predicts log-mel spectra from the
+quantizer's output teaches the spectral envelope at once.
 """
 
 from typing import cast
@@ -18,18 +18,16 @@ from training.audio_tokenizer.losses import mel_filters
 STEPS = 8
 """Spectra of a frame: 100 a second at 12.5 frames."""
 FLOOR = 1e-4
-"""Of the mel magnitudes, below which nothing is heard at the loudness of speech."""
+"""Floor of the mel magnitudes: inaudible at the loudness of speech."""
 TYPICAL = -2.0
-"""A typical logarithm, where the head begins."""
-
-
+"""A typical logarithm, with which the head begins."""
 SCALES = {512: 40, 1024: 80}
-"""Mels of each window: one is quick and smooth, the other tells the harmonics of a voice apart."""
+"""Mels of each window: one is short and smooth, the other resolves the harmonics of a voice."""
 HIDDEN = 768
 
 
 class SpectralHead(nn.Module):
-    """An MLP from the latents of a frame to its spectra; it lasts as long as a training."""
+    """An MLP from the latents of a frame to its spectra; used in training only."""
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
@@ -45,7 +43,11 @@ class SpectralHead(nn.Module):
 
     @torch.no_grad()
     def spectra(self, audio: Float[Tensor, "b s"]) -> Float[Tensor, "b t v"]:
-        """Log10 mel spectra of each frame, centred on its `STEPS` parts; audio is mirrored at its ends."""
+        """Compute the log10 mel spectra of each frame, centred on its `STEPS` parts.
+
+        Args:
+            audio: Samples; they are mirrored at the ends.
+        """
         parts = []
         for window in SCALES:
             edge = (window - self.hop) // 2
@@ -56,6 +58,6 @@ class SpectralHead(nn.Module):
         return torch.cat(parts, -1).unflatten(1, (-1, STEPS)).flatten(2)
 
     def forward(self, latents: Float[Tensor, "b t d"], audio: Float[Tensor, "b s"]) -> Float[Tensor, ""]:
-        """Mean absolute error, in float32; 0.05 is a decibel."""
+        """Compute the mean absolute error of the predicted log10 spectra; 0.05 is a decibel."""
         with torch.autocast(latents.device.type, enabled=False):
             return (self.mlp(latents.float()) - self.spectra(audio)).abs().mean()

@@ -1,0 +1,1 @@
+"""Encoder, quantizer and spectral head calculated from data before the training."""

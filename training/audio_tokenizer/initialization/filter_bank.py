@@ -1,9 +1,9 @@
-"""The first two encoder stages, calculated: a filter bank, and its logarithm.
+"""Analytic initialization of the first two encoder stages: a filter bank, and its logarithm.
 
-Left to itself, an encoder spends most of a short training on finding out that phase does not matter and that
+A randomly initialized encoder spends most of a short training on learning that phase does not matter and that
 loudness is logarithmic. Both can be written down as Transformer blocks. In either stage attention writes
 a constant into two channels, so that LayerNorm hardly changes levels. The feed-forward block of the first
-rectifies windowed waves; that of the second is a curve, fitted to the logarithm of what it is given.
+rectifies windowed waves; that of the second is a curve, fitted to the logarithm of its input.
 """
 
 import math
@@ -18,37 +18,38 @@ from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 from tokenizer import AudioTokenizer, TokenizerConfig
 from tokenizer.layers.transformer import Layer, Stage, fold
 
-HELD = 2
-"""Stages that are calculated here and that training leaves alone: it would lose them."""
-SHARP, QUICK = 80, 36
-"""Bands of a whole patch, below `EDGE`, and of each half of it, above."""
-LOWEST, EDGE, HIGHEST = 60.0, 3000.0, 11_500.0
-"""Hz."""
+FIXED_STAGES = 2
+"""Stages that are calculated here and that training keeps fixed: it would unlearn them."""
+FULL_PATCH_BANDS, HALF_PATCH_BANDS = 80, 36
+"""Bands of a whole patch, below `SPLIT_HZ`, and of each half of it, above."""
+MIN_HZ, SPLIT_HZ, MAX_HZ = 60.0, 3000.0, 11_500.0
+"""Frequencies, in Hz, of the lowest band, between the two kinds of bands, and of the highest."""
 PHASES = 4
-"""In which each wave is rectified, with both signs."""
+"""Phases in which each wave is rectified, with both signs."""
 KNEES = 8
-"""Units of a band's logarithm."""
-BANDS = SHARP + 2 * QUICK
+"""Hidden units of a band's logarithm."""
+BANDS = FULL_PATCH_BANDS + 2 * HALF_PATCH_BANDS
 CONSTANT = 60.0
-LOUDNESS = 3.0
+"""Value of the two constant channels, with both signs."""
+TRANSFORM_GAIN = 3.0
 """Gain of the transform: speech then weighs little beside `CONSTANT`."""
-TOP = 0.999
-"""Of what a band hears, what counts as its greatest value."""
-FAINTEST = 0.02
-"""Of the loudest band's greatest value, what that of any band is taken to be at least."""
-STEEPNESS, LEVEL = 200.0, 3.0
-"""What a band's greatest value is before the rectifiers, and behind them."""
-FLOOR, DEEPEST = 1e-4, 1e-5
-"""Magnitude below which the logarithm is flat, and the lowest knee, as a part of `LEVEL`."""
-HALVED = 128.0
+MAXIMUM_QUANTILE = 0.999
+"""Quantile of a band's magnitudes that counts as its maximum."""
+MIN_RELATIVE_MAXIMUM = 0.02
+"""Least maximum of a band, as a part of the loudest band's."""
+RECTIFIER_INPUT_LEVEL, RECTIFIER_OUTPUT_LEVEL = 200.0, 3.0
+"""Value that a band's maximum becomes before the rectifiers, and behind them."""
+FLOOR, MIN_RELATIVE_KNEE = 1e-4, 1e-5
+"""Magnitude below which the logarithm is flat, and the lowest knee, as a part of `RECTIFIER_OUTPUT_LEVEL`."""
+KNEE_NORM_GAIN = 128.0
 """Gain of a norm, so that steep slopes behind it can be stored in half precision."""
 
 
 def has_room(config: TokenizerConfig) -> bool:
-    """Whether the encoder begins with two stages of one rate that are wide enough."""
-    if len(config.encoder) <= HELD:
+    """Return whether the encoder begins with two stages of one frame rate that are wide enough."""
+    if len(config.encoder) <= FIXED_STAGES:
         return False
-    first, second = config.encoder[:HELD]
+    first, second = config.encoder[:FIXED_STAGES]
     return (
         first.patch_size % 2 == 0
         and second.patch_size == 1
@@ -65,10 +66,14 @@ def has_room(config: TokenizerConfig) -> bool:
 def install(tokenizer: AudioTokenizer, audio: Float[Tensor, "b s"]) -> None:
     """Make the first two stages a filter bank and its logarithm, in place, calibrated on `audio`.
 
-    Afterwards the second stage hands out the bands' logarithms, each around 0, and zeros behind them.
+    Afterwards the second stage outputs the bands' logarithms, each around 0, and zeros behind them.
+
+    Args:
+        tokenizer: The tokenizer.
+        audio: Speech.
 
     Raises:
-        ValueError: there are no two such stages, or they are too narrow.
+        ValueError: the encoder does not begin with two such stages, or they are too narrow.
     """
     if not has_room(tokenizer.config):
         raise ValueError(
@@ -77,73 +82,73 @@ def install(tokenizer: AudioTokenizer, audio: Float[Tensor, "b s"]) -> None:
             f"and a second one of patch_size=1, dim >= {2 * BANDS + 3}, "
             f"ffn_dim > {BANDS * KNEES} and output_dim >= {BANDS}: choose another preset"
         )
-    first, second = tokenizer.encoder[:HELD]
+    first, second = tokenizer.encoder[:FIXED_STAGES]
     x = fold(audio[:, :, None], first.config.patch_size)
-    heard = waves(first.config.patch_size, tokenizer.config.sample_rate)
+    filters = waves(first.config.patch_size, tokenizer.config.sample_rate)
     magnitudes = torch.stack(
-        [(part @ heard.flatten(0, 1).mT).unflatten(-1, (BANDS, -1)).abs().mean(-1) for part in x]
+        [(part @ filters.flatten(0, 1).mT).unflatten(-1, (BANDS, -1)).abs().mean(-1) for part in x]
     )
     magnitudes = magnitudes.flatten(0, 1)
-    _rectify(first, heard, _tops(magnitudes))
+    _rectify(first, filters, _band_maxima(magnitudes))
     _take_logarithms(second, first(x), (magnitudes + FLOOR).log10())
 
 
-def _tops(magnitudes: Float[Tensor, "n bands"]) -> Float[Tensor, " bands"]:
-    tops = torch.quantile(magnitudes[:: 1 + len(magnitudes) // 50_000], TOP, 0)
-    return tops.clamp(min=float(tops.max()) * FAINTEST)
+def _band_maxima(magnitudes: Float[Tensor, "n bands"]) -> Float[Tensor, " bands"]:
+    tops = torch.quantile(magnitudes[:: 1 + len(magnitudes) // 50_000], MAXIMUM_QUANTILE, 0)
+    return tops.clamp(min=float(tops.max()) * MIN_RELATIVE_MAXIMUM)
 
 
-def _rectify(stage: Stage, heard: Float[Tensor, "bands phases s"], tops: Float[Tensor, " bands"]) -> None:
+def _rectify(stage: Stage, filters: Float[Tensor, "bands phases s"], tops: Float[Tensor, " bands"]) -> None:
     patch, layer, dim = stage.config.patch_size, stage.layers[0], stage.config.dim
-    _hold_level(layer)
+    _write_constants(layer)
     transform = cosines(patch)
-    stage.project_in.get_parameter("weight").zero_()[:patch] = LOUDNESS * transform
+    stage.project_in.get_parameter("weight").zero_()[:patch] = TRANSFORM_GAIN * transform
     deviation = CONSTANT * math.sqrt(2 / dim)
-    gains = STEEPNESS * deviation / LOUDNESS / tops
-    signed = gains[:, None, None, None] * torch.stack([heard, -heard], 2) @ transform.T
+    gains = RECTIFIER_INPUT_LEVEL * deviation / TRANSFORM_GAIN / tops
+    signed = gains[:, None, None, None] * torch.stack([filters, -filters], 2) @ transform.T
     layer.ffn_in.weight.zero_()[: BANDS * 2 * PHASES, :patch] = signed.flatten(0, 2)
-    own = torch.arange(BANDS * 2 * PHASES).view(BANDS, -1)
-    level = LEVEL / STEEPNESS / PHASES
-    layer.ffn_out.weight.zero_()[patch + torch.arange(BANDS)[:, None], own] = level
-    _hand_on(stage, patch)
+    units = torch.arange(BANDS * 2 * PHASES).view(BANDS, -1)
+    level = RECTIFIER_OUTPUT_LEVEL / RECTIFIER_INPUT_LEVEL / PHASES
+    layer.ffn_out.weight.zero_()[patch + torch.arange(BANDS)[:, None], units] = level
+    _select_bands(stage, patch)
 
 
 def _take_logarithms(stage: Stage, x: Float[Tensor, "b t d"], wanted: Float[Tensor, "n bands"]) -> None:
-    """Units of a band fall to 0 where it passes their knee, so that none is large and nothing cancels."""
+    """Let a band's units fall to 0 where it passes their knee, so that none is large and nothing cancels."""
     config, layer = stage.config, stage.layers[0]
-    _hold_level(layer)
+    _write_constants(layer)
     plus, zero, out = config.dim - 2, config.dim - 3, layer.ffn_out.weight
     layer.ffn_in.weight.zero_()
     out.zero_()
-    seen = F.layer_norm(x + _constants(config.dim), x.shape[-1:]).flatten(0, 1)
-    unit, always = seen[:, plus].mean(), F.gelu(torch.tensor(3.0))
-    values = seen[:, :BANDS] - seen[:, zero : zero + 1]
+    normed = F.layer_norm(x + _constants(config.dim), x.shape[-1:]).flatten(0, 1)
+    unit, always = normed[:, plus].mean(), F.gelu(torch.tensor(3.0))
+    values = normed[:, :BANDS] - normed[:, zero : zero + 1]
     layer.ffn_in.weight[BANDS * KNEES, plus] = 3 / unit
-    layer.ffn_norm.weight[[*range(BANDS), zero]] = HALVED
-    top = LEVEL / (CONSTANT * math.sqrt(2 / config.dim))
-    knees = top * DEEPEST ** (torch.arange(KNEES) / (KNEES - 1))
+    layer.ffn_norm.weight[[*range(BANDS), zero]] = KNEE_NORM_GAIN
+    top = RECTIFIER_OUTPUT_LEVEL / (CONSTANT * math.sqrt(2 / config.dim))
+    knees = top * MIN_RELATIVE_KNEE ** (torch.arange(KNEES) / (KNEES - 1))
     for band in range(BANDS):
         units = F.gelu(3 * (1 - values[:, band, None] / knees))
         known = torch.cat([units, torch.ones(len(units), 1)], 1)
         fitted = linear_map(known, (wanted[:, band] - wanted[:, band].mean())[:, None])[:, 0]
         rows = slice(band * KNEES, (band + 1) * KNEES)
-        layer.ffn_in.weight[rows, band] = -3 / knees / HALVED
-        layer.ffn_in.weight[rows, zero] = 3 / knees / HALVED
+        layer.ffn_in.weight[rows, band] = -3 / knees / KNEE_NORM_GAIN
+        layer.ffn_in.weight[rows, zero] = 3 / knees / KNEE_NORM_GAIN
         layer.ffn_in.weight[rows, plus] = 3 / unit
         out[BANDS + band, rows] = fitted[:KNEES]
         out[BANDS + band, BANDS * KNEES] = fitted[KNEES] / always
-    _hand_on(stage, BANDS)
+    _select_bands(stage, BANDS)
 
 
 def linear_map(x: Float[Tensor, "n i"], y: Float[Tensor, "n o"]) -> Float[Tensor, "i o"]:
-    """The matrix that makes most of y out of x, by least squares with a little ridge."""
+    """Fit the matrix from x to y, by least squares with a little ridge."""
     gram = x.mT.double() @ x.double()
     gram += 1e-6 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
     return torch.linalg.solve(gram, x.mT.double() @ y.double()).float()
 
 
-def _hold_level(layer: Layer) -> None:
-    """Let attention write `CONSTANT` into the last channel but one, its negative into the last."""
+def _write_constants(layer: Layer) -> None:
+    """Make attention write `CONSTANT` into the last channel but one, its negative into the last."""
     dim = layer.ffn_scale.shape[0]
     layer.attention_norm.weight.zero_()
     layer.attention_norm.bias.zero_()
@@ -162,14 +167,14 @@ def _constants(dim: int) -> Float[Tensor, " d"]:
     return written
 
 
-def _hand_on(stage: Stage, first: int) -> None:
-    """Let the stage's outputs be its bands, which begin at channel `first`, and zeros."""
-    handed = stage.project_out.get_parameter("weight").zero_()
-    handed[torch.arange(BANDS), first + torch.arange(BANDS)] = 1
+def _select_bands(stage: Stage, first: int) -> None:
+    """Make the stage's outputs its bands, which begin at channel `first`, and zeros."""
+    weight = stage.project_out.get_parameter("weight").zero_()
+    weight[torch.arange(BANDS), first + torch.arange(BANDS)] = 1
 
 
 def cosines(size: int) -> Float[Tensor, "s s"]:
-    """The orthonormal cosine transform (DCT-II), lowest frequency first."""
+    """Return the matrix of the orthonormal cosine transform (DCT-II), lowest frequency first."""
     steps, k = torch.arange(size) + 0.5, torch.arange(size)[:, None]
     rows = torch.cos(math.pi / size * steps * k) * math.sqrt(2 / size)
     rows[0] /= math.sqrt(2)
@@ -177,11 +182,14 @@ def cosines(size: int) -> Float[Tensor, "s s"]:
 
 
 def waves(patch: int, sample_rate: int) -> Float[Tensor, "bands phases s"]:
-    """What the bands listen for, each wave of norm 1: `SHARP` whole patches, then `QUICK` in either half."""
+    """Return the waveforms of the bands, each of norm 1.
+
+    They are `FULL_PATCH_BANDS` of whole patches, then `HALF_PATCH_BANDS` in either half.
+    """
     half = patch // 2
-    mels = [hertz_to_mel(hertz) for hertz in (LOWEST, EDGE, HIGHEST)]
-    sharp = mel_to_hertz(np.linspace(mels[0], mels[1], SHARP))
-    quick = mel_to_hertz(np.linspace(mels[1], mels[2], QUICK + 1)[1:])
+    mels = [hertz_to_mel(hertz) for hertz in (MIN_HZ, SPLIT_HZ, MAX_HZ)]
+    sharp = mel_to_hertz(np.linspace(mels[0], mels[1], FULL_PATCH_BANDS))
+    quick = mel_to_hertz(np.linspace(mels[1], mels[2], HALF_PATCH_BANDS + 1)[1:])
     parts = [_windowed(sharp, patch, sample_rate)]
     parts += [F.pad(_windowed(quick, half, sample_rate), (i * half, half - i * half)) for i in range(2)]
     return torch.cat(parts)
@@ -189,5 +197,5 @@ def waves(patch: int, sample_rate: int) -> Float[Tensor, "bands phases s"]:
 
 def _windowed(hertz: "float | np.ndarray", size: int, sample_rate: int) -> Float[Tensor, "bands phases s"]:
     angle = 2 * math.pi * torch.as_tensor(hertz).float()[:, None, None] * torch.arange(size) / sample_rate
-    turned = angle + math.pi * torch.arange(PHASES)[:, None] / PHASES
-    return F.normalize(turned.cos() * torch.hann_window(size + 2)[1:-1], dim=-1)
+    shifted = angle + math.pi * torch.arange(PHASES)[:, None] / PHASES
+    return F.normalize(shifted.cos() * torch.hann_window(size + 2)[1:-1], dim=-1)

@@ -11,7 +11,7 @@ from tests.helpers.interruption import assert_equal, saved_state, terminated_at
 from tokenizer import AudioTokenizer
 from training.audio_tokenizer.heads.ctc import BLANK, BYTES_PER_FRAME, CTCHead
 from training.audio_tokenizer.heads.semantic import SemanticHead
-from training.audio_tokenizer.joint_model import Joint
+from training.audio_tokenizer.joint_model import JointModel
 from training.audio_tokenizer.recipes import TokenizerTraining, tiny
 from training.train_tokenizer import train
 
@@ -38,14 +38,14 @@ def test_the_loss_is_that_of_all_paths_that_spell_the_text(head: CTCHead) -> Non
     assert len(spelling) == 5 and found.tokens == 2
 
 
-def test_a_batch_is_the_sum_of_its_items_and_padding_is_not_heard(head: CTCHead) -> None:
+def test_a_batch_is_the_sum_of_its_items_and_padding_does_not_count(head: CTCHead) -> None:
     draw = torch.Generator().manual_seed(2)
     one, two = (torch.randn(1, length, 24, generator=draw) for length in (9, 5))
-    alone = [head(x, torch.tensor([x.shape[1]]), [[A, B, A]]).total for x in (one, two)]
+    single = [head(x, torch.tensor([x.shape[1]]), [[A, B, A]]).total for x in (one, two)]
     quiet = torch.cat([one, torch.cat([two, torch.zeros(1, 4, 24)], 1)])
-    together = head(quiet, torch.tensor([9, 5]), [[A, B, A], [A, B, A]])
-    torch.testing.assert_close(together.total, alone[0] + alone[1])
-    assert together.tokens == 6
+    batched = head(quiet, torch.tensor([9, 5]), [[A, B, A], [A, B, A]])
+    torch.testing.assert_close(batched.total, single[0] + single[1])
+    assert batched.tokens == 6
 
 
 def test_what_cannot_be_read_costs_nothing_and_has_gradients(head: CTCHead) -> None:
@@ -67,7 +67,7 @@ def reading(run: Path, data: Path, **changes) -> TokenizerTraining:
     )
 
 
-def test_codes_learn_to_be_read_and_are_asked_for_other_texts_too(corpus: Path, tmp_path: Path) -> None:
+def test_codes_learn_to_be_read_and_are_validated_with_other_texts_too(corpus: Path, tmp_path: Path) -> None:
     train(reading(tmp_path, corpus, steps=30, save_every=30))
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     read = [line["train/loss/ctc"] for line in lines if "train/loss/ctc" in line]
@@ -88,4 +88,4 @@ def test_bytes_and_other_tokens_do_not_mix() -> None:
     shape = tiny().shape
     other = SemanticHead(replace(shape.semantic, text="huggingface"))
     with pytest.raises(ValueError, match="reads bytes, and the semantic head other tokens"):
-        Joint(AudioTokenizer(shape.model), other, None, CTCHead(shape.model.code_dim))
+        JointModel(AudioTokenizer(shape.model), other, None, CTCHead(shape.model.code_dim))

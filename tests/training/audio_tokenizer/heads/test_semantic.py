@@ -54,13 +54,13 @@ def test_loss_by_hand() -> None:
 
 def test_padded_batch_is_the_sum_of_its_items() -> None:
     model, (latents, frames, tasks, texts) = head(), batch()
-    together = model(latents, frames, tasks, texts)
-    alone = [
+    batched = model(latents, frames, tasks, texts)
+    single = [
         model(latents[i : i + 1, : FRAMES[i]], frames[i : i + 1], tasks[i : i + 1], [texts[i]])
         for i in (0, 2, 3)
     ]
-    torch.testing.assert_close(together.total, torch.stack([loss.total for loss in alone]).sum())
-    assert together.tokens.item() == sum(loss.tokens.item() for loss in alone) == 6 + 2 + 8
+    torch.testing.assert_close(batched.total, torch.stack([loss.total for loss in single]).sum())
+    assert batched.tokens.item() == sum(loss.tokens.item() for loss in single) == 6 + 2 + 8
 
 
 def test_items_without_text_count_nothing() -> None:
@@ -68,7 +68,7 @@ def test_items_without_text_count_nothing() -> None:
     latents.requires_grad_()
     with_silent = model(latents, frames, tasks, texts)
     with_silent.total.backward()
-    silent, before = gradients(model), latents.grad
+    textless, before = gradients(model), latents.grad
     assert before is not None and (before[1] == 0).all()
     kept = [0, 2, 3]
     model.zero_grad()
@@ -76,7 +76,7 @@ def test_items_without_text_count_nothing() -> None:
     without.total.backward()
     assert torch.equal(with_silent.total, without.total) and torch.equal(with_silent.tokens, without.tokens)
     for name, gradient in gradients(model).items():
-        assert torch.equal(silent[name], gradient), name
+        assert torch.equal(textless[name], gradient), name
 
 
 def test_batch_without_text_has_gradients_of_zeros() -> None:

@@ -7,7 +7,7 @@ import torch
 from tokenizer.config import tiny
 from training.audio_tokenizer.heads.spectral import FLOOR, SpectralHead
 
-RATE = 24_000
+TRACKER_RATE = 24_000
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_spectra_are_librosas(head: SpectralHead) -> None:
         first = step * 240 + 120 - window // 2
         part = audio[0, first : first + window].numpy()
         wanted = librosa.feature.melspectrogram(
-            y=part, sr=RATE, n_fft=window, hop_length=window, center=False, n_mels=mels, power=1.0
+            y=part, sr=TRACKER_RATE, n_fft=window, hop_length=window, center=False, n_mels=mels, power=1.0
         )[:, 0]
         assert steps[step, columns].numpy() == pytest.approx(
             torch.from_numpy(wanted).log10().numpy(), abs=1e-3

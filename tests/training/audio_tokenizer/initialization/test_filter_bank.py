@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from tokenizer import AudioTokenizer, TokenizerConfig
-from tokenizer.config import listening, mini, small, tiny
+from tokenizer.config import filter_bank_encoder, mini, small, tiny
 from tokenizer.layers.transformer import fold
 from training.audio_tokenizer.initialization.filter_bank import (
     BANDS,
-    QUICK,
-    SHARP,
+    FULL_PATCH_BANDS,
+    HALF_PATCH_BANDS,
     cosines,
     has_room,
     install,
@@ -21,8 +21,8 @@ from training.audio_tokenizer.initialization.filter_bank import (
 RATE, PATCH = 24_000, 480
 
 
-def listener() -> TokenizerConfig:
-    return replace(tiny(), encoder=listening(head_dim=32, dim=64, layers=1, code_dim=24))
+def filter_bank_config() -> TokenizerConfig:
+    return replace(tiny(), encoder=filter_bank_encoder(head_dim=32, dim=64, layers=1, code_dim=24))
 
 
 def speech_like(rows: int, samples: int) -> torch.Tensor:
@@ -32,9 +32,9 @@ def speech_like(rows: int, samples: int) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def heard() -> AudioTokenizer:
+def filter_bank_tokenizer() -> AudioTokenizer:
     torch.manual_seed(0)
-    tokenizer = AudioTokenizer(listener())
+    tokenizer = AudioTokenizer(filter_bank_config())
     install(tokenizer, speech_like(8, 48_000))
     return tokenizer
 
@@ -55,32 +55,41 @@ def test_waves_have_norm_one_and_stay_in_their_part_of_the_patch() -> None:
     made = waves(PATCH, RATE)
     assert made.shape == (BANDS, 4, PATCH)
     torch.testing.assert_close(made.norm(dim=-1), torch.ones(BANDS, 4))
-    assert made[SHARP : SHARP + QUICK, :, PATCH // 2 :].abs().max() == 0
-    assert made[SHARP + QUICK :, :, : PATCH // 2].abs().max() == 0
+    assert made[FULL_PATCH_BANDS : FULL_PATCH_BANDS + HALF_PATCH_BANDS, :, PATCH // 2 :].abs().max() == 0
+    assert made[FULL_PATCH_BANDS + HALF_PATCH_BANDS :, :, : PATCH // 2].abs().max() == 0
     assert (made[1:, 0] * made[1:, 2]).sum(-1).abs().max() < 0.1  # a quarter of a turn apart
 
 
 @pytest.mark.parametrize("hertz", [300.0, 1000.0, 2500.0])
-def test_a_tone_is_loudest_in_its_band_whatever_its_phase(heard: AudioTokenizer, hertz: float) -> None:
+def test_a_tone_is_loudest_in_its_band_whatever_its_phase(
+    filter_bank_tokenizer: AudioTokenizer, hertz: float
+) -> None:
     time = torch.arange(PATCH) / RATE
-    strength = (waves(PATCH, RATE)[:SHARP] @ torch.sin(2 * math.pi * hertz * time)).abs().amax(1)
+    strength = (waves(PATCH, RATE)[:FULL_PATCH_BANDS] @ torch.sin(2 * math.pi * hertz * time)).abs().amax(1)
     levels = torch.stack(
-        [bands(heard, 0.05 * torch.sin(2 * math.pi * hertz * time + phase))[0, :BANDS] for phase in range(6)]
+        [
+            bands(filter_bank_tokenizer, 0.05 * torch.sin(2 * math.pi * hertz * time + phase))[0, :BANDS]
+            for phase in range(6)
+        ]
     )
-    silent = bands(heard, torch.zeros(PATCH))[0, :BANDS]
-    rise = levels.mean(0) - silent
-    assert abs(int(rise[:SHARP].argmax()) - int(strength.argmax())) <= 3
+    silence = bands(filter_bank_tokenizer, torch.zeros(PATCH))[0, :BANDS]
+    rise = levels.mean(0) - silence
+    assert abs(int(rise[:FULL_PATCH_BANDS].argmax()) - int(strength.argmax())) <= 3
     assert levels[:, int(strength.argmax())].std() < 0.1
 
 
-def test_levels_are_logarithmic_over_forty_decibels(heard: AudioTokenizer) -> None:
+def test_levels_are_logarithmic_over_forty_decibels(filter_bank_tokenizer: AudioTokenizer) -> None:
     noise = torch.randn(50 * PATCH, generator=torch.Generator().manual_seed(1))
-    levels = torch.stack([bands(heard, 10**power * noise)[:, :BANDS].mean(0) for power in (-3.0, -2.0, -1.0)])
+    levels = torch.stack(
+        [bands(filter_bank_tokenizer, 10**power * noise)[:, :BANDS].mean(0) for power in (-3.0, -2.0, -1.0)]
+    )
     assert ((levels[1:] - levels[:-1]) - 1).abs().mean() < 0.15
 
 
-def test_outputs_are_around_zero_and_nothing_stands_behind_them(heard: AudioTokenizer) -> None:
-    out = torch.stack([bands(heard, row) for row in speech_like(8, 48_000)])
+def test_outputs_are_around_zero_and_nothing_stands_behind_them(
+    filter_bank_tokenizer: AudioTokenizer,
+) -> None:
+    out = torch.stack([bands(filter_bank_tokenizer, row) for row in speech_like(8, 48_000)])
     assert out[..., :BANDS].mean((0, 1)).abs().max() < 0.05
     assert out.shape[-1] == 192 and out[..., BANDS:].abs().max() == 0
 

@@ -1,16 +1,16 @@
 import pytest
 import torch
 
-from tests.training.audio_tokenizer.initialization.test_filter_bank import listener, speech_like
+from tests.training.audio_tokenizer.initialization.test_filter_bank import filter_bank_config, speech_like
 from tokenizer import AudioTokenizer
 from training.audio_tokenizer.heads.spectral import SpectralHead
-from training.audio_tokenizer.initialization.pca_kmeans import begin, calculate, components, fit
+from training.audio_tokenizer.initialization.pca_kmeans import calculate, components, fit, init_spectral_head
 
 
 @pytest.fixture(scope="module")
 def calculated() -> tuple[AudioTokenizer, SpectralHead, torch.Tensor]:
     torch.manual_seed(0)
-    tokenizer, audio = AudioTokenizer(listener()), speech_like(48, 24_960).view(6, 8, -1)
+    tokenizer, audio = AudioTokenizer(filter_bank_config()), speech_like(48, 24_960).view(6, 8, -1)
     head = SpectralHead(tokenizer.config)
     calculate(tokenizer, head, audio, seed=0)
     return tokenizer, head, audio
@@ -25,7 +25,7 @@ def test_components_are_the_axes_by_strength() -> None:
 
 def test_as_many_points_as_rows_are_found_again() -> None:
     torch.manual_seed(0)
-    quantizer = AudioTokenizer(listener()).quantizer
+    quantizer = AudioTokenizer(filter_bank_config()).quantizer
     latents = torch.cat([torch.eye(24)[:4], -torch.eye(24)[:4]]).repeat(100, 1) * 5
     latents = latents + 1e-3 * torch.randn(latents.shape)
     fit(quantizer, latents, seed=0)
@@ -58,14 +58,14 @@ def test_the_head_reads_more_from_more_codebooks(
 
 def test_the_head_begins_as_the_best_linear_map() -> None:
     torch.manual_seed(0)
-    tokenizer = AudioTokenizer(listener())
+    tokenizer = AudioTokenizer(filter_bank_config())
     head, quantizer = SpectralHead(tokenizer.config), tokenizer.quantizer
     low, wanted = torch.randn(300, 16), torch.randn(16, 960)
     with torch.no_grad():
         latents = quantizer.project_out(low)
         fit(quantizer, latents, seed=0)
         spectra = low @ wanted + 2
-        begin(head, quantizer, latents, spectra)
+        init_spectral_head(head, quantizer, latents, spectra)
         torch.testing.assert_close(head.mlp(latents), spectra, atol=1e-2, rtol=1e-2)
 
 

@@ -1,5 +1,7 @@
-"""Score what a system spoke, one line of JSON an utterance. What failed or is missing stays in: all its words
-count as deleted, and its similarity is 0."""
+"""Score the output of a system, as a line of JSON for each utterance.
+
+An utterance that failed or is missing counts: all its words as deleted, and its similarity as 0.
+"""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,17 +11,17 @@ import soundfile
 
 from eval.assets import sha256
 from eval.metrics.audio import MetricError
-from eval.metrics.backends import Recogniser, Speakers
+from eval.metrics.backends import Recognizer, Speakers
 from eval.metrics.word_errors import Errors, modern_errors, official_wer
 from eval.seed_tts.groups import Spoken
-from eval.seed_tts.utterance_list import Line
+from eval.seed_tts.utterance_list import UtteranceLine
 from inference.text.normalization import Language
 from tokenizer import AudioError, load_audio
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """One utterance, judged."""
+    """The scores of one utterance."""
 
     depth: int | None
     seed: int | None
@@ -44,20 +46,30 @@ class Score:
 
     @property
     def missing(self) -> bool:
-        """There was nothing to hear."""
+        """Whether there is no audio."""
         return not self.seconds
 
 
-class Judge:
-    """The two models, with the embeddings of prompts kept."""
+class Scorer:
+    """Scores utterances with a recognizer and a speaker encoder; it caches the embeddings of prompts.
 
-    def __init__(self, recogniser: Recogniser, speakers: Speakers, language: Language) -> None:
-        self.recogniser, self.speakers = recogniser, speakers
+    Args:
+        recognizer: transcribes.
+        speakers: embeds speakers.
+        language: how words are counted.
+    """
+
+    def __init__(self, recognizer: Recognizer, speakers: Speakers, language: Language) -> None:
+        self.recognizer, self.speakers = recognizer, speakers
         self.language: Language = language
         self._prompts: dict[Path, np.ndarray] = {}
 
     def score(self, spoken: Spoken) -> Score:
-        """Judge one file, or the lack of it."""
+        """Score one file, or its absence.
+
+        Raises:
+            ValueError: the prompt cannot be embedded.
+        """
         line, wav = spoken.line, spoken.wav
         transcript, seconds, error = "", 0.0, spoken.error
         similarity = None if line.prompt_audio is None else 0.0
@@ -67,7 +79,7 @@ class Judge:
         elif error is None:
             try:
                 audio, rate = _read(wav)
-                transcript, seconds = self.recogniser.transcribe(wav), len(audio) / rate
+                transcript, seconds = self.recognizer.transcribe(wav), len(audio) / rate
                 similarity = self._similarity(line, audio, rate)
             except (AudioError, MetricError) as reason:
                 error = str(reason).removeprefix(f"{wav}: ")
@@ -91,7 +103,7 @@ class Judge:
             error=error,
         )
 
-    def _similarity(self, line: Line, audio: np.ndarray, rate: int) -> float | None:
+    def _similarity(self, line: UtteranceLine, audio: np.ndarray, rate: int) -> float | None:
         if line.prompt_audio is None:
             return None
         if line.prompt_audio not in self._prompts:
@@ -107,23 +119,23 @@ class Judge:
 
 
 def file_digest(path: Path) -> str | None:
-    """SHA-256 of a file; None where there is none."""
+    """Return the SHA-256 of a file; None where there is none."""
     return sha256(path) if path.is_file() else None
 
 
 def as_record(score: Score) -> dict:
-    """For a line of JSON."""
+    """Return a score as a line of JSON holds it."""
     return asdict(score)
 
 
 def from_record(record: dict) -> Score:
-    """The inverse of `as_record`."""
+    """Return the score of a record, the inverse of `as_record`."""
     counts = {name: Errors(**record[name]) for name in ("official", "modern")}
     return Score(**{**record, **counts})
 
 
 def _read(path: Path) -> tuple[np.ndarray, int]:
-    """Mono audio at the rate of the file."""
+    """Return mono audio [s] at the rate of the file, and the rate."""
     try:
         rate = soundfile.info(path).samplerate
     except soundfile.SoundFileError:
