@@ -27,14 +27,14 @@ def test_first_block_clones_in_five_lines(checkout: Path) -> None:
     assert names["sample_rate"] == 24_000 and len(names["wav"]) % 1920 == 0 and abs(names["wav"]).max() > 0.01
 
 
-def test_second_block_streams_and_masters(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_second_block_streams_and_extends(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict = {}
     exec(BLOCKS[0] + BLOCKS[1], names)
     frames = capsys.readouterr().out.split("samples")[:-1]
-    take, master = names["stream"].take, names["master"]
-    assert [int(samples) for samples in frames] == [1920] * len(take.codes)
-    assert (take.depth, master.depth) == (4, names["synthesizer"].max_depth)
-    assert (master.codes[:, :4] == take.codes).all()
+    result, extended = names["stream"].result, names["extended"]
+    assert [int(samples) for samples in frames] == [1920] * len(result.codes)
+    assert (result.depth, extended.depth) == (4, names["synthesizer"].max_depth)
+    assert (extended.codes[:, :4] == result.codes).all()
 
 
 def test_third_block_codes_and_streams(checkout: Path) -> None:
