@@ -173,7 +173,7 @@ def filtered_logits(
     Args:
         logits: Logits [b, v].
         params: Options of the b sequences.
-        seen: Mask [b, v] of the codes that a sequence has had already; None: no penalty.
+        used_codes: Mask [b, v] of the codes that a sequence has had already; None: no penalty.
 
     Returns:
         Logits [b, v], float32, with -inf where a code cannot be drawn.
