@@ -11,6 +11,7 @@ from cat_tts.asr.ctc_score import ctc_score
 from cat_tts.sequences.formats import build_example
 from cat_tts.sequences.rows import unconditional_rows
 from inference import Synthesizer
+from inference.cli.doctor import self_test
 from inference.synthesis.loading import DEFAULT_MODEL
 from tokenizer import load_audio
 from training.audio_tokenizer.losses import MultiScaleMelLoss
@@ -125,3 +126,9 @@ def test_its_decoder_adapts_to_a_voice() -> None:
     distance = MultiScaleMelLoss(24_000)
     plain, own = (float(distance(one[:, : len(audio)], audio[None])) for one in rebuilt)
     assert own < 0.98 * plain
+
+
+def test_a_healthy_installation_passes_its_own_checks(capsys: pytest.CaptureFixture[str]) -> None:
+    """`cat-tts doctor`, on the model that is shipped, whose decoder is adapted to the prompt."""
+    assert self_test(synthesizer()) == 0
+    assert capsys.readouterr().out.count("ok: ") == 4
