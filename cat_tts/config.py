@@ -72,6 +72,9 @@ class TTSConfig:
     max_positions: int = 40_960
     max_prompt_frames: int = 750
     """Longest prompt: beyond what training has shown, a model loses the voice or the text."""
+    speaker_dim: int | None = None
+    """Width of the voice vector of the prompt (`cat_tts.speakers`) that is projected and added to every row;
+    None: the model knows the voice from the codes of the prompt alone, as the paper's does."""
 
     def __post_init__(self) -> None:
         if self.token_durations is not None and len(self.token_durations) != self.text_vocab_size:

@@ -229,9 +229,9 @@ def filter_bank_encoder(*, head_dim: int, dim: int, layers: int, code_dim: int) 
     `dim` is the width of the last stage, and `layers` the number of its layers.
     """
     shapes = (  # patch, input, width, output, feed-forward, layers
-        (480, 480, 640, 320, 2048, 1),
-        (1, 320, 320, 192, 1280, 1),
-        (2, 384, 384, dim // 2, 1536, 1),
+        (480, 480, 896, 448, 1664, 1),
+        (1, 448, 448, 208, 1792, 1),
+        (2, 416, 416, dim // 2, 1536, 1),
         (2, dim, dim, code_dim, 4 * dim, layers),
     )
     return tuple(
@@ -270,7 +270,7 @@ def mini() -> TokenizerConfig:
 
 
 def small() -> TokenizerConfig:
-    """Return an embedded default that needs minutes of a GPU to train: 30M weights, 16 codebooks."""
+    """Return an embedded default that needs minutes of a GPU to train: 34M weights, 16 codebooks."""
     decoder = mirrored(
         patches=(240, 2, 2, 2),
         dims=(320, 256, 320, 448),

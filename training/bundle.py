@@ -15,8 +15,10 @@ from cat_tts import CatTTS, SamplingOptions
 from cat_tts.asr.model import CatASR
 from cat_tts.generation.sampling import SAMPLING_FILE
 from tokenizer import AudioTokenizer
+from tokenizer.codes.coded_audio import fingerprint
 from tokenizer.discriminators import Discriminators
 from tokenizer.io.checkpoint import write_config
+from tokenizer.io.checksums import write_checksums
 from training.common.renamed_options import BUNDLE_OPTIONS, rename_options
 
 
@@ -38,7 +40,7 @@ class Bundle:
 
 
 def bundle(options: Bundle) -> None:
-    """Write OUT/tokenizer, OUT/tts, OUT/sampling.json and perhaps OUT/asr and OUT/discriminators.
+    """Write OUT/tokenizer, OUT/tts, OUT/sampling.json, perhaps OUT/asr and OUT/discriminators, and checksums.
 
     Raises:
         ValueError: the models do not fit together.
@@ -66,6 +68,7 @@ def bundle(options: Bundle) -> None:
     tokenizer.half().save_pretrained(options.out / "tokenizer")
     tts.half().save_pretrained(options.out / "tts", text_tokenizer)
     write_config(options.out / SAMPLING_FILE, options.sampling)
+    write_checksums(options.out, fingerprint(tokenizer).hex())
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -36,6 +36,7 @@ from training.tts.cost import Cost, measure
 from training.tts.recipes import PRESETS, TTSTraining
 from training.tts.samples import speak
 from training.tts.setup import adapted, starting_model
+from training.tts.voice_vectors import condition_on_voice, load_speaker_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,8 @@ def preflight(options: Preflight) -> PreflightReport:
     require_tokenizer(info, tokenizer)
     torch.manual_seed(options.seed)
     model, text_tokenizer = starting_model(options, codes, info)
+    speaker_encoder = load_speaker_encoder(options.speaker_encoder, info.codebook_size)
+    condition_on_voice(model, speaker_encoder, adapters_only=options.lora.rank > 0)
     batches = TTSBatches(
         codes,
         model.config,
@@ -104,9 +107,9 @@ def preflight(options: Preflight) -> PreflightReport:
         logger.info("%d_shard.wav: %r", i, codes[index]["text"])
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    cost = measure(
-        adapted(copy.deepcopy(model), options).to(device), batches, options, options.measured_steps
-    )
+    measured = adapted(copy.deepcopy(model), options).to(device)
+    encoder = None if speaker_encoder is None else speaker_encoder.to(device)
+    cost = measure(measured, batches, options, options.measured_steps, encoder)
     model.to(device)
     batch = batches.collate([(index,) for index in chosen]).to(device)
     texts = [codes[index]["text"] for index in chosen]

@@ -26,6 +26,7 @@ from training.tts.batches import TTSBatch
 from training.tts.monitor import packed, validate
 from training.tts.recipes import PRESETS, TTSTraining
 from training.tts.setup import build
+from training.tts.voice_vectors import voice_vectors
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +47,11 @@ def train(options: TTSTraining) -> CatTTS:
             sums = 0
             for i, batch in enumerate(passes):
                 batch = batch.to(accelerator.device)
+                speaker = voice_vectors(setup.speaker_encoder, batch.clips, batch.depth)
                 last = i == len(passes) - 1
                 with nullcontext() if last else accelerator.no_sync(setup.model):
                     loss = setup.model(
-                        batch.rows, None, batch.targets, batch.depth, batch.positions, batch.deep
+                        batch.rows, None, batch.targets, batch.depth, batch.positions, batch.deep, speaker
                     )
                     accelerator.backward(loss.code_sums.sum() / codes + loss.decision_sum / decisions)
                 sums = sums + packed(loss)
@@ -79,7 +81,8 @@ def train(options: TTSTraining) -> CatTTS:
                 if scheduled or stopping:
                     result.save_pretrained(options.run / "model", setup.text_tokenizer)
                 if scheduled:
-                    monitor.write(done, validate(result, setup.validation))
+                    losses = validate(result, setup.validation, speaker_encoder=setup.speaker_encoder)
+                    monitor.write(done, losses)
             if scheduled or stopping:
                 save_state(accelerator, options.run, done)
             if stopping:

@@ -1,18 +1,22 @@
 """The one way to new frames: sequences join and leave between frames, and each step adds a frame to all.
 
 decoder = FrameDecoder(model, slots=8)
-slot = decoder.join(continuation)
-while slot in decoder.active:
-    row = decoder.step()[slot]
+decoder.join(continuation, owner)
+while decoder.active:
+    for sequence in decoder.step():
+        print(sequence.owner, sequence.row)
+        if sequence.ended:
+            decoder.leave(sequence)
 """
 
 from collections.abc import Sequence
+from typing import Generic
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from cat_tts.generation.continuation import ActiveSequence, Continuation
+from cat_tts.generation.continuation import ActiveSequence, Continuation, Owner
 from cat_tts.generation.depth_step import DepthStep, FrameInputs
 from cat_tts.generation.int8_linear import Weights, check_weights
 from cat_tts.generation.sampling import BatchedSamplingParams
@@ -21,11 +25,12 @@ from cat_tts.model.tts import CatTTS
 from cat_tts.sequences.rows import unconditional_rows
 
 
-class FrameDecoder:
+class FrameDecoder(Generic[Owner]):
     """A batch with a fixed number of slots; every step generates a frame of all sequences in it (paper 3.3).
 
     The frames of a sequence depend on its own rows, seed and options, not on the others in the batch nor on
-    when they join and leave.
+    when they join and leave. New sequences join at the end of the batch; where one leaves, the last one takes
+    its index, so that other states of the same sequences can follow.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class FrameDecoder:
         self._unconditional: TemporalStep | None = None
         """Reads the sequences without their text; there from the first guided sequence on."""
         self._unconditional_states = torch.zeros_like(self._states)
+        self._speaker_offsets = torch.zeros_like(self._states)  # added to each new row
         self._rows = torch.zeros(slots, 1 + config.num_codebooks, dtype=torch.long, device=device)
         self._used_codes = torch.zeros(
             slots, config.num_codebooks, config.codebook_size, dtype=torch.bool, device=device
@@ -65,7 +71,7 @@ class FrameDecoder:
         self.static = device.type == "cuda"
         """Compute in few shapes, a bucket of sequences each, that a CUDA graph can hold."""
         self.buckets = sorted({min(2**i, slots) for i in range(slots.bit_length() + 1)})
-        self._sequences: list[ActiveSequence] = []  # sequence i lies at index i of all these
+        self._sequences: list[ActiveSequence[Owner]] = []  # sequence i lies at index i of all these
 
     @property
     def free(self) -> int:
@@ -73,9 +79,9 @@ class FrameDecoder:
         return self.slots - len(self._sequences)
 
     @property
-    def active(self) -> list[int]:
-        """Slots of the sequences in the batch."""
-        return [sequence.slot for sequence in self._sequences]
+    def active(self) -> list[ActiveSequence[Owner]]:
+        """The sequences in the batch, in its order."""
+        return self._sequences.copy()
 
     @property
     def cache_bytes(self) -> int:
@@ -84,17 +90,19 @@ class FrameDecoder:
         return self.temporal.cache_bytes + unconditional + self.depth.cache_bytes + self._used_codes.nbytes
 
     @torch.inference_mode()
-    def join(self, request: Continuation) -> int:
-        """Add a sequence to the batch; its first frame comes with the next step.
+    def join(self, request: Continuation, owner: Owner) -> ActiveSequence[Owner]:
+        """Add a sequence at the end of the batch; its first frame comes with the next step.
 
         Args:
             request: What to continue, and how. There must be a `free` slot.
+            owner: What the frames are for: any object.
 
         Returns:
-            The slot of the sequence.
+            The sequence, whose row is new after every step.
 
         Raises:
-            ValueError: The depth or the number of frames is impossible, or the model cannot be guided.
+            ValueError: The depth or the number of frames is impossible, or the model cannot be guided or
+                reads no voice vectors.
         """
         config = self.model.config
         if not 1 <= request.depth <= config.num_codebooks:
@@ -105,68 +113,69 @@ class FrameDecoder:
         index, device = len(self._sequences), self._states.device
         positions = None if request.positions is None else request.positions.to(device)
         rows = request.rows.to(device)
-        self._states[index] = self.temporal.prefill(index, rows, positions, request.depth)
+        speaker = None if request.speaker is None else request.speaker[None].to(device)
+        self._states[index] = self.temporal.prefill(index, rows, positions, request.depth, speaker)
+        self._speaker_offsets[index] = 0 if speaker is None else self.model.speaker_offset(speaker)[0]
         if request.options.guidance != 1:
             if self._unconditional is None:
                 self._unconditional = self.temporal.with_empty_cache()
                 self.depth.reserve(2 * self.slots)
             without_text = unconditional_rows(config, rows)
-            state = self._unconditional.prefill(index, without_text, positions, request.depth)
+            state = self._unconditional.prefill(index, without_text, positions, request.depth, speaker)
             self._unconditional_states[index] = state
         self._used_codes[index] = False
-        slot = min(set(range(self.slots)) - set(self.active))
         length = len(request.rows)
         last = float(length - 1 if request.positions is None else request.positions[-1])
-        self._sequences.append(ActiveSequence(request, slot, length, last + 1))
+        self._sequences.append(ActiveSequence(request, owner, length, last + 1))
         self._arrange()
-        return slot
+        return self._sequences[-1]
 
-    def warm_up(self, request: Continuation) -> None:
-        """Generate frames in every batch size, so that later ones do not wait for what is prepared once.
-
-        On CUDA those are the graphs. The batch must be empty.
+    @torch.inference_mode()
+    def leave(self, sequence: ActiveSequence[Owner]) -> int:
+        """Remove a sequence from the batch: its slot is free again.
 
         Args:
-            request: A sequence like those to come.
-        """
-        for count in self.buckets:
-            slots = [self.join(request) for _ in range(count)]
-            for _ in range(2):
-                self.step()
-            for slot in set(slots) & set(self.active):
-                self.leave(slot)
-
-    @torch.inference_mode()
-    def leave(self, slot: int) -> None:
-        """Remove a sequence from the batch: its slot is free again."""
-        self._remove(self.active.index(slot))
-
-    @torch.inference_mode()
-    def step(self) -> dict[int, Int[Tensor, " e"]]:
-        """Generate the next frame of every sequence.
-
-        A row whose text id is audio_end holds no codes: the model has decided to stop. Then, and with its
-        last frame when it reaches max_frames or has no more forced ones, a sequence has left, and its slot is
-        free.
+            sequence: One of `active`.
 
         Returns:
-            By slot, text id and codes [1 + depth] of the sequence, on the CPU.
+            The index that it had, to which the last sequence has moved.
+        """
+        index, last = self._sequences.index(sequence), len(self._sequences) - 1
+        if index != last:
+            states = self._states, self._unconditional_states, self._speaker_offsets
+            for tensor in (*states, self._rows, self._used_codes):
+                tensor[index] = tensor[last]
+            for step in (self.temporal, self._unconditional):
+                if step is not None:
+                    step.move(last, index)
+            self._sequences[index] = self._sequences[last]
+        self._sequences.pop()
+        self._arrange()
+        return index
+
+    def clear(self) -> None:
+        """Remove all sequences from the batch."""
+        self._sequences.clear()
+
+    @torch.inference_mode()
+    def step(self) -> list[ActiveSequence[Owner]]:
+        """Generate the next frame of every sequence: its `row`, and whether it has `ended` and must leave.
+
+        Returns:
+            The sequences, in the order of the batch.
         """
         if not self._sequences:
-            return {}
+            return []
+        assert not any(sequence.ended for sequence in self._sequences), "an ended sequence has not left"
         self._advance()
         rows = self._frame().to("cpu", copy=True)
-        results: dict[int, Tensor] = {}
-        for i, sequence in reversed(list(enumerate(self._sequences))):
-            row = rows[i, : 1 + sequence.request.depth]
+        for row, sequence in zip(rows, self._sequences, strict=True):
             sequence.frames += 1
-            ended = int(row[0]) == self.model.config.tokens.audio_end
-            if ended:
+            sequence.row = row[: 1 + sequence.request.depth]
+            sequence.stopped = int(row[0]) == self.model.config.tokens.audio_end
+            if sequence.stopped:
                 row[1:] = self.model.config.pad_code
-            if ended or sequence.frames == sequence.limit:
-                self._remove(i)
-            results[sequence.slot] = row
-        return results
+        return self.active
 
     def _advance(self) -> None:
         """Read the rows that the last step generated."""
@@ -177,6 +186,8 @@ class FrameDecoder:
         codes = rows[:, 1 : 1 + self._deepest] + self._offsets[: self._deepest]
         codes = codes.masked_fill(self._dropped, len(self._codes) - 1)
         x = self.model.text_embedding(rows[:, 0]) + nn.functional.embedding(codes, self._codes).sum(1)
+        if self.model.speaker_projection is not None:
+            x = x + self._speaker_offsets[: len(padded)]
         positions = torch.tensor([sequence.position for sequence in padded], dtype=torch.float32).to(x.device)
         unconditional = None
         self.temporal.reserve(max(lengths) + 1)
@@ -246,19 +257,6 @@ class FrameDecoder:
             if forced is not None:
                 frame[: forced.shape[1]] = forced[sequence.frames]
         return codes.to(self._states.device)
-
-    def _remove(self, index: int) -> None:
-        """Remove a sequence; the last one moves to its index."""
-        last = len(self._sequences) - 1
-        if index != last:
-            for tensor in (self._states, self._unconditional_states, self._rows, self._used_codes):
-                tensor[index] = tensor[last]
-            for step in (self.temporal, self._unconditional):
-                if step is not None:
-                    step.move(last, index)
-            self._sequences[index] = self._sequences[last]
-        self._sequences.pop()
-        self._arrange()
 
     def _arrange(self) -> None:
         """Order the batch: the deepest sequence is computed first, so that shallower ones can drop out.

@@ -23,6 +23,7 @@ def generate(
     positions: Float[Tensor, "b t"] | None = None,
     min_frames: int = 1,
     any_text: bool = False,
+    speaker: Float[Tensor, "b e"] | None = None,
 ) -> Iterator[Int[Tensor, "b e"]]:
     """Generate new rows of a batch, one row of every sequence at a time (paper 3.3).
 
@@ -37,12 +38,13 @@ def generate(
         positions: Rotary positions [b, t] of the rows; None: their index.
         min_frames: Frames before which no sequence stops.
         any_text: As for `FrameDecoder`.
+        speaker: Voice vectors [b, e] of the prompts; None adds nothing.
 
     Yields:
         Text id and codes [b, 1 + depth] of the next row. A sequence has ended where the text id is
         `audio_end`; from that row on its codes are pads.
     """
-    decoder = FrameDecoder(model, len(rows), any_text=any_text)
+    decoder = FrameDecoder[int](model, len(rows), any_text=any_text)
     for i, row in enumerate(rows):
         valid = slice(None) if mask is None else mask[i]
         continuation = Continuation(
@@ -53,12 +55,14 @@ def generate(
             options=options,
             min_frames=min_frames,
             max_frames=max_frames,
+            speaker=None if speaker is None else speaker[i],
         )
-        assert decoder.join(continuation) == i
+        decoder.join(continuation, i)
     while decoder.active:
-        results = decoder.step()
         new = rows.new_full((len(rows), 1 + depth), model.config.pad_code)
         new[:, 0] = model.config.tokens.audio_end
-        for i, row in results.items():
-            new[i] = row
+        for sequence in decoder.step():
+            new[sequence.owner] = sequence.row
+            if sequence.ended:
+                decoder.leave(sequence)
         yield new

@@ -12,7 +12,8 @@ codebooks see the same noise at every depth of k or more. CPU and CUDA agree to 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from numbers import Integral, Real
 from typing import ClassVar
 
 import torch
@@ -47,6 +48,12 @@ class SamplingOptions:
     continue or to stop is not guided. Ours, not the paper's."""
 
     def __post_init__(self) -> None:
+        for option in fields(self):
+            value, whole = getattr(self, option.name), option.type is int
+            if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+                shown = " ".join(repr(value).split())[:80]
+                raise ValueError(f"{option.name}={shown}: give a {'whole ' if whole else ''}number")
+            object.__setattr__(self, option.name, (int if whole else float)(getattr(self, option.name)))
         for name in ("temperature", "decision_temperature"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:

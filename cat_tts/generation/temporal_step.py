@@ -84,7 +84,12 @@ class TemporalStep:
         return sum(layer.nbytes for layer in self.cache)
 
     def prefill(
-        self, slot: int, rows: Int[Tensor, "t c"], positions: Float[Tensor, " t"] | None, depth: int
+        self,
+        slot: int,
+        rows: Int[Tensor, "t c"],
+        positions: Float[Tensor, " t"] | None,
+        depth: int,
+        speaker: Float[Tensor, "1 e"] | None = None,
     ) -> Float[Tensor, " d"]:
         """Read a prompt into a slot of the cache.
 
@@ -93,13 +98,15 @@ class TemporalStep:
             rows: Rows [t, 1 + K] of the prompt.
             positions: Rotary positions [t]; None: their index.
             depth: How many codebooks are read.
+            speaker: Voice vector [1, e]; None adds nothing.
 
         Returns:
             The state [d] after the last row.
         """
         cache = DynamicCache()
         batched = None if positions is None else positions[None]
-        state = self.model.states(self.model.embed(rows[None], depth), None, cache, batched)[0, -1]
+        embedded = self.model.embed(rows[None], depth, speaker)
+        state = self.model.states(embedded, None, cache, batched)[0, -1]
         self.reserve(len(rows))
         for stored, layer in zip(self.cache, cast("list[DynamicLayer]", cache.layers), strict=True):
             assert layer.keys is not None and layer.values is not None

@@ -154,6 +154,7 @@ def unpublishable(config: TTSConfig) -> list[str]:
         "chat=None: it was not trained on conversations": config.chat is None,
         "full_text_head=False: its stop head has two rows": not config.full_text_head,
         "adapter_dim=None: it has no MLPs around the depth layers": config.adapter_dim is None,
+        "speaker_dim: it reads voice vectors": config.speaker_dim is not None,
     }
     differing = {
         f"{name} is {outer} in the temporal and {inner} in the depth layers": outer != inner

@@ -1,5 +1,6 @@
 """CAT-TTS: a Temporal Transformer over rows of text and codes, a Depth Transformer inside each frame."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -13,6 +14,7 @@ from cat_tts.config import TTSConfig
 from cat_tts.model import moss_checkpoint, qwen3
 from cat_tts.model.attention_backend import ATTEND, cache_argument
 from cat_tts.model.depth_transformer import DepthTransformer
+from cat_tts.model.speaker_projection import SpeakerProjection
 from cat_tts.sequences.rows import IGNORED
 from cat_tts.sequences.sequence_dropout import retained_codes
 from cat_tts.text.tokenizers import TextTokenizer, load_text_tokenizer
@@ -55,7 +57,8 @@ class CatTTS(nn.Module):
 
     A sequence is rows [t, 1 + K]: column 0 the text channel, columns 1..K the codes; text rows hold the
     pad code in every code column. A row's input is the sum of its embeddings over the text channel and
-    the first `depth` codebooks (eq. 8); the state after row t predicts row t+1.
+    the first `depth` codebooks (eq. 8); the state after row t predicts row t+1. A model with a `speaker_dim`
+    adds a projection of the speaker's voice vector to every row (ours, not the paper's).
     """
 
     def __init__(self, config: TTSConfig) -> None:
@@ -79,13 +82,37 @@ class CatTTS(nn.Module):
         for module in (self.text_embedding, *self.code_embeddings, *self.depth.modules()):
             if isinstance(module, nn.Embedding | nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
+        self.speaker_projection: SpeakerProjection | None = None
+        if config.speaker_dim is not None:
+            self.add_speaker_projection(config.speaker_dim)
 
-    def embed(self, rows: Int[Tensor, "b t c"], depth: int | Int[Tensor, " b"]) -> Float[Tensor, "b t d"]:
+    def add_speaker_projection(self, speaker_dim: int) -> None:
+        """Let the model read voice vectors of this width, which change nothing before a training."""
+        self.config = replace(self.config, speaker_dim=speaker_dim)
+        self.speaker_projection = SpeakerProjection(speaker_dim, self.config.temporal.dim)
+
+    def speaker_offset(self, speaker: Float[Tensor, "b e"]) -> Float[Tensor, "b d"]:
+        """Return what voice vectors add to each row of their sequences.
+
+        Raises:
+            ValueError: The model reads no voice vectors, or those of another width.
+        """
+        if self.speaker_projection is None:
+            raise ValueError("this model reads no voice vectors: speaker_dim=None")
+        return self.speaker_projection(speaker)
+
+    def embed(
+        self,
+        rows: Int[Tensor, "b t c"],
+        depth: int | Int[Tensor, " b"],
+        speaker: Float[Tensor, "b e"] | None = None,
+    ) -> Float[Tensor, "b t d"]:
         """Embed rows: the text channel plus the first `depth` code columns (paper eq. 8).
 
         Args:
             rows: Rows [b, t, 1 + K].
             depth: Depth of all samples, or of each [b].
+            speaker: Voice vectors [b, e]; None adds nothing.
 
         Returns:
             Embeddings [b, t, d].
@@ -95,7 +122,7 @@ class CatTTS(nn.Module):
         for k in range(deepest):
             code = self.code_embeddings[k](rows[..., k + 1])
             x = x + (code if isinstance(depth, int) else (k < depth)[:, None, None] * code)
-        return x
+        return x if speaker is None else x + self.speaker_offset(speaker)[:, None]
 
     def states(
         self,
@@ -156,6 +183,7 @@ class CatTTS(nn.Module):
         depth: Int[Tensor, " b"],
         positions: Float[Tensor, "b t"] | None = None,
         deep: Bool[Tensor, "b t"] | None = None,
+        speaker: Float[Tensor, "b e"] | None = None,
     ) -> TTSLoss:
         """Compute the training loss, sample i reduced to its first `depth[i]` codebooks (paper eq. 9).
 
@@ -167,8 +195,12 @@ class CatTTS(nn.Module):
             positions: Rotary positions [b, t]; None: their index.
             deep: Mask [b, t] of the frames on which codebooks beyond the first are learnt, None: all. They
                 count for the others too, so that the loss is the same in expectation.
+            speaker: Voice vectors [b, e], zeros for a sample without one; None adds nothing.
         """
-        states = self.states(self._embed_retained(rows, depth), mask, positions=positions)
+        embedded = self._embed_retained(rows, depth)
+        if speaker is not None:
+            embedded = embedded + self.speaker_offset(speaker)[:, None]
+        states = self.states(embedded, mask, positions=positions)
         retained, learnt_rows = retained_codes(targets, depth), targets[..., 0] != IGNORED
         counts = (retained[..., None] > torch.arange(self.config.num_codebooks, device=retained.device)).sum(
             (0, 1)

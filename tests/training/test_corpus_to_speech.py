@@ -11,6 +11,7 @@ import soundfile
 import torch
 
 from inference import Synthesizer
+from inference.engine.options import UNWATCHED, SynthesisOptions
 from tests.helpers.command import clone_command
 from tests.helpers.interruption import assert_equal, saved_state, terminated_at
 from tests.helpers.voxbox import Planted, index_of
@@ -86,6 +87,10 @@ def test_twenty_utterances_become_a_model_that_speaks_at_two_depths(
             assert (file.format, file.samplerate, file.channels) == ("WAV", 24_000, 1)
             assert file.comment == AI_GENERATED
             written = file.read(dtype="float32")
-        take = synthesizer.synthesize(text, voice, words, depth=depth, max_seconds=0.8)
+        take = synthesizer.synthesize(
+            text,
+            synthesizer.load_voice(voice, words),
+            SynthesisOptions(depth=depth, max_seconds=0.8, policy=UNWATCHED),
+        )
         assert take.codes.shape[1] == depth and len(written) == 1920 * len(take.codes) > 0
         assert np.abs(written - take.audio).max() <= 2**-15 < np.abs(written).max()

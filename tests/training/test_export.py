@@ -106,6 +106,7 @@ def test_a_run_is_exported_with_its_adapter(bundle: Path, tmp_path: Path) -> Non
         ({"chat": None}, "chat=None: it was not trained on conversations"),
         ({"full_text_head": False}, "full_text_head=False: its stop head has two rows"),
         ({"adapter_dim": None}, "adapter_dim=None: it has no MLPs around the depth layers"),
+        ({"speaker_dim": 192}, "speaker_dim: it reads voice vectors"),
         (
             {"depth": replace(config.paper().depth, num_kv_heads=16)},
             "num_kv_heads is 8 in the temporal and 16 in the depth layers",

@@ -221,6 +221,7 @@ def test_mistakes_end_with_one_line(
         {"steps": 0},
         {"save_every": 0},
         {"dropout": {"deep_part": 0.0}},
+        {"dropout": {"speaker_dropout": 1.0}},
         {"batches": {"pair": 2.0}},
         {"batches": {"rows": 0}},
         {"monitor": {"every": 0}},

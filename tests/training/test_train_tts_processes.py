@@ -12,6 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cat_tts.speakers import voice_vector
+from cat_tts.speakers.voice_vector import VoiceVectorEncoder
 from tests.helpers.interruption import assert_equal, saved_state
 from tests.helpers.paths import ROOT
 from training.train_tts import main
@@ -63,14 +65,18 @@ def test_a_killed_run_loses_only_what_came_after_its_last_save(codes: Path, tmp_
     assert [line["step"] for line in metrics(tmp_path / "killed")] == list(range(1, 61))
 
 
-@pytest.mark.parametrize(("config", "steps"), [("ddp", 20), ("fsdp2", 12)])
+@pytest.mark.parametrize(("config", "steps", "voice"), [("ddp", 20, True), ("fsdp2", 12, False)])
 def test_two_processes_stopped_and_resumed_learn_what_one_learns(
-    codes: Path, tmp_path: Path, config: str, steps: int
+    codes: Path, tmp_path: Path, config: str, steps: int, voice: bool
 ) -> None:
-    """Two passes in each of two processes, one after the other, or four in one."""
+    """Two passes in each of two processes, one after the other, or four in one; with voice vectors or not."""
     length = ["--steps", steps, "--batches.passes", 4, "--batches.rows", 100, "--dropout.deep-part", 0.5]
     rates = ["--optimizer.learning-rate", RATE]
-    arguments = [str(part) for part in ["tiny", "--codes", codes, *length, *rates]]
+    speaker = []
+    if voice:
+        VoiceVectorEncoder(voice_vector.tiny()).save_pretrained(tmp_path / "encoder")
+        speaker = ["--speaker-encoder", tmp_path / "encoder"]
+    arguments = [str(part) for part in ["tiny", "--codes", codes, *length, *rates, *speaker]]
     launch = ["-m", "accelerate.commands.launch", "--config_file", f"training/accelerate/{config}.yaml"]
     command = [*launch, "-m", "training.train_tts", *arguments, "--run", tmp_path / "two"]
     stop_after(start(*command), tmp_path / "two", 3, signal.SIGTERM)

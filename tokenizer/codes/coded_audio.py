@@ -202,9 +202,18 @@ def decode_audio(
     return torch.cat(parts, 1)[0, : audio.num_samples]
 
 
-def check_origin(tokenizer: AudioTokenizer, audio: CodedAudio) -> None:
-    """Raise CodesError where the codes are not of `tokenizer`, which then cannot decode them."""
-    config, ours = tokenizer.config, fingerprint(tokenizer)
+def check_origin(tokenizer: AudioTokenizer, audio: CodedAudio, ours: bytes | None = None) -> None:
+    """Check that codes are of a tokenizer, which otherwise cannot decode them.
+
+    Args:
+        tokenizer: The tokenizer.
+        audio: The codes.
+        ours: The `fingerprint` of the tokenizer, where it is known; it is computed if None.
+
+    Raises:
+        CodesError: They are of another tokenizer.
+    """
+    config, ours = tokenizer.config, ours or fingerprint(tokenizer)
     if audio.tokenizer != ours:
         raise CodesError(
             f"made by the tokenizer {audio.tokenizer.hex()}, but this one is {ours.hex()}: "

@@ -43,16 +43,32 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int = 24_000) -> Float
         AudioError: For anything that is not usable audio: a missing file, a folder, another kind of file, no
             samples, NaN or infinity.
     """
-    if Path(path).is_dir():
-        raise AudioError(f"{path}: is a folder; name one audio file in it")
+    return resample(*read_file(path), sample_rate, path)
+
+
+def read_file(path: str | os.PathLike[str]) -> tuple[Float[np.ndarray, " s"], int]:
+    """Read an audio file at its own rate.
+
+    Args:
+        path: A wav, flac, ogg or mp3 file.
+
+    Returns:
+        The mean of the channels as float32 [s], and the sample rate in Hz.
+
+    Raises:
+        AudioError: For a missing file, a folder, another kind of file, NaN or infinity.
+    """
     try:
+        if Path(path).is_dir():
+            raise AudioError(f"{path}: is a folder; name one audio file in it")
+        if Path(path).exists() and not Path(path).is_file():  # a pipe might never have an end
+            raise AudioError(f"{path}: is no file; save the audio in one")
         with open(path, "rb") as file:
-            samples, file_rate = read_samples(file, path)
+            return read_samples(file, path)
     except FileNotFoundError:
         raise AudioError(f"{path}: no such file; check the spelling and the folder") from None
     except OSError as error:
         raise AudioError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
-    return resample(samples, file_rate, sample_rate, path)
 
 
 def read_samples(file: BinaryIO, name: object) -> tuple[Float[np.ndarray, " s"], int]:
@@ -78,7 +94,7 @@ def read_samples(file: BinaryIO, name: object) -> tuple[Float[np.ndarray, " s"],
 
 
 def resample(
-    samples: Float[np.ndarray, " s"], file_rate: int, sample_rate: int, name: object
+    samples: Float[np.ndarray, " s"], file_rate: float, sample_rate: int, name: object
 ) -> Float[Tensor, " resampled"]:
     """Resample mono audio (soxr HQ), and clamp it to [-1, 1].
 

@@ -14,9 +14,10 @@ from tokenizer.discriminators import DiscriminatorOutput, Discriminators
 from tokenizer.layers.transformer import Layer
 from tokenizer.layers.vocoder import NOISE_SAMPLES
 from training.audio_tokenizer.heads.ctc import CTCHead
-from training.audio_tokenizer.heads.pitch import Pitch, PitchHead, pitch_loss, track_pitch
+from training.audio_tokenizer.heads.pitch import PitchHead, pitch_loss
 from training.audio_tokenizer.heads.semantic import ByteText, SemanticHead, SemanticLoss
 from training.audio_tokenizer.heads.spectral import STEPS, SpectralHead
+from training.data.pitch_tracking import Pitch, track_pitch
 
 
 class JointOutput(NamedTuple):

@@ -19,7 +19,10 @@ from training.common.settings import HardwareConfig, MonitorConfig, OptimizerCon
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerTrainingShape:
-    """The modules that are trained together: what a preset fixes and a run cannot change."""
+    """The modules that are trained together: what a preset fixes and a run cannot change.
+
+    A run that starts from a model (`init`) has that model's shape in place of `model`.
+    """
 
     model: TokenizerConfig
     discriminators: DiscriminatorConfig
@@ -73,7 +76,8 @@ class TokenizerTraining:
     run: Path = Path("runs/codec")
     """Folder of the run: state, metrics, samples, and the model as RUN/model."""
     init: Path | None = None
-    """Folder of a model of the preset's shape to start from, in place of random weights."""
+    """Folder of a model to start from, in place of random weights. Its shape stays, also where it is not the
+    preset's."""
     llm: str | None = None
     """Folder or hub id of the LLM that the semantic head starts from; None: random weights."""
     steps: int

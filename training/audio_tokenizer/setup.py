@@ -1,5 +1,6 @@
 """The set-up of a tokenizer's training: everything is checked and built here, before the first step."""
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from tokenizer import AudioTokenizer
+from tokenizer import AudioTokenizer, TokenizerConfig
 from tokenizer.discriminators import Discriminators
 from training.audio_tokenizer.batches import TokenizerBatches, calibration
 from training.audio_tokenizer.dead_code_reset import DeadCodeReset
@@ -30,6 +31,8 @@ from training.common.optimizers import matrices, muon, require_unsharded
 from training.common.run import first_difference, has_state, resume_state, save_settings
 from training.common.weight_average import WeightAverage, meta_copy
 from training.data.manifest import Clip, read_manifest
+
+logger = logging.getLogger(__name__)
 
 BETAS = (0.8, 0.99)
 
@@ -83,6 +86,7 @@ def build(options: TokenizerTraining) -> TokenizerSetup:
     set_seed(options.seed)
     model = _tokenizer(options)
     config = model.config
+    options = replace(options, shape=replace(options.shape, model=config))
     unwrapped_discriminators = Discriminators(options.shape.discriminators)
     spectral = SpectralHead(config) if options.weights.spectral > 0 else None
     without_decoder, supervise_pitch = options.trainable in ("encoder", "heads"), options.weights.pitch > 0
@@ -176,22 +180,16 @@ def build(options: TokenizerTraining) -> TokenizerSetup:
 
 
 def _tokenizer(options: TokenizerTraining) -> AudioTokenizer:
+    """Return the tokenizer of `init`, whatever its shape is, or a random one of the preset's shape."""
     if options.init is None:
         return AudioTokenizer(options.shape.model)
     model = AudioTokenizer.from_pretrained(options.init)
-    codebooks = model.config.num_codebooks
-    loaded, expected = (
-        TypeAdapter(type(config)).dump_python(
-            replace(config, layer_scale=0.0, quantizer=replace(config.quantizer, num_codebooks=codebooks)),
-            mode="json",
-        )
+    loaded, preset = (
+        TypeAdapter(TokenizerConfig).dump_python(config, mode="json")
         for config in (model.config, options.shape.model)
     )
-    difference = first_difference(loaded, expected, "config")
-    if difference:
-        raise ValueError(
-            f"{options.init} is of another shape than the preset: {difference}; choose its preset"
-        )
+    if difference := first_difference(preset, loaded, "config"):
+        logger.info("%s has a shape of its own, which stays: the preset's %s", options.init, difference)
     return model.train()
 
 
@@ -214,7 +212,7 @@ def _semantic_head(options: TokenizerTraining) -> SemanticHead | None:
         return SemanticHead.from_pretrained(options.init / "semantic").train()
     if options.llm is not None:
         return SemanticHead.from_llm(options.llm, options.shape.model.code_dim)
-    return SemanticHead(options.shape.semantic)
+    return SemanticHead(replace(options.shape.semantic, latent_dim=options.shape.model.code_dim))
 
 
 def _validation(options: TokenizerTraining) -> list[Clip]:

@@ -1,8 +1,7 @@
 """The optimizers of a model: AdamW, or Muon for the matrices of layers and AdamW for the rest.
 
-Muon (torch.optim.Muon) makes the step of a matrix equally long in all its directions. `match_rms_adamw`
-brings its steps to the length of AdamW's, so that one learning rate serves both. Embeddings, heads,
-adapters and gains are AdamW's.
+Muon (`cat_tts.muon`) makes the step of a matrix equally long in all its directions, and as long as AdamW's,
+so that one learning rate serves both. Embeddings, heads, adapters and gains are AdamW's.
 """
 
 from typing import Any
@@ -12,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from cat_tts.muon import Muon
 from training.common.settings import OptimizerConfig
 
 BETAS = (0.9, 0.95)
@@ -60,7 +60,7 @@ def matrices(model: nn.Module) -> list[Tensor]:
 
 def muon(weights: list[Tensor], rates: OptimizerConfig) -> Optimizer:
     """Build Muon for the `matrices` of a model."""
-    return torch.optim.Muon(weights, rates.learning_rate, rates.weight_decay, adjust_lr_fn="match_rms_adamw")
+    return Muon(weights, rates.learning_rate, rates.weight_decay)
 
 
 def trained_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -116,7 +116,7 @@ def generate_candidates(options: CandidateOptions) -> None:
         sampling = replace(sampling, temperature=options.temperature)
     corpus = ComparisonCorpus(read_codes(options.codes), options.max_frames)
     options.out.mkdir(parents=True, exist_ok=True)
-    decoder = FrameDecoder(tts, SLOTS)
+    decoder = FrameDecoder[tuple[int, int]](tts, SLOTS)
     files = -(-options.comparisons // COMPARISONS_PER_FILE)
     mine = range(processes.process_index, files, processes.num_processes)
     with StopRequest() as stop:
@@ -170,7 +170,7 @@ class ComparisonCorpus:
 def _generate(
     tts: CatTTS,
     text_tokenizer: TextTokenizer,
-    decoder: FrameDecoder,
+    decoder: FrameDecoder[tuple[int, int]],
     corpus: ComparisonCorpus,
     sampling: SamplingOptions,
     options: CandidateOptions,
@@ -180,22 +180,20 @@ def _generate(
     waiting = [(number, i) for number in range(len(drawn)) for i in range(options.candidates)][::-1]
     frames: dict[tuple[int, int], list[Tensor]] = {}
     ended: dict[tuple[int, int], bool] = {}
-    running: dict[int, tuple[int, int]] = {}
     continuations = [
         build_continuation(tts, text_tokenizer, corpus.codes, comparison, sampling) for comparison in drawn
     ]
-    while waiting or running:
+    while waiting or decoder.active:
         while waiting and decoder.free:
             number, i = waiting.pop()
             seed = key(options.seed, drawn[number].prompt, i) >> 1
-            running[decoder.join(replace(continuations[number], seed=seed))] = number, i
-        for slot, row in decoder.step().items():
-            candidate = running[slot]
-            over = int(row[0]) == tts.config.tokens.audio_end
-            if not over:
-                frames.setdefault(candidate, []).append(row[1:])
-            if slot not in decoder.active:
-                ended[running.pop(slot)] = over
+            decoder.join(replace(continuations[number], seed=seed), (number, i))
+        for sequence in decoder.step():
+            if not sequence.stopped:
+                frames.setdefault(sequence.owner, []).append(sequence.row[1:])
+            if sequence.ended:
+                decoder.leave(sequence)
+                ended[sequence.owner] = sequence.stopped
     count = range(options.candidates)
     return [
         comparison._replace(

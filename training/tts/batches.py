@@ -24,6 +24,7 @@ from cat_tts.text.tokenizers import TextTokenizer
 from training.common.run import key
 from training.common.settings import DepthDropoutConfig
 from training.data.code_shards import Codes
+from training.tts.voice_vectors import VoiceClips, voice_clips
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,8 @@ class DropoutConfig(DepthDropoutConfig):
     text_dropout: float = 0.0
     """Part of the sequences that are trained without their text, for classifier-free guidance
     (`SamplingOptions.guidance`)."""
+    speaker_dropout: float = 0.1
+    """Part of the sequences that are trained without the voice vector, in runs with a `speaker_encoder`."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.frame_dropout < 1:
@@ -76,6 +79,10 @@ class DropoutConfig(DepthDropoutConfig):
         if not 0 <= self.text_dropout < 1:
             raise ValueError(
                 f"text_dropout={self.text_dropout} of the sequences: give 0 or more, less than 1"
+            )
+        if not 0 <= self.speaker_dropout < 1:
+            raise ValueError(
+                f"speaker_dropout={self.speaker_dropout} of the sequences: give 0 or more, less than 1"
             )
         if not 0 < self.deep_part <= 1:
             raise ValueError(f"deep_part={self.deep_part} of the frames: give more than 0, at most 1")
@@ -92,6 +99,8 @@ class TTSBatch(NamedTuple):
     """Frames on which codebooks beyond the first are trained; None means all."""
     length: int
     """Number of rows without padding."""
+    clips: VoiceClips | None = None
+    """Where the voices are: of each sequence the prompt, or all where it has none; None: not needed."""
 
     @property
     def counts(self) -> Int[Tensor, "2"]:
@@ -104,7 +113,8 @@ class TTSBatch(NamedTuple):
         parts = (self.rows, self.targets, self.positions, self.depth)
         rows, targets, positions, depth = (part.to(device, non_blocking=True) for part in parts)
         deep = None if self.deep is None else self.deep.to(device, non_blocking=True)
-        return TTSBatch(rows, targets, positions, depth, deep, self.length)
+        clips = None if self.clips is None else self.clips.to(device)
+        return TTSBatch(rows, targets, positions, depth, deep, self.length, clips)
 
 
 class EpochPlan(NamedTuple):
@@ -241,7 +251,7 @@ class TTSBatches(torch.utils.data.Dataset[list[TTSBatch]]):
             groups: Indices of the utterances of each sequence, the prompt first.
             draw: Source of depths and dropout; None means full depth and no dropout.
         """
-        rows, targets, places = [], [], []
+        rows, targets, places, voices = [], [], [], []
         for group in groups:
             utterances = [self.codes[i] for i in group]
             texts = [utterance["text"] for utterance in utterances]
@@ -254,6 +264,7 @@ class TTSBatches(torch.utils.data.Dataset[list[TTSBatch]]):
             rows.append(example.rows)
             targets.append(example.targets)
             places.append(example.positions)
+            voices.append(codes[: int(self.frames[group[0]])])
         target, part = pad_sequence(targets, True, IGNORED), self.dropout.deep_part
         depth = torch.full((len(groups),), self.full) if draw is None else self._depths(len(groups), draw)
         deep = deep_frames(target, part, draw) if draw is not None and part < 1 else None
@@ -264,6 +275,10 @@ class TTSBatches(torch.utils.data.Dataset[list[TTSBatch]]):
         if draw is not None and self.dropout.frame_dropout:
             dropped = torch.rand(read.shape[:2], generator=draw) < self.dropout.frame_dropout
             read[..., 1:][dropped] = self.config.pad_code
+        clips = None
+        if self.config.speaker_dim is not None:
+            without = draw and torch.rand(len(read), generator=draw) < self.dropout.speaker_dropout
+            clips = voice_clips(voices, without)
         # Rows are padded with zeros, which are valid in every column: nothing attends to them.
         return TTSBatch(
             read,
@@ -272,4 +287,5 @@ class TTSBatches(torch.utils.data.Dataset[list[TTSBatch]]):
             depth,
             deep,
             sum(len(sequence) for sequence in rows),
+            clips,
         )

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from cat_tts import CatTTS
+from cat_tts.speakers.voice_vector import VoiceVectorEncoder
 from training.common.optimizers import trained_groups
 from training.tts.batches import TTSBatches
 from training.tts.recipes import TTSTraining
 from training.tts.setup import prepare_hardware
+from training.tts.voice_vectors import voice_vectors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,13 @@ class Cost:
         return sum(self.parts.values())
 
 
-def measure(model: CatTTS, batches: TTSBatches, options: TTSTraining, steps: int) -> Cost:
+def measure(
+    model: CatTTS,
+    batches: TTSBatches,
+    options: TTSTraining,
+    steps: int,
+    speaker_encoder: VoiceVectorEncoder | None = None,
+) -> Cost:
     """Train `model`, in place, for some steps, after one that is not counted.
 
     Args:
@@ -45,6 +53,7 @@ def measure(model: CatTTS, batches: TTSBatches, options: TTSTraining, steps: int
         batches: The passes of the steps.
         options: Optimizer and hardware.
         steps: Number of measured steps.
+        speaker_encoder: What computes the voice vectors that the model reads, if it does.
     """
     device = model.text_embedding.weight.device
     groups = trained_groups(model, options.optimizer.weight_decay)
@@ -60,8 +69,11 @@ def measure(model: CatTTS, batches: TTSBatches, options: TTSTraining, steps: int
         start = time.perf_counter()
         for batch in batches[step]:
             batch = batch.to(device)
+            speaker = voice_vectors(speaker_encoder, batch.clips, batch.depth)
             with count_saved(model) as found:
-                loss = model(batch.rows, None, batch.targets, batch.depth, batch.positions, batch.deep)
+                loss = model(
+                    batch.rows, None, batch.targets, batch.depth, batch.positions, batch.deep, speaker
+                )
             saved = max(saved, sum(found.values()))
             (loss.codes + loss.decision).backward()
             rows += batch.length if step else 0

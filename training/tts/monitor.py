@@ -12,8 +12,10 @@ from torch import Tensor
 
 from cat_tts import CatTTS
 from cat_tts.model.tts import TTSLoss
+from cat_tts.speakers.voice_vector import VoiceVectorEncoder
 from training.common.monitor import RunMonitor
 from training.tts.batches import TTSBatch
+from training.tts.voice_vectors import voice_vectors
 
 
 class TTSMonitor(RunMonitor):
@@ -91,13 +93,19 @@ def means(sums: Float[Tensor, " n"]) -> dict[str, float]:
 
 
 @torch.no_grad()
-def validate(model: CatTTS, batches: Sequence[TTSBatch], depth: int | None = None) -> dict[str, float]:
+def validate(
+    model: CatTTS,
+    batches: Sequence[TTSBatch],
+    depth: int | None = None,
+    speaker_encoder: VoiceVectorEncoder | None = None,
+) -> dict[str, float]:
     """Compute the losses over kept-out utterances.
 
     Args:
         model: The model, on the device of the batches.
         batches: The utterances.
         depth: Codebooks of each sample; None means all.
+        speaker_encoder: What computes the voice vectors that the model reads, if it does.
 
     Returns:
         What `means` gives, under `validation/`.
@@ -105,5 +113,7 @@ def validate(model: CatTTS, batches: Sequence[TTSBatch], depth: int | None = Non
     sums: list[Tensor] = []
     for batch in batches:
         depths = torch.full_like(batch.depth, model.config.num_codebooks if depth is None else depth)
-        sums.append(packed(model(batch.rows, None, batch.targets, depths, batch.positions)))
+        speaker = voice_vectors(speaker_encoder, batch.clips, depths)
+        loss = model(batch.rows, None, batch.targets, depths, batch.positions, speaker=speaker)
+        sums.append(packed(loss))
     return {f"validation/{name}": value for name, value in means(torch.stack(sums).sum(0)).items()}

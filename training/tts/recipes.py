@@ -47,6 +47,9 @@ class TTSTraining:
     tokenizer: str | None = None
     """Folder or hub id of the audio tokenizer of the codes: for audio samples in RUN/samples, and for random
     weights that begin with codes that sound alike close together, see cat_tts.model.code_embeddings."""
+    speaker_encoder: str | None = None
+    """Folder or hub id of a voice-vector encoder of these codes (`training.speakers.voice_vector`): the model
+    then reads the voice vector of the prompt too. With `init`, a model that read none learns to."""
     steps: int
     save_every: int = 500
     """Steps between two saves of RUN/state and RUN/model."""
@@ -63,8 +66,8 @@ class TTSTraining:
     """With `init`, of a small model trained here: give it a new text tokenizer, made of this run's texts, and
     untrained text embeddings for it."""
     reinit_codebooks_from: int | None = None
-    """With `init` and `tokenizer`: set the code embeddings to the tokenizer's vectors; from this codebook
-    (from 1) on they and their output heads forget all else, and the embeddings are then not trained. See
+    """With `tokenizer`, and with or without `init`: add the tokenizer's vectors to the code embeddings; from
+    this codebook (from 1) on they and their output heads forget all else, and no embedding is trained. See
     `cat_tts.model.code_embeddings.reinit_codebooks`. What a deep codebook adds is a small difference, which
     noise in the embeddings before it hides; and few frames hold a given deep code, whose row Adam turns into
     noise, its steps being as long for small gradients."""
@@ -80,10 +83,10 @@ class TTSTraining:
             raise ValueError(f"steps={self.steps}, save_every={self.save_every}: give numbers from 1 on")
         if self.lora.rank and self.init is None:
             raise ValueError(f"lora.rank={self.lora.rank} adapts a trained model: name it with --init")
-        if self.reinit_codebooks_from is not None and (self.init is None or self.tokenizer is None):
+        if self.reinit_codebooks_from is not None and self.tokenizer is None:
             raise ValueError(
-                f"reinit_codebooks_from={self.reinit_codebooks_from} gives a trained model what codes mean "
-                "to their tokenizer: name both, with --init and --tokenizer"
+                f"reinit_codebooks_from={self.reinit_codebooks_from} gives a model the vectors of the codes' "
+                "tokenizer: name it, with --tokenizer"
             )
         if self.new_text and self.init is None:
             raise ValueError("new_text teaches a trained model another text: name it with --init")
@@ -100,6 +103,7 @@ FIXED = (
     "lora",
     "batches",
     "tokenizer_sha256",
+    "speaker_encoder_sha256",
     "mixture",
     "muon",
     "embedding_learning_rate_scale",

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from cat_tts import CatTTS, SamplingOptions
 from cat_tts.generation.generate import generate
 from cat_tts.sequences.formats import build_prompt
+from cat_tts.speakers.voice_vector import VoiceVectorEncoder
 from cat_tts.text.tokenizers import TextTokenizer
 from tokenizer import AudioTokenizer, save_audio
 
@@ -48,11 +49,19 @@ def swap_prompts(utterances: Sequence[Mapping[str, Any]]) -> list[Sample]:
 
 
 class Samples:
-    """The samples of a run, and the audio tokenizer that decodes them."""
+    """The samples of a run, the audio tokenizer that decodes them, and the encoder of voices, if any."""
 
-    def __init__(self, run: Path, tokenizer: AudioTokenizer, samples: Sequence[Sample]) -> None:
+    def __init__(
+        self,
+        run: Path,
+        tokenizer: AudioTokenizer,
+        samples: Sequence[Sample],
+        speaker_encoder: VoiceVectorEncoder | None = None,
+    ) -> None:
         self.run, self.tokenizer, self.samples = run, tokenizer, samples
+        self.speaker_encoder = speaker_encoder
 
+    @torch.no_grad()
     def write(
         self, step: int, model: CatTTS, text_tokenizer: TextTokenizer, writer: "SummaryWriter | None" = None
     ) -> None:
@@ -69,6 +78,9 @@ class Samples:
             self._save_audio(0, f"{i}_prompt", sample.prompt, writer)
             if writer is not None:
                 writer.add_text(f"{i}_text", sample.text, 0)
+            speaker = None
+            if self.speaker_encoder is not None:
+                speaker = self.speaker_encoder(sample.prompt[None].to(model.text_embedding.weight.device))
             for depth in sorted({max(1, deepest // 4), deepest}):
                 codes = speak(
                     model,
@@ -79,6 +91,7 @@ class Samples:
                     depth=depth,
                     seed=i,
                     max_frames=2 * sample.frames + EXTRA_FRAMES,
+                    speaker=speaker,
                 )
                 self._save_audio(step, f"{i}_depth_{depth}", codes, writer)
 
@@ -109,6 +122,7 @@ def speak(
     seed: int,
     max_frames: int,
     options: SamplingOptions | None = None,
+    speaker: Float[Tensor, "1 e"] | None = None,
 ) -> Int[Tensor, "n k"]:
     """Generate the codes of a text that continue a prompt.
 
@@ -123,6 +137,7 @@ def speak(
         seed: Seed of the sampling noise.
         max_frames: Most frames.
         options: Sampling options; None means the defaults.
+        speaker: Voice vector [1, e] of the prompt, for models that read one.
 
     Returns:
         Codes [n, depth].
@@ -138,6 +153,7 @@ def speak(
         max_frames=max_frames,
         options=options or SamplingOptions(),
         positions=sequence.positions[None].to(device),
+        speaker=speaker,
     )
     frames = [row[0, 1:].cpu() for row in generated if int(row[0, 0]) != end]
     return torch.stack(frames) if frames else torch.zeros(0, depth, dtype=torch.long)

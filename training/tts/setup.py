@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from cat_tts import CatTTS, TTSConfig
 from cat_tts.model.code_embeddings import TABLE_SCALE, init_code_embeddings, init_code_heads, reinit_codebooks
+from cat_tts.speakers.voice_vector import VoiceVectorEncoder
 from cat_tts.text.tokenizers import TextTokenizer
 from tokenizer import AudioTokenizer
 from training.common.distributed import ignore_signals, lower_precision, start
@@ -37,6 +38,7 @@ from training.tts.text_tokenizer import (
     save_text_tokenizer,
     token_durations,
 )
+from training.tts.voice_vectors import condition_on_voice, load_speaker_encoder, weights_sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,8 @@ class TTSSetup:
     validation: list[TTSBatch]
     samples: Samples | None
     """Texts that are spoken during the training; None without an audio tokenizer."""
+    speaker_encoder: VoiceVectorEncoder | None
+    """What computes voice vectors, on the device of the model; None for a model that reads none."""
 
     def result(self, run: Path) -> CatTTS:
         """Return the averaged model; all processes must call.
@@ -91,9 +95,14 @@ def build(options: TTSTraining) -> TTSSetup:
         settings[name] = settings["optimizer"][name]
     with accelerator.main_process_first():
         tokenizer = _tokenizer(options, info)
+        speaker_encoder = load_speaker_encoder(options.speaker_encoder, info.codebook_size)
+        settings["speaker_encoder_sha256"] = weights_sha256(speaker_encoder)
         unwrapped, text_tokenizer = starting_model(options, codes, info, tokenizer)
+        condition_on_voice(unwrapped, speaker_encoder, adapters_only=options.lora.rank > 0)
         training, kept_out = _batches(options, unwrapped.config, text_tokenizer, codes, accelerator)
-        samples = _samples(options, tokenizer, kept_out, accelerator)
+        if speaker_encoder is not None:
+            speaker_encoder.to(accelerator.device)
+        samples = _samples(options, tokenizer, speaker_encoder, kept_out, accelerator)
         save_settings(options.run, settings, FIXED)
         if options.init is None or options.new_text:
             save_text_tokenizer(text_tokenizer, options.run, options.text)
@@ -129,6 +138,7 @@ def build(options: TTSTraining) -> TTSSetup:
         monitor=monitor,
         validation=[kept_out.collate([(i,)]).to(accelerator.device) for i in kept_out.usable.tolist()],
         samples=samples,
+        speaker_encoder=speaker_encoder,
     )
 
 
@@ -178,6 +188,9 @@ def starting_model(
         init_code_embeddings(model.code_embeddings, tokenizer.quantizer)
         nn.init.normal_(model.text_embedding.weight, std=TABLE_SCALE)
         init_code_heads(model.depth.code_heads, tokenizer.quantizer)
+        if options.reinit_codebooks_from is not None:
+            tables, heads = model.code_embeddings, model.depth.code_heads
+            reinit_codebooks(tables, heads, tokenizer.quantizer, options.reinit_codebooks_from)
     return model, text_tokenizer
 
 
@@ -196,12 +209,16 @@ def prepare_hardware(model: CatTTS, hardware: HardwareConfig, device: torch.devi
 
 
 def _samples(
-    options: TTSTraining, tokenizer: AudioTokenizer | None, kept_out: TTSBatches, accelerator: Accelerator
+    options: TTSTraining,
+    tokenizer: AudioTokenizer | None,
+    speaker_encoder: VoiceVectorEncoder | None,
+    kept_out: TTSBatches,
+    accelerator: Accelerator,
 ) -> Samples | None:
     if tokenizer is None:
         return None
     chosen = [kept_out.codes[i] for i in kept_out.usable[:2].tolist()]
-    return Samples(options.run, tokenizer.to(accelerator.device), swap_prompts(chosen))
+    return Samples(options.run, tokenizer.to(accelerator.device), swap_prompts(chosen), speaker_encoder)
 
 
 def _batches(

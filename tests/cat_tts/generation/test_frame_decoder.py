@@ -44,11 +44,21 @@ def request(model: CatTTS, text: int, frames: int, **settings: Any) -> Continuat
     return Continuation(rows=rows, positions=positions(config, rows, 2.5), **settings)
 
 
+def with_voices(model: CatTTS, requests: list[Continuation]) -> list[Continuation]:
+    """Let the model read voice vectors, and give each request one of its own, but for the second."""
+    model.add_speaker_projection(8)
+    assert model.speaker_projection is not None
+    model.speaker_projection.weight.detach().normal_(std=0.25)
+    speakers = torch.nn.functional.normalize(torch.randn(len(requests), 8), dim=1)
+    return [replace(each, speaker=None if i == 1 else speakers[i]) for i, each in enumerate(requests)]
+
+
 def decode_alone(model: CatTTS, continuation: Continuation) -> Tensor:
-    decoder = FrameDecoder(model)
-    slot, rows = decoder.join(continuation), []
-    while slot in decoder.active:
-        rows.append(decoder.step()[slot])
+    decoder, rows = FrameDecoder[None](model), []
+    sequence = decoder.join(continuation, None)
+    while not sequence.ended:
+        decoder.step()
+        rows.append(sequence.row)
     return torch.stack(rows)
 
 
@@ -65,23 +75,31 @@ def mixed_requests(model: CatTTS) -> list[Continuation]:
     ]
 
 
+@pytest.mark.parametrize("voices", [False, True])
 @pytest.mark.parametrize("static", [False, True])
-def test_sequences_do_not_depend_on_one_another(model: CatTTS, static: bool) -> None:
+def test_sequences_do_not_depend_on_one_another(model: CatTTS, static: bool, voices: bool) -> None:
     """They join at different times, outlast each other, reuse others' slots, and one is removed."""
     requests = mixed_requests(model)
-    waiting, results, slots = list(range(len(requests))), {i: [] for i in range(len(requests))}, {}
-    decoder, steps, most = FrameDecoder(model, slots=3), 0, 0
+    if voices:
+        without, requests = requests, with_voices(model, requests)
+        same = [
+            torch.equal(*(decode_alone(model, each) for each in pair))
+            for pair in zip(without, requests, strict=True)
+        ]
+        assert same[1] and not any(same[2:]), "a voice changed nothing"
+    waiting, results = list(range(len(requests))), {i: [] for i in range(len(requests))}
+    decoder, steps, most = FrameDecoder[int](model, slots=3), 0, 0
     decoder.static = static
     while waiting or decoder.active:
         if waiting and decoder.free and steps % 2 == 0:
             i = waiting.pop(0)
-            slots[decoder.join(requests[i])] = i
+            assert decoder.join(requests[i], i) is decoder.active[-1]
         assert decoder.free == 3 - len(decoder.active)
         most = max(most, len(decoder.active))
-        for slot, row in decoder.step().items():
-            results[slots[slot]].append(row)
-        if steps == 9:
-            decoder.leave(next(slot for slot in decoder.active if slots[slot] == 1))
+        for sequence in decoder.step():
+            results[sequence.owner].append(sequence.row)
+            if sequence.ended or (sequence.owner == 1 and steps == 9):
+                decoder.leave(sequence)
         steps += 1
     assert most == 3 and 0 < len(results[1]) < 20
     for i, continuation in enumerate(requests):
@@ -97,42 +115,41 @@ def test_graphs_give_the_same_frames(model: CatTTS) -> None:
     continuation, model = mixed_requests(model)[:3], model.to("cuda")
     results = []
     for static in (True, False):
-        decoder = FrameDecoder(model, slots=3)
+        decoder = FrameDecoder[list[Tensor]](model, slots=3)
         decoder.static = static
-        rows = {decoder.join(each): [] for each in continuation}
+        rows = [decoder.join(each, []).owner for each in continuation]
         while decoder.active:
-            for slot, row in decoder.step().items():
-                rows[slot].append(row)
-        results.append([torch.stack(rows[slot]) for slot in sorted(rows)])
+            for sequence in decoder.step():
+                sequence.owner.append(sequence.row)
+                if sequence.ended:
+                    decoder.leave(sequence)
+        results.append([torch.stack(each) for each in rows])
     for recorded, eager in zip(*results, strict=True):
         assert torch.equal(recorded, eager)
 
 
-def test_warm_up_leaves_nothing_behind(model: CatTTS) -> None:
-    decoder, continuation = FrameDecoder(model, slots=3), request(model, 6, 3)
-    decoder.warm_up(replace(continuation, seed=8, max_frames=1))
-    decoder.warm_up(replace(continuation, seed=8))
-    assert decoder.free == 3
-    slot = decoder.join(continuation)
-    assert torch.equal(
-        torch.stack([decoder.step()[slot] for _ in range(12)]), decode_alone(model, continuation)
+def test_order(model: CatTTS) -> None:
+    """Sequences join at the end, and the last one takes the place of one that leaves."""
+    decoder = FrameDecoder[str](model, slots=3)
+    assert (decoder.free, decoder.active, decoder.step()) == (3, [], [])
+    first, second, third = (
+        decoder.join(request(model, 3, 2, max_frames=frames), f"of {frames}") for frames in (2, 5, 6)
     )
+    assert decoder.active == [first, second, third] and decoder.free == 0
+    assert decoder.step() == [first, second, third] and not first.ended
+    assert decoder.step() == [first, second, third] and first.ended and not second.ended
+    with pytest.raises(AssertionError, match="an ended sequence has not left"):
+        decoder.step()
+    assert decoder.leave(first) == 0 and decoder.active == [third, second]
+    assert decoder.leave(second) == 1 and decoder.free == 2
+    fourth = decoder.join(request(model, 2, 2), "new")
+    assert [sequence.owner for sequence in decoder.step()] == ["of 6", "new"]
+    assert (third.frames, fourth.frames) == (3, 1)
+    decoder.clear()
+    assert (decoder.free, decoder.active) == (3, [])
 
 
-def test_slots(model: CatTTS) -> None:
-    decoder = FrameDecoder(model, slots=2)
-    assert (decoder.free, decoder.active, decoder.step()) == (2, [], {})
-    first, second = (decoder.join(request(model, 3, 2, max_frames=frames)) for frames in (2, 5))
-    assert {first, second} == {0, 1} and decoder.free == 0
-    assert decoder.step().keys() == {0, 1}
-    assert decoder.step().keys() == {0, 1}
-    assert decoder.active == [second], "a sequence leaves with its last frame"
-    assert decoder.join(request(model, 2, 2)) == first
-    decoder.leave(second)
-    assert decoder.active == [first] and decoder.step().keys() == {first}
-
-
-def test_a_sequence_that_ends_leaves(model: CatTTS) -> None:
+def test_a_sequence_ends_where_the_model_stops(model: CatTTS) -> None:
     model.depth.decision_head.weight.detach().zero_()
     rows = decode_alone(model, request(model, 3, 2, depth=3, min_frames=2, max_frames=50))
     assert 2 < len(rows) < 50
@@ -164,9 +181,9 @@ def test_forced_codes_are_used_and_completed(model: CatTTS) -> None:
 
 
 def test_the_cache_grows_in_blocks(model: CatTTS) -> None:
-    decoder = FrameDecoder(model, slots=2)
+    decoder = FrameDecoder[None](model, slots=2)
     small = decoder.cache_bytes
-    decoder.join(request(model, 250, 0, max_frames=20))
+    decoder.join(request(model, 250, 0, max_frames=20), None)
     assert decoder.cache_bytes == small
     for _ in range(8):
         decoder.step()
@@ -176,10 +193,12 @@ def test_the_cache_grows_in_blocks(model: CatTTS) -> None:
 def test_bad_input(model: CatTTS) -> None:
     with pytest.raises(ValueError, match="slots=0: a decoder needs room"):
         FrameDecoder(model, slots=0)
-    decoder = FrameDecoder(model)
+    decoder = FrameDecoder[None](model)
     for depth in (0, 7):
         with pytest.raises(ValueError, match=f"depth={depth} but this model has 6 codebooks"):
-            decoder.join(request(model, 1, 0, depth=depth))
+            decoder.join(request(model, 1, 0, depth=depth), None)
     with pytest.raises(ValueError, match="max_frames=0"):
-        decoder.join(request(model, 1, 0, max_frames=0))
+        decoder.join(request(model, 1, 0, max_frames=0), None)
+    with pytest.raises(ValueError, match="this model reads no voice vectors"):
+        decoder.join(replace(request(model, 1, 0), speaker=torch.ones(8)), None)
     assert decoder.free == 1

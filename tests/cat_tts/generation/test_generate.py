@@ -60,11 +60,16 @@ def drawn(logits: Tensor, options: SamplingOptions, noise: Tensor, history: Tens
     return int(sample(filtered_logits(logits[None], params, used_codes), noise[:, : len(logits)]))
 
 
-def teacher_forced(model: CatTTS, rows: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
+def teacher_forced(
+    model: CatTTS, rows: Tensor, new: Tensor, speaker: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Logits [frames, ..] of the decision and of each code, from one pass over prompt and new rows."""
     depth = new.shape[1] - 1
     whole = torch.cat([rows[:, : 1 + depth], new])
-    states = model.states(model.embed(whole[None], depth))[0, len(rows) - 1 : -1]
+    embedded = model.embed(whole[None], depth)
+    if speaker is not None and model.speaker_projection is not None:
+        embedded = embedded + model.speaker_projection.weight @ speaker * len(speaker) ** 0.5
+    states = model.states(embedded)[0, len(rows) - 1 : -1]
     return model.frame_logits(states, new)
 
 
@@ -128,6 +133,21 @@ def test_guidance_carries_logits_away_from_those_without_text(config: TTSConfig)
         plain = replace(options, guidance=1.0)
         unguided = speak(model, rows[None], [7], max_frames=12, min_frames=12, options=plain)[0]
         assert not torch.equal(new, unguided), "guidance changed nothing"
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_voice_vector_is_in_every_row_of_both_passes(config: TTSConfig) -> None:
+    """Greedy and guided, by teacher forcing; each sequence of the batch has a voice of its own."""
+    model, rows = tts(replace(config, speaker_dim=8)), prompt(config, 5, 3)
+    speakers = torch.nn.functional.normalize(torch.randn(3, 8), dim=1)
+    settings = {"max_frames": 12, "min_frames": 12, "options": replace(GREEDY, guidance=2.5)}
+    batched = speak(model, rows.expand(3, -1, -1), [0, 0, 0], speaker=speakers, **settings)
+    assert not torch.equal(batched[0], batched[1]) and not torch.equal(batched[1], batched[2])
+    for new, speaker in zip(batched, speakers, strict=True):
+        _, conditional = teacher_forced(model, rows, new, speaker)
+        _, unconditional = teacher_forced(model, unconditional_rows(config, rows), new, speaker)
+        guided = unconditional + 2.5 * (conditional - unconditional)
+        assert torch.equal(new[:, 1:], guided[..., :PAD].argmax(-1))
 
 
 @pytest.mark.parametrize("config", CONFIGS)

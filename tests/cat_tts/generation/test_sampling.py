@@ -1,6 +1,8 @@
 import math
+import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -86,11 +88,22 @@ def test_decision_has_its_own_temperature_and_no_penalty() -> None:
         ("top_p", 1.1),
         ("repetition_penalty", 0.0),
         ("guidance", 0.5),
+        ("temperature", "1"),
+        ("temperature", None),
+        ("top_k", 2.5),
+        ("top_k", True),
+        ("top_p", torch.tensor([0.5])),
     ],
 )
 def test_options_are_checked(field: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=f"{field}={value}: give"):
+    with pytest.raises(ValueError, match=re.escape(f"{field}={value!r}: give")):
         SamplingOptions(**{field: value})
+
+
+def test_numbers_of_other_libraries_are_read() -> None:
+    options = SamplingOptions(temperature=np.float32(0.5), top_k=np.int64(3), top_p=1)  # pyright: ignore[reportArgumentType]
+    assert options == SamplingOptions(temperature=0.5, top_k=3, top_p=1.0)
+    assert [type(value) for value in (options.temperature, options.top_k)] == [float, int]
 
 
 def test_noise_depends_on_its_place_alone() -> None:

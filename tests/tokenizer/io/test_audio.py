@@ -92,6 +92,9 @@ def error_of_load(path: Path) -> str:
 def test_bad_inputs_are_named(tmp_path):
     assert "no such file" in error_of_load(tmp_path / "missing.wav")
     assert "is a folder" in error_of_load(tmp_path)
+    assert "cannot be read (File name too long)" in error_of_load(tmp_path / ("a" * 300))
+    os.mkfifo(tmp_path / "pipe.wav")
+    assert "is no file" in error_of_load(tmp_path / "pipe.wav")
     assert "no samples" in error_of_load(written(tmp_path / "none.wav", np.zeros(0)))
     assert "NaN" in error_of_load(written(tmp_path / "nan.wav", np.array([0.0, np.nan])))
     assert "infinite" in error_of_load(written(tmp_path / "inf.wav", np.array([0.0, np.inf])))

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from tests.helpers.interruption import assert_equal, saved_state, terminated_at
-from tests.training.audio_tokenizer.heads.test_pitch import voice
+from tests.training.data.test_pitch_tracking import voice
 from tokenizer import AudioTokenizer, TokenizerConfig
 from tokenizer.config import VocoderConfig, tiny
 from training.audio_tokenizer.joint_model import JointModel

@@ -1,5 +1,6 @@
 """Candidates of one text in one voice, generated in many slots at once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,15 +45,14 @@ def test_a_candidate_does_not_depend_on_the_other_slots(made: Path, bundle: Path
         continuation = build_continuation(tts, text_tokenizer, rows, comparison, SamplingOptions())
         for number, candidate in enumerate(comparison.candidates):
             assert candidate.shape[1] == comparison.depth and 0 < len(candidate) <= continuation.max_frames
-            decoder = FrameDecoder(tts)
             seed = key(0, comparison.prompt, number) >> 1
-            decoder.join(type(continuation)(**{**vars(continuation), "seed": seed}))
-            frames = []
-            while decoder.active:
-                frames.append(decoder.step()[0])
-            over = int(frames[-1][0]) == tts.config.tokens.audio_end
-            assert comparison.ended[number] == over
-            single_codes = torch.stack(frames[: len(frames) - over])[:, 1:].numpy()
+            decoder, frames = FrameDecoder[None](tts), []
+            sequence = decoder.join(replace(continuation, seed=seed), None)
+            while not sequence.ended:
+                decoder.step()
+                frames.append(sequence.row)
+            assert comparison.ended[number] == sequence.stopped
+            single_codes = torch.stack(frames[: len(frames) - sequence.stopped])[:, 1:].numpy()
             assert np.array_equal(single_codes, candidate)
 
 

@@ -5,7 +5,8 @@ import pytest
 import soundfile
 
 from training.data.manifest import Clip, read_manifest, write_manifest
-from training.synthetic.build import SAMPLE_RATE, build, normalize_loudness
+from training.synthetic.build import build
+from training.synthetic.jobs import SAMPLE_RATE, normalize_loudness
 from training.synthetic.script import as_written, deal
 from training.synthetic.speakers import hibari_speakers
 from training.synthetic.texts import utterances

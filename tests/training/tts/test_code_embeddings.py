@@ -61,8 +61,28 @@ def test_a_terminated_run_continues_as_if_nothing_had_been(
         train(options(tmp_path / "whole", codes, **{**changes, "reinit_codebooks_from": 3}))
 
 
-def test_a_model_and_its_tokenizer_are_required(codes: Path, codec: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="name both, with --init and --tokenizer"):
-        options(tmp_path, codes, tokenizer=str(codec), reinit_codebooks_from=2)
-    with pytest.raises(ValueError, match="name both, with --init and --tokenizer"):
+def test_code_embeddings_of_a_random_model_are_exact_and_not_trained(
+    codes: Path, codec: Path, tmp_path: Path
+) -> None:
+    first, later = (
+        train(
+            options(
+                tmp_path / str(steps),
+                codes,
+                steps=steps,
+                tokenizer=str(codec),
+                reinit_codebooks_from=1,
+                optimizer={"ema": 0.0},
+                monitor={"samples_every": 99},
+            )
+        )
+        for steps in (1, 3)
+    )
+    for table, other in zip(first.code_embeddings, later.code_embeddings, strict=True):
+        assert torch.equal(table.weight, other.weight)
+    assert not torch.equal(first.text_embedding.weight, later.text_embedding.weight)
+
+
+def test_a_tokenizer_is_required(codes: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="name it, with --tokenizer"):
         options(tmp_path, codes, init="somewhere", reinit_codebooks_from=2)

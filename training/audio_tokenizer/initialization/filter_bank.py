@@ -3,7 +3,8 @@
 A randomly initialized encoder spends most of a short training on learning that phase does not matter and that
 loudness is logarithmic. Both can be written down as Transformer blocks. In either stage attention writes
 a constant into two channels, so that LayerNorm hardly changes levels. The feed-forward block of the first
-rectifies windowed waves; that of the second is a curve, fitted to the logarithm of its input.
+rectifies windowed waves; that of the second is a curve, fitted to the logarithm of its input. Some waves
+are longer than a patch (`training.audio_tokenizer.initialization.long_windows`).
 """
 
 import math
@@ -17,6 +18,8 @@ from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 
 from tokenizer import AudioTokenizer, TokenizerConfig
 from tokenizer.layers.transformer import Layer, Stage, fold
+from training.audio_tokenizer.initialization import long_windows
+from training.audio_tokenizer.initialization.long_windows import CHANNELS, LONG_BANDS
 
 FIXED_STAGES = 2
 """Stages that are calculated here and that training keeps fixed: it would unlearn them."""
@@ -28,7 +31,9 @@ PHASES = 4
 """Phases in which each wave is rectified, with both signs."""
 KNEES = 8
 """Hidden units of a band's logarithm."""
-BANDS = FULL_PATCH_BANDS + 2 * HALF_PATCH_BANDS
+SHORT_BANDS = FULL_PATCH_BANDS + 2 * HALF_PATCH_BANDS
+"""Bands within a patch."""
+BANDS = SHORT_BANDS + LONG_BANDS
 CONSTANT = 60.0
 """Value of the two constant channels, with both signs."""
 TRANSFORM_GAIN = 3.0
@@ -54,7 +59,9 @@ def has_room(config: TokenizerConfig) -> bool:
         first.patch_size % 2 == 0
         and second.patch_size == 1
         and first.output_dim == second.dim
-        and first.dim >= first.patch_size + BANDS + 2
+        and first.dim >= first.patch_size + BANDS + CHANNELS + 3
+        and first.num_heads > CHANNELS * first.num_heads // first.dim
+        and long_windows.COEFFICIENTS % (first.dim // first.num_heads) == 0
         and second.dim >= 2 * BANDS + 3
         and BANDS <= second.output_dim != second.dim
         and first.ffn_dim >= BANDS * 2 * PHASES
@@ -78,19 +85,32 @@ def install(tokenizer: AudioTokenizer, audio: Float[Tensor, "b s"]) -> None:
     if not has_room(tokenizer.config):
         raise ValueError(
             "a filter bank needs a first encoder stage of an even patch_size, of "
-            f"dim >= patch_size + {BANDS + 2} and ffn_dim >= {BANDS * 2 * PHASES}, "
+            f"dim >= patch_size + {BANDS + CHANNELS + 3} and ffn_dim >= {BANDS * 2 * PHASES}, "
             f"and a second one of patch_size=1, dim >= {2 * BANDS + 3}, "
             f"ffn_dim > {BANDS * KNEES} and output_dim >= {BANDS}: choose another preset"
         )
     first, second = tokenizer.encoder[:FIXED_STAGES]
     x = fold(audio[:, :, None], first.config.patch_size)
-    filters = waves(first.config.patch_size, tokenizer.config.sample_rate)
-    magnitudes = torch.stack(
-        [(part @ filters.flatten(0, 1).mT).unflatten(-1, (BANDS, -1)).abs().mean(-1) for part in x]
+    patch, sample_rate = first.config.patch_size, tokenizer.config.sample_rate
+    filters, transform = waves(patch, sample_rate), cosines(patch)
+    long_filters = long_windows.wave_coefficients(
+        long_windows.long_waves(patch, sample_rate, PHASES), transform
     )
-    magnitudes = magnitudes.flatten(0, 1)
+    copies = long_windows.copied_patches(x, TRANSFORM_GAIN * transform, first.config.dim)
+    magnitudes, long_magnitudes = _magnitudes(x, filters), _magnitudes(copies, long_filters)
+    long_tops = _band_maxima(long_magnitudes)
     _rectify(first, filters, _band_maxima(magnitudes))
-    _take_logarithms(second, first(x), (magnitudes + FLOOR).log10())
+    _rectify_long(first, long_filters, long_tops, tokenizer.config.rope_period)
+    long_logarithms = long_windows.WEIGHT * (long_magnitudes / long_tops + long_windows.FLOOR).log10()
+    _take_logarithms(second, first(x), torch.cat([(magnitudes + FLOOR).log10(), long_logarithms], 1))
+
+
+def _magnitudes(
+    x: Float[Tensor, "b t s"], filters: Float[Tensor, "bands phases s"]
+) -> Float[Tensor, "n bands"]:
+    """Filter and rectify all steps of a batch; return the mean over the phases."""
+    parts = [(part @ filters.flatten(0, 1).mT).unflatten(-1, filters.shape[:2]).abs().mean(-1) for part in x]
+    return torch.cat(parts)
 
 
 def _band_maxima(magnitudes: Float[Tensor, "n bands"]) -> Float[Tensor, " bands"]:
@@ -106,11 +126,25 @@ def _rectify(stage: Stage, filters: Float[Tensor, "bands phases s"], tops: Float
     deviation = CONSTANT * math.sqrt(2 / dim)
     gains = RECTIFIER_INPUT_LEVEL * deviation / TRANSFORM_GAIN / tops
     signed = gains[:, None, None, None] * torch.stack([filters, -filters], 2) @ transform.T
-    layer.ffn_in.weight.zero_()[: BANDS * 2 * PHASES, :patch] = signed.flatten(0, 2)
+    layer.ffn_in.weight.zero_()[: SHORT_BANDS * 2 * PHASES, :patch] = signed.flatten(0, 2)
     units = torch.arange(BANDS * 2 * PHASES).view(BANDS, -1)
     level = RECTIFIER_OUTPUT_LEVEL / RECTIFIER_INPUT_LEVEL / PHASES
     layer.ffn_out.weight.zero_()[patch + torch.arange(BANDS)[:, None], units] = level
     _select_bands(stage, patch)
+
+
+def _rectify_long(
+    stage: Stage, filters: Float[Tensor, "bands phases c"], tops: Float[Tensor, " bands"], rope_period: float
+) -> None:
+    """Make attention copy the last patches, and units behind those of the short windows rectify them."""
+    layer, dim = stage.layers[0], stage.config.dim
+    first = stage.config.patch_size + BANDS
+    long_windows.copy_patches(layer, first, dim - 3, rope_period)
+    deviation = CONSTANT * math.sqrt(2 / dim)
+    gains = RECTIFIER_INPUT_LEVEL * deviation / long_windows.GAIN / tops
+    signed = gains[:, None, None, None] * torch.stack([filters, -filters], 2)
+    rows = slice(SHORT_BANDS * 2 * PHASES, BANDS * 2 * PHASES)
+    layer.ffn_in.weight[rows, first : first + CHANNELS] = signed.flatten(0, 2)
 
 
 def _take_logarithms(stage: Stage, x: Float[Tensor, "b t d"], wanted: Float[Tensor, "n bands"]) -> None:
@@ -152,9 +186,9 @@ def _write_constants(layer: Layer) -> None:
     dim = layer.ffn_scale.shape[0]
     layer.attention_norm.weight.zero_()
     layer.attention_norm.bias.zero_()
-    layer.attention_norm.bias[0] = 1
+    layer.attention_norm.bias[dim - 3] = 1
     layer.qkv.weight.zero_()
-    layer.qkv.weight[2 * dim, 0] = 1
+    layer.qkv.weight[2 * dim, dim - 3] = 1
     layer.attention_out.weight.zero_()
     layer.attention_out.weight[:, 0] = _constants(dim)
     layer.attention_scale.fill_(1)

@@ -1,0 +1,1 @@
+"""Who speaks: speaker embeddings that are computed from codes."""

@@ -1,0 +1,1 @@
+"""The training of voice vectors: utterances by speaker, teacher embeddings, speaker verification."""
