@@ -3,15 +3,15 @@
     python -m eval.asr --model FOLDER --tokenizer FOLDER --manifest FILE --depths 1,4,12 --out results.json
     python -m eval.asr --model FOLDER --codes FOLDER --depths 12
 
-Clips are those of a manifest, the prompts of a list in the form of Seed-TTS-Eval (`--meta`),
-or shards of codes. Where there is audio in English, Whisper base transcribes the original and its
-reconstruction at each depth, which bounds what any recognizer of codes can reach.
+Clips are those of a manifest, the prompts of a list in the form of Seed-TTS-Eval (`--meta`), or shards of
+codes. Whisper base transcribes English audio and its reconstruction at each depth, which bounds what any
+recognizer of codes can reach.
 
 English: word errors after Whisper's English normalizer (primary), and of lower-case text split at spaces
 (secondary). Chinese: character errors of simplified text with numbers spelt out, without punctuation and
 spaces. All rates are micro averages, errors over all words of the references (paper Appendix E and the
-benchmarks that it cites). A clip that fails stays in, all its words deleted. Each transcript is a line of
-the JSONL file beside `--out`.
+benchmarks that it cites). A clip that fails stays in, with all its words deleted. The transcripts are the
+lines of a JSONL file beside `--out`.
 """
 
 import argparse
@@ -70,7 +70,7 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class Transcribed:
-    """One transcript, and its errors."""
+    """One transcript and its errors."""
 
     utt: str
     system: str
@@ -107,7 +107,7 @@ def items_of_audio(options: argparse.Namespace, tokenizer: AudioTokenizer) -> li
 
 
 def items_of_codes(folder: Path, limit: int | None) -> list[Item]:
-    """Read utterances from shards."""
+    """Read the first `limit` utterances of a folder of shards of codes; None for all."""
     codes = read_codes(folder)
     rows = [codes[i] for i in range(min(len(codes), limit or len(codes)))]
     return [
@@ -125,10 +125,14 @@ def items_of_codes(folder: Path, limit: int | None) -> list[Item]:
 def cat_asr(
     model: CatASR, text_tokenizer: TextTokenizer, items: list[Item], depth: int, beams: int
 ) -> Iterator[tuple[Item, str, str | None]]:
-    """Transcribe items by CAT-ASR, in batches of similar length.
+    """Transcribe items with CAT-ASR; yield item, transcript, and error or None.
 
-    Yields:
-        Item, transcript, and error if there is one.
+    Args:
+        model: The recognizer of codes, which gets batches of similar length.
+        text_tokenizer: The tokenizer of its transcripts.
+        items: The clips; those without codes come first, with an error.
+        depth: The number of codebooks that it reads.
+        beams: The number of beams; 1 is greedy.
     """
     there = [item for item in items if item.codes is not None and len(item.codes)]
     for item in items:
@@ -145,11 +149,7 @@ def cat_asr(
 def whisper(
     transcriber: Transcriber, tokenizer: AudioTokenizer, items: list[Item], depth: int | None
 ) -> Iterator[tuple[Item, str, str | None]]:
-    """Transcribe items by a recognizer of audio: the original, or its reconstruction at a depth.
-
-    Yields:
-        Item, transcript, and error if there is one.
-    """
+    """Transcribe items as `cat_asr` does, from audio: reconstructions, or originals where depth is None."""
     device = next(tokenizer.parameters()).device
     for item in items:
         if item.audio is None or item.codes is None:
@@ -168,7 +168,7 @@ def systems(
     tokenizer: AudioTokenizer | None,
     transcriber: Transcriber | None,
 ) -> Iterator[Transcribed]:
-    """Yield all transcripts, in the order of the table."""
+    """Yield the transcripts of all systems, in the order of the table."""
 
     def transcribed(system: str, reads: str, depth: int | None, found: Iterator) -> Iterator[Transcribed]:
         for item, transcript, error in found:
@@ -199,7 +199,7 @@ def systems(
 
 
 def summarize(kept: list[Transcribed]) -> list[list[object]]:
-    """One row of `HEAD` for each system and depth."""
+    """Return a row of `HEAD` for each system and depth."""
     rows: list[list[object]] = []
     for which in dict.fromkeys((one.system, one.reads, one.depth) for one in kept):
         chosen = [one for one in kept if (one.system, one.reads, one.depth) == which]
@@ -211,7 +211,7 @@ def summarize(kept: list[Transcribed]) -> list[list[object]]:
 
 
 def keep(found: Iterable[Transcribed], path: Path | None) -> list[Transcribed]:
-    """All transcripts, each written as a line of `path` as soon as it is there."""
+    """Return all transcripts; write each as a line of `path`, if it is given, as soon as it is there."""
     kept = []
     out = path.open("w", encoding="utf-8") if path else None
     try:

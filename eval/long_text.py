@@ -2,9 +2,9 @@
 
     python -m eval.long_text --text FILE --prompt voice.wav --prompt-text "What it says." --out JSON
 
-The text is synthesized in segments by `inference.longform.synthesize`. Reported are, as slopes over the
-number of the segment with 95 % confidence intervals (least squares, normal errors): the similarity of each
-segment to the prompt (CAM++ cosine), and its RTF and CPU seconds per second of speech, of segments that
+The text is synthesized in segments by `inference.longform.stream`. The report gives slopes over the
+number of the segment with 95 % confidence intervals (least squares, normal errors): of the similarity of each
+segment to the prompt (CAM++ cosine), and of its RTF and CPU seconds per second of speech, for segments that
 needed one attempt. A voice that does not drift has a slope whose interval holds 0.
 """
 
@@ -34,19 +34,38 @@ from eval.common.results import (
 )
 from eval.metrics.audio import METRIC_RATE, MetricError, SpeakerEncoder
 from inference import Synthesizer
-from inference.longform.synthesize import LongFormOptions, synthesize_segments
+from inference.engine.options import SynthesisOptions
+from inference.longform.plan import plan
+from inference.longform.silence_trimming import trim_and_fade
+from inference.longform.stream import SynthesisStream
+from inference.synthesis.runner import LocalRunner
 from tokenizer import load_audio
 
 
 def measure(synthesizer: Synthesizer, encoder: SpeakerEncoder, options: argparse.Namespace) -> list[dict]:
-    """Synthesize a text; return a record for every segment, `similarity` None where it has no voice."""
+    """Synthesize a text and measure every segment.
+
+    Args:
+        synthesizer: The model.
+        encoder: The speaker encoder that compares each segment with the prompt.
+        options: The options of the command line: text, prompt, its transcript and depth.
+
+    Returns:
+        A record for every segment: how it was synthesized, `similarity` (None where it has no voice),
+        wall-clock and CPU seconds per second of speech, and the peak memory of the process in MiB.
+    """
     wanted = encoder.embed(load_audio(options.prompt, METRIC_RATE).numpy(), METRIC_RATE)
-    text, long_form = options.text.read_text(encoding="utf-8"), LongFormOptions(depth=options.depth)
-    records, wall, cpu = [], time.perf_counter(), time.process_time()
-    segments = synthesize_segments(synthesizer, text, options.prompt, options.prompt_text, long_form)
-    for segment in tqdm(segments, unit="segment"):
+    voice = synthesizer.load_voice(options.prompt, options.prompt_text)
+    text, chosen = options.text.read_text(encoding="utf-8"), SynthesisOptions(depth=options.depth)
+    records, wall, cpu = list[dict](), time.perf_counter(), time.process_time()
+    stream = SynthesisStream(LocalRunner(synthesizer), plan(synthesizer, text, voice, chosen))
+    for _ in tqdm(stream, unit="chunk"):
+        if len(stream.results) == len(records):
+            continue
+        segment = stream.results[-1]
         spent, worked = time.perf_counter() - wall, time.process_time() - cpu
-        speech = segment.audio[: round(segment.seconds * synthesizer.sample_rate)]
+        speech = trim_and_fade(segment.audio, synthesizer.sample_rate)
+        seconds = len(speech) / synthesizer.sample_rate
         try:
             # oneDNN would keep a compiled convolution for every length, and its memory would be counted.
             with torch.backends.mkldnn.flags(enabled=False):
@@ -55,10 +74,13 @@ def measure(synthesizer: Synthesizer, encoder: SpeakerEncoder, options: argparse
             similarity = None
         records.append(
             {
-                **{name: getattr(segment, name) for name in ("text", "seconds", "stop_reason", "attempts")},
+                "text": stream.plan.requests[len(records)].text,
+                "seconds": seconds,
+                "stop_reason": segment.stop_reason,
+                "attempts": segment.attempts,
                 "similarity": similarity,
-                "rtf": spent / segment.seconds,
-                "cpu_per_second": worked / segment.seconds,
+                "rtf": spent / seconds,
+                "cpu_per_second": worked / seconds,
                 "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             }
         )
@@ -67,10 +89,14 @@ def measure(synthesizer: Synthesizer, encoder: SpeakerEncoder, options: argparse
 
 
 def slope(values: Sequence[float | None]) -> dict[str, float | None]:
-    """Fit a line to values over the number of the segment, by least squares; None values are left out.
+    """Fit a line to values over the number of the segment, by least squares.
+
+    Args:
+        values: A value for each segment; None values are left out.
 
     Returns:
-        The mean, the slope per 100 segments, and the 95 % interval of the slope.
+        The mean, the slope per 100 segments, and the 95 % interval of the slope; fewer than three values have
+        neither slope nor interval.
     """
     numbers = np.array([n for n, value in enumerate(values) if value is not None], dtype=float)
     there = np.array([value for value in values if value is not None], dtype=float)

@@ -1,9 +1,9 @@
-"""All results of a folder on one page.
+"""Collect all results of a folder on one page.
 
     python -m eval.report docs/results -o docs/report.md
 
-Every JSON file there is one section: its tables, its figures, and the command that gives them again. The
-files are those of `eval.common.results.write_results`.
+Every JSON file of the folder becomes one section: its tables, its figures, and the command that gives them
+again. The files are those of `eval.common.results.write_results`.
 """
 
 import argparse
@@ -22,10 +22,14 @@ Collected by `{command}`; each section ends with the command that made it.
 
 
 def report(folder: Path, page: Path) -> str:
-    """The page's Markdown, with figures linked as seen from where the page lies.
+    """Return the page's Markdown, with figures linked relative to the folder of the page.
+
+    Args:
+        folder: The folder of JSON results, with those below it.
+        page: The Markdown file that the page is for; it is not written here.
 
     Raises:
-        ValueError: the folder has no results, or a file of it is something else.
+        ValueError: If the folder has no results, a file in it is something else, or a figure is missing.
     """
     paths = sorted(folder.rglob("*.json"))
     if not paths:
@@ -37,7 +41,15 @@ def report(folder: Path, page: Path) -> str:
 
 
 def section(path: Path, beside: Path) -> str:
-    """One file of results, with figures linked from the folder `beside`."""
+    """Return one file of results as Markdown: its tables, its figures and its command.
+
+    Args:
+        path: The JSON file.
+        beside: The folder that the links to figures are relative to.
+
+    Raises:
+        ValueError: If the file holds no results of an evaluation, or one of its figures is missing.
+    """
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
         tables = [Table(**table) for table in results["tables"]]

@@ -23,7 +23,17 @@ HEADROOM_DB, RANGE_DB = 12, 45
 
 
 def named(text: str) -> tuple[str, Path]:
-    """`LABEL=FILE`, for argparse."""
+    """Parse `LABEL=FILE`, for argparse.
+
+    Args:
+        text: The argument.
+
+    Returns:
+        The label and the file.
+
+    Raises:
+        ArgumentTypeError: If the label, the equals sign or the file is missing.
+    """
     label, separator, path = text.partition("=")
     if not (label and separator and path):
         raise argparse.ArgumentTypeError(f"{text!r} is not LABEL=FILE such as prompt=prompt.flac")
@@ -31,7 +41,12 @@ def named(text: str) -> tuple[str, Path]:
 
 
 def draw(out: Path, files: list[tuple[str, Path]]) -> None:
-    """Write the picture; the time axis is that of the longest file."""
+    """Draw the spectrograms of files, one above the other; the time axis is that of the longest.
+
+    Args:
+        out: The picture to write.
+        files: Label and audio file of each panel, from top to bottom.
+    """
     import matplotlib
 
     matplotlib.use("Agg")

@@ -171,6 +171,18 @@ def unending(bundle: Path) -> "Synthesizer":
 
 
 @pytest.fixture(scope="module")
+def unreliable(bundle: Path) -> "Synthesizer":
+    """Some of its takes end by themselves, and some reach their limit."""
+    from inference import Synthesizer
+
+    synthesizer = Synthesizer.from_pretrained(bundle, device="cpu")
+    weight = synthesizer.tts.depth.decision_head.weight
+    with torch.no_grad():
+        weight.copy_(0.8 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
+    return synthesizer
+
+
+@pytest.fixture(scope="module")
 def two_slot_service(bundle: Path) -> "Iterator[Service]":
     from inference import Synthesizer
     from inference.synthesis.service import Service

@@ -30,9 +30,11 @@ def test_first_block_clones_in_five_lines(checkout: Path) -> None:
 def test_second_block_streams_and_extends(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict = {}
     exec(BLOCKS[0] + BLOCKS[1], names)
-    frames = capsys.readouterr().out.split("samples")[:-1]
-    result, extended = names["stream"].result, names["extended"]
-    assert [int(samples) for samples in frames] == [1920] * len(result.codes)
+    printed_values, *frames = capsys.readouterr().out.splitlines()
+    spoken, result, extended = names["result"], names["stream"].result, names["extended"]
+    assert printed_values == f"{spoken.seconds} {spoken.stop_reason} {spoken.attempts} {spoken.acceptable}"
+    assert [part.request.text for part in spoken.segments] == ["It is five o'clock.", "Good morning."]
+    assert frames == ["1920 samples"] * len(result.codes)
     assert (result.depth, extended.depth) == (4, names["synthesizer"].max_depth)
     assert (extended.codes[:, :4] == result.codes).all()
 

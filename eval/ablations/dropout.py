@@ -1,11 +1,11 @@
-"""Measure the effect of Progressive Sequence Dropout: Figure 3 of the paper in small.
+"""Measure the effect of Progressive Sequence Dropout: Figure 3 of the paper at a small scale.
 
     python -m eval.ablations.dropout runs/sweep --codes FOLDER --p 0,0.5,1 --out sweep.json --figure sweep.png
 
 Trains one model for each p on the same steps of the same data, then measures each at every depth: the
-cross-entropy of the first k codebooks on utterances kept out, where the model reads the first k alone. With
+cross-entropy of the first k codebooks on held-out utterances, where the model reads only the first k. With
 `--deep-part` one more model learns its deep codebooks, at the last p, on a part of the frames. A second call
-goes on where the first one ended.
+resumes where the first one ended.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from training.tts.setup import build
 
 
 def small() -> TTSConfig:
-    """A third of the mini model, to be trained to some purpose in minutes."""
+    """Return a third of the mini model, small enough that minutes of training have an effect."""
     return replace(
         models.mini(),
         temporal=TransformerConfig(
@@ -47,7 +47,15 @@ SHAPES = {"small": small, "mini": models.mini, "tiny": models.tiny}
 
 @torch.no_grad()
 def by_utterance(model: CatTTS, batches: Sequence[TTSBatch]) -> Float[np.ndarray, "k n l 2"]:
-    """Cross-entropy sums and counts at each depth, of each batch, by codebook."""
+    """Sum the cross-entropy of each batch by codebook, at each depth.
+
+    Args:
+        model: The model, in evaluation mode.
+        batches: The utterances to measure on, n batches.
+
+    Returns:
+        Sums of the cross-entropy in nats and counts of codes [k, n, l, 2]: k depths and l codebooks.
+    """
     deepest, measured = model.config.num_codebooks, []
     for depth in range(1, deepest + 1):
         for batch in batches:
@@ -58,7 +66,14 @@ def by_utterance(model: CatTTS, batches: Sequence[TTSBatch]) -> Float[np.ndarray
 
 
 def summary(sums: Float[np.ndarray, "k n l 2"]) -> dict:
-    """Losses a code: over all codebooks of each depth, and by codebook."""
+    """Return the mean cross-entropy of a code: over all codebooks of each depth, and by codebook.
+
+    Args:
+        sums: Sums and counts [k, n, l, 2] of `by_utterance`.
+
+    Returns:
+        `loss`: k means in nats; `layers`: for each depth, the means in nats of the codebooks up to it.
+    """
     total = sums.sum(1)
     layers = [[float(s / c) for s, c in depth[: k + 1]] for k, depth in enumerate(total)]
     codes = total.sum(1)
@@ -66,7 +81,15 @@ def summary(sums: Float[np.ndarray, "k n l 2"]) -> dict:
 
 
 def difference(sums: Float[np.ndarray, "k n l 2"], other: Float[np.ndarray, "k n l 2"]) -> list[list[float]]:
-    """At each depth how much higher the loss is than the other's, and its standard error over utterances."""
+    """Compare two models at each depth, with the standard error over utterances.
+
+    Args:
+        sums: Sums and counts [k, n, l, 2] of `by_utterance`.
+        other: Those of the model to compare with, on the same utterances.
+
+    Returns:
+        For each depth, how much higher the loss is than the other's, and the standard error, in nats a code.
+    """
     kept = sums.sum(2)
     gap, weight = (kept - other.sum(2))[..., 0], kept[..., 1]
     mean = gap.sum(1) / weight.sum(1)
@@ -74,8 +97,15 @@ def difference(sums: Float[np.ndarray, "k n l 2"], other: Float[np.ndarray, "k n
     return np.stack([mean, spread], 1).tolist()
 
 
-def reap_cancelled(options: argparse.Namespace) -> dict | None:
-    """Train and measure; the last p is what the others are compared with."""
+def measure_sweep(options: argparse.Namespace) -> dict | None:
+    """Train and measure a model for each p; the last p is what the others are compared with.
+
+    Args:
+        options: The options of the command line.
+
+    Returns:
+        The results as they are written to the JSON file; None with `--only`, which just trains one run.
+    """
     base = recipes.mini()
     base = replace(
         base,
@@ -106,12 +136,26 @@ def reap_cancelled(options: argparse.Namespace) -> dict | None:
 
 
 def trained(runs: Path, base: TTSTraining, name: str, dropout: DropoutConfig) -> TTSTraining:
-    """The recipe of one run."""
+    """Return the recipe of one run.
+
+    Args:
+        runs: The folder of all runs.
+        base: The recipe that the runs share.
+        name: The name of the run; its folder is named after it.
+        dropout: The dropout of the run.
+    """
     return replace(base, run=runs / name.replace(" ", "").replace(",", "-").replace("=", ""), dropout=dropout)
 
 
 def tables(results: dict) -> list[dict]:
-    """Loss by depth and run; and the codebooks one by one at full depth."""
+    """Return the tables of a sweep: loss by depth and run, differences, and each codebook at full depth.
+
+    Args:
+        results: `loss`, `layers` and `difference`, by the name of the run.
+
+    Returns:
+        Three tables with the keys `title`, `head` and `rows`.
+    """
     names = list(results)
     depths = range(1, 1 + len(results[names[0]]["loss"]))
     by_depth = [[k, *(round(results[name]["loss"][k - 1], 4) for name in names)] for k in depths]
@@ -140,7 +184,12 @@ def tables(results: dict) -> list[dict]:
 
 
 def draw(out: Path, results: dict) -> None:
-    """Loss over depth, one line a run, and what each loses against the last p."""
+    """Draw the loss over depth, one line a run, and the difference of each to the last p.
+
+    Args:
+        out: The picture to write.
+        results: `loss` and `difference`, by the name of the run.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -188,7 +237,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for place in (options.out, options.figure):
             require_place(place)
-        results = reap_cancelled(options)
+        results = measure_sweep(options)
     except ValueError as error:
         print(f"eval.ablations.dropout: {error}", file=sys.stderr)
         return 2

@@ -23,7 +23,11 @@ from inference import Synthesizer
 
 
 def round_weights(tts: CatTTS) -> None:
-    """Put in place of each matrix that makes frames what 8 bits keep of it."""
+    """Replace each matrix that generates frames, in place, by what 8 bits keep of it.
+
+    Args:
+        tts: The model; every linear layer of its temporal and depth transformers changes.
+    """
     with torch.no_grad():
         for part in (tts.temporal, tts.depth):
             for module in part.modules():
@@ -33,10 +37,18 @@ def round_weights(tts: CatTTS) -> None:
 
 @torch.inference_mode()
 def losses(synthesizer: Synthesizer, prompts: list[tuple[str, Path]]) -> list[dict[str, float]]:
-    """Cross-entropy a code and of the decision, for each (transcript, recording)."""
+    """Measure the cross-entropy of the codes and of the decision, for each prompt.
+
+    Args:
+        synthesizer: The model.
+        prompts: Transcript and recording of each prompt.
+
+    Returns:
+        For each prompt, the cross-entropy in nats a code (`codes`) and of the decision (`decision`).
+    """
     config, found = synthesizer.tts.config, []
     for words, path in tqdm(prompts, unit="prompt"):
-        codes = synthesizer.voice(path, words).codes
+        codes = synthesizer.load_voice(path, words, adapt_decoder=False).codes
         example = build_example(config, synthesizer.text_tokenizer, words, codes)
         loss = synthesizer.tts(
             example.rows[None],

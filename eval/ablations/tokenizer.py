@@ -3,7 +3,7 @@
     python -m eval.ablations.tokenizer size --data MANIFEST --test FOLDER-OR-MANIFEST --out FOLDER
 
 `end-to-end` is Figure 4 (stage 2 trains everything, or keeps encoder and quantizer), `size` Figure 5, `batch`
-Figure 6. The same command goes on where it was stopped; a variant that is measured is not touched again.
+Figure 6. The same command resumes where it was stopped; a variant that is measured is not touched again.
 FOLDER receives the runs, and FIGURE.json and FIGURE.png: quality by bitrate, means over the files for which
 a metric exists; the others are counted.
 """
@@ -41,7 +41,7 @@ MEASURED = "measured.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Ablation:
-    """Which figure, at which scale, from which audio."""
+    """The options of an ablation: which figure, at which scale, from which audio."""
 
     figure: Annotated[Literal["end-to-end", "size", "batch"], tyro.conf.Positional]
     data: Path
@@ -58,10 +58,13 @@ class Ablation:
 
 
 def plan(options: Ablation) -> list[AblationVariant]:
-    """The variants in the order in which they are trained.
+    """Return the variants of a figure, in the order in which they are trained.
+
+    Args:
+        options: The options of the command line.
 
     Raises:
-        ValueError: a depth that a variant does not have.
+        ValueError: If a variant does not have one of the depths.
     """
     scale = SCALES[options.scale]()
     steps = scale.base.steps if options.steps is None else options.steps
@@ -73,7 +76,16 @@ def plan(options: Ablation) -> list[AblationVariant]:
 
 
 def complete(variant: AblationVariant) -> bool:
-    """Train to the end what can be resumed; False when it was stopped before."""
+    """Train a variant to its end, or resume its training.
+
+    A variant that continues another run starts from a copy of it, which is complete or not there at all.
+
+    Args:
+        variant: The variant to train.
+
+    Returns:
+        Whether the training reached its last step; False when it was stopped before.
+    """
     run = variant.options.run
     if variant.start is not None and not run.exists():
         temporary = run.with_name(f"{run.name}.tmp")
@@ -86,7 +98,17 @@ def complete(variant: AblationVariant) -> bool:
 
 @torch.inference_mode()
 def measure(model: AudioTokenizer, files: list[Path], depths: tuple[int, ...]) -> list[dict[str, object]]:
-    """One row a depth."""
+    """Measure the quality of a tokenizer at each depth.
+
+    Args:
+        model: The tokenizer.
+        files: The audio files to reconstruct.
+        depths: The numbers of codebooks to measure.
+
+    Returns:
+        A row for each depth: the bitrate in bit/s, the mean of each metric over the files for which it
+        exists, the number of files, and how many values are undefined.
+    """
     rate = model.config.sample_rate
     found = {depth: {name: [] for name in METRICS} for depth in depths}
     for path in tqdm(files, desc="measuring", leave=False):
@@ -112,7 +134,13 @@ def measure(model: AudioTokenizer, files: list[Path], depths: tuple[int, ...]) -
 
 
 def draw(rows: list[dict], title: str, out: Path) -> None:
-    """One panel a metric, one line a variant, over the bitrate."""
+    """Draw the metrics over the bitrate: one panel a metric, one line a variant.
+
+    Args:
+        rows: The rows of `measure`, each with the name of its `variant`.
+        title: The title of the figure.
+        out: The picture to write.
+    """
     import matplotlib
 
     matplotlib.use("Agg")

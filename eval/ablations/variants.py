@@ -1,4 +1,4 @@
-"""Which trainings the paper's ablations of the tokenizer compare (Figures 4 to 6), at a chosen scale."""
+"""The trainings that the paper's ablations of the tokenizer compare (Figures 4 to 6), at a chosen scale."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -32,7 +32,11 @@ class AblationVariant:
 
 
 def small(width: int) -> TokenizerConfig:
-    """A family for CPUs: the layers of `mini`, one width for all stages, 8 codebooks."""
+    """Return a model of the family for CPUs: the layers of `mini`, one width for all stages, 8 codebooks.
+
+    Args:
+        width: The width of every stage.
+    """
     return tokenizers.mirrored(
         patches=(240, 2, 2, 2),
         dims=(width,) * 4,
@@ -46,12 +50,15 @@ def small(width: int) -> TokenizerConfig:
 
 
 def paper() -> Scale:
-    """As published: 1,020k steps of 2.5 h of audio each."""
+    """Return the published scale: 1,020k steps of 2.5 h of audio each."""
     return Scale(base=recipes.paper(), family=tokenizers.scaled, widths=(256, 384, 512, 768))
 
 
 def mini() -> Scale:
-    """Minutes of a CPU core a variant, without the semantic head: it gains nothing in so few steps."""
+    """Return a scale of minutes of a CPU core for each variant.
+
+    It has no semantic head, which gains nothing in so few steps.
+    """
     base = recipes.mini()
     base = replace(
         base,
@@ -66,7 +73,7 @@ def mini() -> Scale:
 
 
 def tiny() -> Scale:
-    """Seconds, for tests."""
+    """Return a scale of seconds, for tests."""
     base = recipes.tiny()
     base = replace(base, weights=replace(base.weights, semantic=0.0))
     return Scale(base=base, family=lambda width: base.shape.model, widths=(16, 32))
@@ -76,7 +83,14 @@ SCALES: dict[str, Callable[[], Scale]] = {"paper": paper, "mini": mini, "tiny": 
 
 
 def end_to_end(scale: Scale) -> list[AblationVariant]:
-    """Figure 4: one stage 1, then a stage 2 that trains everything, or keeps encoder and quantizer."""
+    """Return the variants of Figure 4: a stage 2 that trains everything, or keeps encoder and quantizer.
+
+    Args:
+        scale: The scale of the ablation.
+
+    Returns:
+        Stage 1, which both variants of stage 2 continue, and these two.
+    """
     base = scale.base
     begin = base.steps // 2
     whole = replace(base, adversarial_from=begin, run=base.run / "end-to-end")
@@ -97,7 +111,14 @@ def end_to_end(scale: Scale) -> list[AblationVariant]:
 
 
 def size(scale: Scale) -> list[AblationVariant]:
-    """Figure 5: the same training of wider and wider models."""
+    """Return the variants of Figure 5: the same training of wider and wider models.
+
+    Args:
+        scale: The scale of the ablation.
+
+    Returns:
+        A variant for each width, named by its millions of parameters.
+    """
     variants = []
     for width in scale.widths:
         model = scale.family(width)
@@ -113,7 +134,14 @@ def size(scale: Scale) -> list[AblationVariant]:
 
 
 def batch(scale: Scale) -> list[AblationVariant]:
-    """Figure 6: the same number of steps, each of more audio."""
+    """Return the variants of Figure 6: the same number of steps, each of more audio.
+
+    Args:
+        scale: The scale of the ablation.
+
+    Returns:
+        Variants with a quarter, half, once and twice the seconds of audio a step.
+    """
     base, variants = _first_stage(scale), []
     for factor in (0.25, 0.5, 1.0, 2.0):
         seconds = base.batches.batch_seconds * factor
@@ -127,11 +155,15 @@ def batch(scale: Scale) -> list[AblationVariant]:
 
 
 def parameters(config: TokenizerConfig) -> int:
-    """Return the size of a tokenizer of this shape; nothing is allocated."""
+    """Return the number of parameters of a tokenizer of this shape; nothing is allocated.
+
+    Args:
+        config: The shape of the tokenizer.
+    """
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in AudioTokenizer(config).parameters())
 
 
 def _first_stage(scale: Scale) -> TokenizerTraining:
-    """Without discriminators: what is compared is there before they join."""
+    """Return the recipe without discriminators: what is compared is there before they join."""
     return replace(scale.base, adversarial_from=None)

@@ -1,1 +1,1 @@
-"""What several evaluations share: result files, recordings and journals."""
+"""What evaluations share: result files, lists of recordings, and journals of finished work."""

@@ -1,4 +1,4 @@
-"""Work that was done before a long evaluation was killed, and is not done again."""
+"""A journal of the work that a long evaluation finished before it was killed, and need not do again."""
 
 import json
 import os
@@ -6,13 +6,16 @@ from pathlib import Path
 
 
 class Journal:
-    """A JSONL file beside the results, one line a piece of work, gone when the results are written.
+    """A JSONL file beside the results with one line for each finished piece of work.
 
-    `identity` says whose work it is: the command, the metric models. None as `path` keeps everything in
-    memory. A line that a killed process left unfinished is cut off.
+    It is deleted when the results are written. A line that a killed process left unfinished is cut off.
+
+    Args:
+        path: The file; None keeps everything in memory.
+        identity: What the work belongs to: the command, the metric models.
 
     Raises:
-        ValueError: the file holds the work of something else.
+        ValueError: If the file holds the work of something else.
     """
 
     def __init__(self, path: Path | None, identity: dict) -> None:
@@ -33,12 +36,17 @@ class Journal:
             self._write(identity)
 
     def append(self, key: str, record: dict) -> None:
-        """Keep the record of one piece of work."""
+        """Store the record of one piece of work.
+
+        Args:
+            key: Its name in `done`.
+            record: What JSON can hold, without NaN and infinity.
+        """
         self._write({"key": key, "record": record})
         self.done[key] = record
 
     def finish(self) -> None:
-        """Delete the file: the results hold everything."""
+        """Delete the file, for the results hold everything."""
         if self.path is not None:
             self.path.unlink()
 

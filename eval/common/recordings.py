@@ -12,21 +12,26 @@ SUFFIXES = {".wav", ".flac", ".ogg", ".mp3"}
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """One file of a test set."""
+    """One audio file of a test set."""
 
     path: Path
     name: str
-    """As seen from the folder or the manifest."""
+    """The path relative to the folder or the manifest."""
     kind: str
 
 
 def recordings(source: Path, kind: str = "speech") -> list[Recording]:
-    """The audio files below a folder, sorted, or those of a JSONL manifest (keys `audio`, `kind`), in order.
+    """List the audio files below a folder, sorted, or those of a JSONL manifest, in its order.
 
-    `kind` is that of files whose kind nobody tells.
+    Args:
+        source: A folder, or a manifest with the keys `audio` and, optionally, `kind`.
+        kind: The kind of files for which no kind is given.
+
+    Returns:
+        The recordings, at least one.
 
     Raises:
-        ValueError: there is none, or a line of the manifest has no `audio`.
+        ValueError: If there is none, or a line of the manifest has no `audio`.
     """
     if source.is_dir():
         files = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
@@ -41,10 +46,18 @@ def recordings(source: Path, kind: str = "speech") -> list[Recording]:
 
 
 def chosen(found: Sequence[Recording], kinds: Sequence[str], limit: int | None) -> list[Recording]:
-    """Those of the kinds; at most `limit` of each, spread evenly over the list.
+    """Choose the recordings of some kinds, at most `limit` of each, spread evenly over the list.
+
+    Args:
+        found: The recordings to choose from.
+        kinds: Kinds in the order of the result.
+        limit: Most recordings of a kind; None for all.
+
+    Returns:
+        The chosen recordings, kind by kind.
 
     Raises:
-        ValueError: a kind has none.
+        ValueError: If a kind has no recording.
     """
     picked = []
     for kind in kinds:

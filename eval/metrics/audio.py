@@ -1,10 +1,10 @@
 """Compute the metrics of the tables, each with its exact definition.
 
 Audio is float32 numpy [s], mono, in [-1, 1].
-PESQ, STOI, similarity and transcription run at 16 kHz (soxr HQ brings other rates there). A metric that is
+PESQ, STOI, similarity and transcription run at 16 kHz (soxr HQ resamples other rates). A metric that is
 undefined for a pair raises `MetricError`: callers count it, and never drop it silently. The two scoring
-models are those of `eval.assets`: a word error rate by Whisper base or a similarity by CAM++ cannot be set
-beside published ones of Whisper large or WavLM.
+models are those of `eval.assets`: a word error rate by Whisper base or a similarity by CAM++ cannot be
+compared with published ones of Whisper large or WavLM.
 """
 
 import functools
@@ -28,30 +28,38 @@ METRIC_RATE = 16_000
 
 
 class MetricError(ValueError):
-    """The metric has no value for this audio: silent, too short, not finite."""
+    """The metric has no value for this audio, which is silent, too short or not finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WordErrors:
-    """Substitutions, deletions and insertions against the words of one reference; `rate` may exceed 1."""
+    """Word errors of one utterance: substitutions, deletions and insertions against its reference."""
 
     errors: int
     words: int
 
     @property
     def rate(self) -> float:
-        """Errors per reference word."""
+        """Errors per reference word; it may exceed 1."""
         return self.errors / self.words
 
 
 def word_error_rate(reference: str, hypothesis: str) -> WordErrors:
-    """Word errors (jiwer) after Whisper's English normalizer, its spelling table included, on both sides.
+    """Count word errors (jiwer) after both sides went through Whisper's English normalizer.
 
-    The normalizer is `whisper_normalizer.english.EnglishTextNormalizer`: lower case, no punctuation,
-    contractions spread, numbers as digits, American spelling, bracketed remarks and hesitations removed.
+    The normalizer is `whisper_normalizer.english.EnglishTextNormalizer`, its spelling table included: lower
+    case, no punctuation, contractions spread, numbers as digits, American spelling, bracketed remarks and
+    hesitations removed.
+
+    Args:
+        reference: The text that was to be spoken.
+        hypothesis: The transcript of the speech.
+
+    Returns:
+        The errors and the number of reference words.
 
     Raises:
-        ValueError: no word of the reference is left after normalisation.
+        ValueError: If no word of the reference is left after normalization.
     """
     wanted, transcribed = normalize_english(reference), normalize_english(hypothesis)
     if not any(map(str.isalnum, wanted)):
@@ -61,18 +69,13 @@ def word_error_rate(reference: str, hypothesis: str) -> WordErrors:
     return WordErrors(errors=errors, words=len(wanted.split()))
 
 
-def macro_rate(results: Sequence[WordErrors]) -> float:
-    """Mean of the utterances' rates, each counting the same, none clipped (how Seed-TTS-Eval averages)."""
-    return sum(result.rate for result in results) / len(results)
-
-
 def corpus_rate(results: Sequence[WordErrors]) -> float:
-    """All errors over all reference words (micro average)."""
+    """Return all errors over all reference words (micro average) of at least one utterance."""
     return sum(result.errors for result in results) / sum(result.words for result in results)
 
 
 def normalize_english(text: str) -> str:
-    """Text as the word error rate sees it."""
+    """Return a text as the word error rate compares it."""
     return _normalizer()(text).strip()
 
 
@@ -82,18 +85,34 @@ def _normalizer() -> EnglishTextNormalizer:
 
 
 def resample(audio: np.ndarray, sample_rate: int, target: int = METRIC_RATE) -> np.ndarray:
-    """Audio [s] at `sample_rate` brought to `target` hertz, float32."""
+    """Resample audio with soxr HQ; audio that has the rate already is returned unchanged.
+
+    Args:
+        audio: [s] at `sample_rate`.
+        sample_rate: In Hz.
+        target: The new rate in Hz.
+
+    Returns:
+        float32 samples [t] at `target`.
+    """
     audio = np.asarray(audio, dtype=np.float32)
     return audio if sample_rate == target else soxr.resample(audio, sample_rate, target, quality="HQ")
 
 
 def stoi(reference: np.ndarray, degraded: np.ndarray, sample_rate: int) -> float:
-    """Short-time objective intelligibility (pystoi, the 2011 measure, not extended), cut to the shorter.
+    """Compute short-time objective intelligibility (pystoi, the 2011 measure, not extended).
 
-    Frames 40 dB below the loudest of the reference are removed first. Identical audio gives 1.
+    Signals are cut to the shorter. Frames 40 dB below the loudest of the reference are removed first.
+    Identical audio gives 1.
+
+    Args:
+        reference: [s] clean audio at `sample_rate`.
+        degraded: [t] audio to score, at the same rate.
+        sample_rate: In Hz.
 
     Raises:
-        MetricError: less than 30 frames of 12.8 ms are left.
+        MetricError: If fewer than 30 frames of 12.8 ms are left, the reference is silent, or a signal is not
+            finite.
     """
     clean, other = _pair(reference, degraded, sample_rate)
     with warnings.catch_warnings():
@@ -105,19 +124,26 @@ def stoi(reference: np.ndarray, degraded: np.ndarray, sample_rate: int) -> float
 
 
 def pesq_wb(reference: np.ndarray, degraded: np.ndarray, sample_rate: int) -> float:
-    """Wide-band PESQ, ITU-T P.862.2, as MOS-LQO. Identical audio gives 4.644; level does not matter.
+    """Compute wide-band PESQ, ITU-T P.862.2, as MOS-LQO.
+
+    Signals are cut to the shorter. Identical audio gives 4.644; level does not matter.
+
+    Args:
+        reference: [s] clean audio at `sample_rate`.
+        degraded: [t] audio to score, at the same rate.
+        sample_rate: In Hz.
 
     Raises:
-        MetricError: less than a quarter second, or no speech found.
+        MetricError: If there is less than a quarter second or no speech, or a signal is silent or not finite.
     """
     return _pesq(reference, degraded, sample_rate, "wb")
 
 
 def pesq_nb(reference: np.ndarray, degraded: np.ndarray, sample_rate: int) -> float:
-    """Narrow-band PESQ, ITU-T P.862.1, as MOS-LQO, fed 16 kHz audio as codec papers do (8 kHz differs).
+    """Compute narrow-band PESQ, ITU-T P.862.1, as MOS-LQO.
 
-    Raises:
-        MetricError: less than a quarter second, or no speech found.
+    It gets 16 kHz audio, as in codec papers; at 8 kHz the scores differ. Arguments and errors are those of
+    `pesq_wb`.
     """
     return _pesq(reference, degraded, sample_rate, "nb")
 
@@ -135,7 +161,7 @@ def _pesq(reference: np.ndarray, degraded: np.ndarray, sample_rate: int, mode: s
 
 
 def _pair(reference: np.ndarray, degraded: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both at 16 kHz, cut to the shorter."""
+    """Return both signals at 16 kHz, cut to the shorter."""
     require_finite(reference, degraded)
     count = min(len(reference), len(degraded))
     if not np.any(reference[:count]):
@@ -144,15 +170,22 @@ def _pair(reference: np.ndarray, degraded: np.ndarray, sample_rate: int) -> tupl
 
 
 def require_finite(*signals: np.ndarray) -> None:
-    """MetricError where a signal holds NaN or infinite samples."""
+    """Raise MetricError where a signal [s] holds NaN or infinite samples."""
     if not all(np.isfinite(signal).all() for signal in signals):
         raise MetricError("the audio holds NaN or infinite samples")
 
 
 class Transcriber:
-    """Speech to text: Whisper base (int8), beam 5, temperature 0, no context, no timestamps.
+    """Transcribes speech with Whisper base (int8), beam 5, temperature 0, no context, no timestamps.
 
-    `folder` is the assets folder, `language` a code of Whisper's. CPU threads follow OMP_NUM_THREADS.
+    CPU threads follow OMP_NUM_THREADS.
+
+    Args:
+        folder: The assets folder.
+        language: A language code of Whisper's.
+
+    Raises:
+        AssetError: If a file of the model is missing or broken.
     """
 
     def __init__(self, folder: Path | str, language: str = "en") -> None:
@@ -163,7 +196,15 @@ class Transcriber:
         self._model = WhisperModel(str(Path(folder) / "whisper-base"), device="cpu", compute_type="int8")
 
     def __call__(self, audio: np.ndarray, sample_rate: int) -> str:
-        """Transcribe audio [s]; the transcript is empty where there is no speech."""
+        """Transcribe audio; the transcript is empty where there is no speech.
+
+        Args:
+            audio: [s] at `sample_rate`.
+            sample_rate: In Hz.
+
+        Raises:
+            MetricError: If the audio is not finite.
+        """
         require_finite(audio)
         if not len(audio):
             return ""
@@ -179,9 +220,13 @@ class Transcriber:
 
 
 class SpeakerEncoder:
-    """CAM++ (3D-Speaker, Chinese-English common) embeddings of 80 Kaldi filter banks less their mean.
+    """Embeds speakers with CAM++ (3D-Speaker, Chinese-English common).
 
-    `folder` is the assets folder. The network's code is loaded from there, after its checksum was compared.
+    Its input is 80 Kaldi filter banks less their mean. The network's code is loaded from `folder`, the assets
+    folder, after its checksum was compared.
+
+    Raises:
+        AssetError: If a file of the model is missing or broken.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -197,10 +242,14 @@ class SpeakerEncoder:
         self._network.load_state_dict(weights)
 
     def embed(self, audio: np.ndarray, sample_rate: int) -> np.ndarray:
-        """Unit-length embedding [192] of the whole of audio [s].
+        """Return the unit-length embedding [192] of the speaker of the whole audio.
+
+        Args:
+            audio: [s] at `sample_rate`.
+            sample_rate: In Hz.
 
         Raises:
-            MetricError: the audio is silent, not finite, or shorter than 0.1 s.
+            MetricError: If the audio is silent, not finite, or shorter than 0.1 s.
         """
         require_finite(audio)
         if len(audio) < 0.1 * sample_rate or not np.any(audio):
@@ -211,12 +260,21 @@ class SpeakerEncoder:
         return embedding / np.linalg.norm(embedding)
 
     def similarity(self, first: np.ndarray, first_rate: int, second: np.ndarray, second_rate: int) -> float:
-        """Cosine of two embeddings. Two strangers score well above 0: set it beside such anchors."""
+        """Return the cosine of two embeddings; errors are those of `embed`.
+
+        Two strangers score well above 0: compare it with the scores of such pairs.
+
+        Args:
+            first: [s] at `first_rate`.
+            first_rate: In Hz.
+            second: [t] at `second_rate`.
+            second_rate: In Hz.
+        """
         return float(self.embed(first, first_rate) @ self.embed(second, second_rate))
 
 
 def _filter_banks(audio: np.ndarray) -> np.ndarray:
-    """Log Mel filter banks [t, 80] of 16 kHz audio [s], 25 ms every 10 ms, each bin with mean 0 over time."""
+    """Return log Mel filter banks [t, 80] of 16 kHz audio [s], 25 ms every 10 ms, with mean 0 over time."""
     options = kaldi_native_fbank.FbankOptions()
     options.frame_opts.samp_freq = METRIC_RATE
     options.frame_opts.dither = 0.0

@@ -1,7 +1,7 @@
 """The models that score speech, behind two small interfaces, each with the checksums of its files.
 
 The official ones of Seed-TTS-Eval are Whisper large-v3 (English), Paraformer (Chinese) and WavLM large with
-an ECAPA-TDNN, which have to be downloaded; `eval.assets` brings smaller ones, whose scores are of another
+an ECAPA-TDNN, which have to be downloaded; `eval.assets` fetches smaller ones, whose scores are on another
 scale.
 """
 
@@ -28,7 +28,7 @@ _WHISPER_LANGUAGES = {"en": "english", "zh": "chinese"}
 
 
 class Recognizer(Protocol):
-    """Speech to text, of one language."""
+    """Transcribes speech of one language."""
 
     name: str
     official: bool
@@ -37,21 +37,39 @@ class Recognizer(Protocol):
     """SHA-256 by name."""
 
     def transcribe(self, path: Path) -> str:
-        """Transcribe a file that `load_audio` can read."""
+        """Transcribe a file.
+
+        Args:
+            path: Audio that `load_audio` can read.
+
+        Returns:
+            The transcript.
+        """
         ...
 
 
 class VoiceEncoder(Protocol):
-    """Speech to a point whose direction is the speaker."""
+    """Maps speech to a vector whose direction stands for the speaker."""
 
     def embed(self, audio: np.ndarray, sample_rate: int) -> np.ndarray:
-        """Embed the speaker of audio [s]; raise MetricError where there is none."""
+        """Embed the speaker of audio.
+
+        Args:
+            audio: [s] at `sample_rate`.
+            sample_rate: In Hz.
+
+        Returns:
+            A unit-length embedding [e].
+
+        Raises:
+            MetricError: If there is no speaker in the audio.
+        """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speakers:
-    """A voice encoder and what there is to tell of it."""
+    """A voice encoder, its name and the checksums of its files."""
 
     name: str
     official: bool
@@ -60,7 +78,15 @@ class Speakers:
 
 
 class WhisperBase:
-    """`eval.metrics.audio.Transcriber`, from the assets."""
+    """Whisper base of the assets folder, run by `eval.metrics.audio.Transcriber`.
+
+    Args:
+        assets: The assets folder.
+        language: Language of the speech.
+
+    Raises:
+        ValueError: If faster-whisper is not installed, or a file of the model is missing or broken.
+    """
 
     name, official = "Whisper base (int8, beam 5)", False
 
@@ -78,8 +104,15 @@ class WhisperLarge:
     """Whisper large-v3 as the official script runs it.
 
     That is float32, greedy, without timestamps, other rates resampled to 16 kHz by FFT, and one window of 30
-    s, beyond which audio is ignored. `model` is a folder or hub id of `transformers`' layout; any size of
-    Whisper will do.
+    s, beyond which audio is ignored.
+
+    Args:
+        model: A folder or hub id of `transformers`' layout; any size of Whisper will do.
+        language: Language of the speech.
+        device: A torch device name.
+
+    Raises:
+        ValueError: If there is no such folder, and the hub does not provide it.
     """
 
     def __init__(self, model: str | Path, language: Language, device: str) -> None:
@@ -118,9 +151,17 @@ class WhisperLarge:
 
 
 class Paraformer:
-    """paraformer-zh of FunASR, file by file without voice activity detection or punctuation, as is official.
+    """Paraformer-zh of FunASR, run on one file at a time without voice activity detection or punctuation.
 
-    FunASR fetches it, and loads its pickled weights in its own way.
+    That is how the official script runs it. FunASR downloads the model, and loads its pickled weights in its
+    own way.
+
+    Args:
+        language: Language of the speech; only "zh" is possible.
+        device: A torch device name.
+
+    Raises:
+        ValueError: If the language is another one, FunASR is not installed, or the model cannot be loaded.
     """
 
     name, official = "Paraformer (paraformer-zh)", True
@@ -152,10 +193,20 @@ class Paraformer:
 def load_recognizer(
     name: str, language: Language, assets: Path | None, weights: str | None, device: str
 ) -> Recognizer:
-    """One of `RECOGNIZERS`. `weights` replaces those that Whisper large-v3 comes with.
+    """Load one of `RECOGNIZERS`.
+
+    Args:
+        name: Its name.
+        language: Language of the speech.
+        assets: The assets folder, for whisper-base.
+        weights: A folder or hub id that replaces the weights of whisper-large-v3.
+        device: A torch device name, for the others.
+
+    Returns:
+        The recognizer.
 
     Raises:
-        ValueError: a package or the weights are missing, or it does not speak the language.
+        ValueError: If a package or the weights are missing, or the model does not know the language.
     """
     if name == "whisper-base":
         return WhisperBase(require_assets(assets), language)
@@ -165,7 +216,18 @@ def load_recognizer(
 
 
 def load_speakers(checkpoint: Path | None, assets: Path | None) -> Speakers:
-    """The official speaker model from its checkpoint, or by default CAM++ from the assets."""
+    """Load the official speaker model from its checkpoint, or by default CAM++ from the assets.
+
+    Args:
+        checkpoint: The file wavlm_large_finetune.pth; None chooses CAM++.
+        assets: The assets folder, for CAM++.
+
+    Returns:
+        The speaker model.
+
+    Raises:
+        ValueError: If the checkpoint or the assets are missing, or are not the expected files.
+    """
     if checkpoint is None:
         folder = require_assets(assets)
         files = verify(folder, "campplus/")

@@ -1,6 +1,6 @@
 """The head that turns WavLM's features into a speaker embedding: ECAPA-TDNN in its small published form.
 
-Everywhere the order is convolution, ReLU, batch norm, and the pooling sees no global context: both differ
+Everywhere the order is convolution, ReLU, batch norm, and the pooling has no global context: both differ
 from the ECAPA-TDNN of the paper of that name and of most libraries.
 """
 
@@ -12,25 +12,32 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 SCALE = 8
-"""Groups that a Res2 block convolves one after the other; the last one passes as it is."""
+"""Groups that a Res2 block convolves one after the other; the last one passes unchanged."""
 DILATIONS = (2, 3, 4)
+"""Dilation in steps by block."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EcapaSizes:
-    """The published head has the defaults."""
+    """Sizes of the head; the defaults are those of the published one."""
 
     features: int = 1024
     channels: int = 512
     pooled: int = 1536
     bottleneck: int = 128
-    """Of the channel gates (squeeze and excitation)."""
+    """Hidden width of the channel gates (squeeze and excitation)."""
     attention: int = 128
     embedding: int = 256
 
 
 class ConvReluNorm(nn.Module):
-    """Convolution, ReLU and then the norm."""
+    """A convolution followed by ReLU and then batch norm.
+
+    Args:
+        inputs: Channels of the input.
+        outputs: Channels of the output.
+        kernel: Kernel size in steps, an odd number.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 1) -> None:
         super().__init__()
@@ -38,12 +45,19 @@ class ConvReluNorm(nn.Module):
         self.bn = nn.BatchNorm1d(outputs)
 
     def forward(self, x: Float[Tensor, "b d t"]) -> Float[Tensor, "b e t"]:
-        """Apply convolution, ReLU and normalization."""
+        """Apply convolution, ReLU and normalization to x [b, d, t]; return [b, e, t]."""
         return self.bn(self.conv(x).relu())
 
 
 class Res2Conv(nn.Module):
-    """Each of `SCALE` groups of channels but the last is convolved together with what the one before gave."""
+    """A Res2 block, which convolves each group of channels together with the output of the group before.
+
+    There are `SCALE` groups; the last one passes unchanged.
+
+    Args:
+        channels: Channels of input and output, a multiple of `SCALE`.
+        dilation: Dilation of the convolutions in steps.
+    """
 
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
@@ -53,7 +67,14 @@ class Res2Conv(nn.Module):
         self.bns = cast("list[nn.BatchNorm1d]", nn.ModuleList(nn.BatchNorm1d(width) for _ in convs))
 
     def forward(self, x: Float[Tensor, "b d t"]) -> Float[Tensor, "b d t"]:
-        """Apply the convolutions to groups of channels, each after adding the previous group's output."""
+        """Apply the convolutions to groups of channels, each after adding the previous group's output.
+
+        Args:
+            x: [b, d, t].
+
+        Returns:
+            [b, d, t].
+        """
         *groups, last = x.chunk(SCALE, dim=1)
         outputs, previous = [], torch.zeros_like(last)
         for group, conv, norm in zip(groups, self.convs, self.bns, strict=True):
@@ -63,7 +84,12 @@ class Res2Conv(nn.Module):
 
 
 class ChannelGate(nn.Module):
-    """Squeeze and excitation: each channel times a number in 0..1 that depends on the means over time."""
+    """Squeeze and excitation: each channel times a number in 0..1 that depends on the means over time.
+
+    Args:
+        channels: Channels of input and output.
+        bottleneck: Width of the hidden layer.
+    """
 
     def __init__(self, channels: int, bottleneck: int) -> None:
         super().__init__()
@@ -71,12 +97,18 @@ class ChannelGate(nn.Module):
         self.linear2 = nn.Linear(bottleneck, channels)
 
     def forward(self, x: Float[Tensor, "b d t"]) -> Float[Tensor, "b d t"]:
-        """Scale channels by their gates."""
+        """Scale the channels of x [b, d, t] by their gates."""
         return x * self.linear2(self.linear1(x.mean(dim=2)).relu()).sigmoid()[:, :, None]
 
 
 class EcapaBlock(nn.Module):
-    """SE-Res2 block with a residual."""
+    """An SE-Res2 block with a residual.
+
+    Args:
+        channels: Channels of input and output.
+        bottleneck: Width of the hidden layer of the channel gate.
+        dilation: Dilation of the Res2 convolutions in steps.
+    """
 
     def __init__(self, channels: int, bottleneck: int, dilation: int) -> None:
         super().__init__()
@@ -86,12 +118,17 @@ class EcapaBlock(nn.Module):
         self.gate = ChannelGate(channels, bottleneck)
 
     def forward(self, x: Float[Tensor, "b d t"]) -> Float[Tensor, "b d t"]:
-        """Add the block's output to its input."""
+        """Add the block's output to its input x [b, d, t]."""
         return x + self.gate(self.last(self.res2(self.first(x))))
 
 
 class AttentivePooling(nn.Module):
-    """Mean and standard deviation over time, each channel weighted by its own softmax over time."""
+    """Mean and standard deviation over time, each channel weighted by its own softmax over time.
+
+    Args:
+        channels: Channels of the input.
+        attention: Width of the hidden layer that computes the weights.
+    """
 
     def __init__(self, channels: int, attention: int) -> None:
         super().__init__()
@@ -99,7 +136,14 @@ class AttentivePooling(nn.Module):
         self.linear2 = nn.Conv1d(attention, channels, 1)
 
     def forward(self, x: Float[Tensor, "b d t"]) -> Float[Tensor, "b e"]:
-        """Pool over time: weighted mean and standard deviation."""
+        """Pool over time: weighted mean and standard deviation.
+
+        Args:
+            x: [b, d, t].
+
+        Returns:
+            [b, 2 d], the means first.
+        """
         weight = self.linear2(self.linear1(x).tanh()).softmax(dim=2)
         mean = (weight * x).sum(dim=2)
         variance = (weight * x.square()).sum(dim=2) - mean.square()
@@ -107,7 +151,7 @@ class AttentivePooling(nn.Module):
 
 
 class Ecapa(nn.Module):
-    """Features to embeddings."""
+    """ECAPA-TDNN, which maps features to speaker embeddings."""
 
     def __init__(self, sizes: EcapaSizes) -> None:
         super().__init__()
@@ -121,7 +165,14 @@ class Ecapa(nn.Module):
         self.linear = nn.Linear(2 * sizes.pooled, sizes.embedding)
 
     def forward(self, features: Float[Tensor, "b t d"]) -> Float[Tensor, "b e"]:
-        """Embed the speaker of features [b, t, d]."""
+        """Embed the speaker of each sequence of features.
+
+        Args:
+            features: [b, t, d], d = `EcapaSizes.features`.
+
+        Returns:
+            Embeddings [b, e], e = `EcapaSizes.embedding`; their length is not normalized.
+        """
         second = self.layer2(self.layer1(features.mT))
         third = self.layer3(second)
         fourth = self.layer4(third)

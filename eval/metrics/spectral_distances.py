@@ -1,9 +1,9 @@
 """Spectral distances of codec papers: two that go by the name of mel distance, and the STFT distance.
 
-All are DAC's, on spectrograms with a periodic Hann window, a hop of a quarter, centred frames and the floor
-1e-5, with Slaney mels from 0 Hz to half the rate. They depend on the rate of the audio given, and the two mel
-distances must never meet in one table column. The paper does not say which one its Table 2 has; the ratios to
-its STFT distance suggest `mel_distance_two`.
+All are DAC's, on spectrograms with a periodic Hann window, a hop of a quarter of the window, centred frames
+and the floor 1e-5, with Slaney mels from 0 Hz to half the rate. They depend on the sample rate of the audio,
+and the two mel distances must never share one table column. The paper does not say which one its Table 2 has;
+the ratios to its STFT distance suggest `mel_distance_two`.
 """
 
 import functools
@@ -22,13 +22,18 @@ TWO_WINDOWS = {2048: 150, 512: 80}
 
 
 def mel_distance(reference: np.ndarray, degraded: np.ndarray, sample_rate: int) -> float:
-    """Mean absolute difference of log10 mel spectrograms, summed over seven scales (the training loss).
+    """Compute the mean absolute difference of log10 mel spectrograms, summed over seven scales.
 
-    Windows 32, 64, ... 2048, 5, 10, ... 320 mels of the magnitude. Cut to the shorter. A gain g alone gives
-    7 |log10 g|, less where the floor bites.
+    This is the training loss: windows 32, 64, ... 2048 with 5, 10, ... 320 mels of the magnitude. Signals are
+    cut to the shorter. A gain g alone gives 7 |log10 g|, less where the floor applies.
+
+    Args:
+        reference: [s] original audio at `sample_rate`.
+        degraded: [t] audio to score, at the same rate.
+        sample_rate: In Hz.
 
     Raises:
-        MetricError: 1,024 samples or less, half the longest window.
+        MetricError: If there are 1,024 samples or fewer, half the longest window, or a signal is not finite.
     """
     pair = _pair(reference, degraded, max(WINDOWS))
     with torch.inference_mode():
@@ -36,12 +41,18 @@ def mel_distance(reference: np.ndarray, degraded: np.ndarray, sample_rate: int) 
 
 
 def mel_distance_two(reference: np.ndarray, degraded: np.ndarray, sample_rate: int) -> float:
-    """Mel distance with DAC's defaults: windows 2048 and 512 with 150 and 80 mels of the magnitude.
+    """Compute the mel distance with DAC's defaults: windows 2048 and 512 with 150 and 80 mels.
 
-    Summed over both: the mean absolute difference of log10 of the square, and of the mels themselves.
+    It sums over both windows: the mean absolute difference of log10 of the squared mels of the magnitude,
+    and of the mels themselves. Signals are cut to the shorter.
+
+    Args:
+        reference: [s] original audio at `sample_rate`.
+        degraded: [t] audio to score, at the same rate.
+        sample_rate: In Hz.
 
     Raises:
-        MetricError: 1,024 samples or less, half the longest window.
+        MetricError: If there are 1,024 samples or fewer, half the longest window, or a signal is not finite.
     """
     pair = _pair(reference, degraded, max(TWO_WINDOWS))
     mels = [_magnitude(pair, window) @ _filters(sample_rate, window) for window in TWO_WINDOWS]
@@ -49,19 +60,24 @@ def mel_distance_two(reference: np.ndarray, degraded: np.ndarray, sample_rate: i
 
 
 def stft_distance(reference: np.ndarray, degraded: np.ndarray) -> float:
-    """STFT distance with DAC's defaults: windows 2048 and 512.
+    """Compute the STFT distance with DAC's defaults: windows 2048 and 512.
 
-    Summed over both: the mean absolute difference of log10 of the squared magnitude, and of the magnitude.
+    It sums over both windows: the mean absolute difference of log10 of the squared magnitude, and of the
+    magnitude. Signals are cut to the shorter.
+
+    Args:
+        reference: [s] original audio.
+        degraded: [t] audio to score, at the same rate.
 
     Raises:
-        MetricError: 1,024 samples or less, half the longest window.
+        MetricError: If there are 1,024 samples or fewer, half the longest window, or a signal is not finite.
     """
     pair = _pair(reference, degraded, max(TWO_WINDOWS))
     return sum(_log_and_linear(_magnitude(pair, window)) for window in TWO_WINDOWS)
 
 
 def _pair(reference: np.ndarray, degraded: np.ndarray, window: int) -> Tensor:
-    """Reference and degraded [2, s], cut to the shorter."""
+    """Return reference and degraded [2, s], cut to the shorter."""
     require_finite(reference, degraded)
     count = min(len(reference), len(degraded))
     if count <= window // 2:
@@ -71,7 +87,7 @@ def _pair(reference: np.ndarray, degraded: np.ndarray, window: int) -> Tensor:
 
 
 def _magnitude(audio: Tensor, window: int) -> Tensor:
-    """Magnitudes [b, t, f]."""
+    """Return the magnitudes [b, t, f] of the STFT of audio [b, s]."""
     hann = torch.hann_window(window)
     return torch.stft(audio, window, window // 4, window=hann, return_complex=True).abs().mT
 

@@ -12,20 +12,28 @@ from eval.metrics.word_errors import normalize_chinese
 
 @dataclass(frozen=True, kw_only=True)
 class TranscriptErrors:
-    """Against one reference; what its language does not have is None."""
+    """Errors of a transcript against one reference; counts that its language does not have are None."""
 
     words: WordErrors | None = None
-    """After Whisper's English normalizer."""
+    """Errors after Whisper's English normalizer."""
     lower_case: WordErrors | None = None
     """Errors of the text in lower case, split at spaces: punctuation counts."""
     characters: WordErrors | None = None
 
 
 def count_errors(reference: str, hypothesis: str, language: str) -> TranscriptErrors:
-    """Errors as the language counts them: characters in Chinese ("zh..."), words elsewhere.
+    """Count errors as is usual for the language: characters in Chinese, words elsewhere.
+
+    Args:
+        reference: The text that was to be spoken.
+        hypothesis: The transcript of the speech.
+        language: A language code; Chinese ones begin with "zh".
+
+    Returns:
+        The errors; those of the other unit are None.
 
     Raises:
-        ValueError: nothing of the reference is left after normalisation.
+        ValueError: If nothing of the reference is left after normalization.
     """
     if language.startswith("zh"):
         return TranscriptErrors(characters=_characters(reference, hypothesis))
@@ -38,7 +46,15 @@ def count_errors(reference: str, hypothesis: str, language: str) -> TranscriptEr
 def rate(
     errors: Sequence[TranscriptErrors], kind: Literal["words", "lower_case", "characters"]
 ) -> float | None:
-    """The micro average of one kind over the utterances that have it; None where none has."""
+    """Return the micro average of one kind of errors over the utterances that have it.
+
+    Args:
+        errors: Errors by utterance.
+        kind: A field of `TranscriptErrors`.
+
+    Returns:
+        Errors per word, or per character of Chinese; None where no utterance has this kind.
+    """
     there = [one for found in errors if (one := getattr(found, kind)) is not None]
     return corpus_rate(there) if there else None
 

@@ -1,7 +1,7 @@
 """The speaker similarity that papers report: WavLM-large, fine-tuned, under an ECAPA-TDNN.
 
 The weights are `wavlm_large_finetune.pth` of UniSpeech's speaker verification (Seed-TTS-Eval's SIM), which
-this project cannot fetch for you. They hold a WavLM of their own: scores by the one on the hub are others.
+this project cannot download for you. They contain a fine-tuned WavLM: the one on the hub gives other scores.
 The backbone is `transformers`' WavLM under the checkpoint's names, the head that of `eval.metrics.ecapa`.
 """
 
@@ -46,11 +46,16 @@ RENAMED = (
     (r"Conv1dReluBn2", "last"),
     (r"SE_Connect", "gate"),
 )
-"""The checkpoint's names to ours, applied in this order."""
+"""Replacements that turn the checkpoint's names into ours, applied in this order."""
 
 
 class WavLMSpeaker(nn.Module):
-    """Waveforms at 16 kHz to embeddings, in the published order of norms."""
+    """Maps waveforms at 16 kHz to speaker embeddings, with norms in the published order.
+
+    Args:
+        config: Sizes of the backbone.
+        sizes: Sizes of the head.
+    """
 
     def __init__(self, config: WavLMConfig, sizes: EcapaSizes) -> None:
         super().__init__()
@@ -59,7 +64,14 @@ class WavLMSpeaker(nn.Module):
         self.head = Ecapa(sizes)
 
     def forward(self, audio: Float[Tensor, "b s"]) -> Float[Tensor, "b e"]:
-        """Items of one batch are of one length: nothing is masked."""
+        """Embed the speakers of signals of equal length: nothing is masked.
+
+        Args:
+            audio: [b, s] at 16 kHz.
+
+        Returns:
+            Embeddings [b, e]; their length is not normalized.
+        """
         audio = F.layer_norm(audio, audio.shape[-1:])  # eps 1e-5; the feature extractor's is 1e-7
         output = self.wavlm(audio, output_hidden_states=True)
         # hidden_states ends with the output before its norm since transformers 5, after it in 4.
@@ -69,10 +81,16 @@ class WavLMSpeaker(nn.Module):
 
 
 def sizes_of(weights: Mapping[str, Tensor]) -> tuple[WavLMConfig, EcapaSizes]:
-    """The network that has these weights, under the checkpoint's names.
+    """Return the sizes of the network that has these weights.
+
+    Args:
+        weights: By the checkpoint's names.
+
+    Returns:
+        Sizes of the backbone and of the head.
 
     Raises:
-        KeyError: a weight that tells a size is not there.
+        KeyError: If a weight that determines a size is missing.
     """
     shapes = {name: tensor.shape for name, tensor in weights.items()}
     convs = [shapes[f"{BACKBONE}feature_extractor.conv_layers.{n}.0.weight"] for n in range(len(STRIDES))]
@@ -106,7 +124,11 @@ def sizes_of(weights: Mapping[str, Tensor]) -> tuple[WavLMConfig, EcapaSizes]:
 
 
 def renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The checkpoint's weights under the names of `WavLMSpeaker`."""
+    """Return the checkpoint's weights under the names of `WavLMSpeaker`.
+
+    Args:
+        weights: By the checkpoint's names.
+    """
     found = {}
     for name, tensor in weights.items():
         for pattern, replacement in RENAMED:
@@ -116,10 +138,16 @@ def renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_speaker(checkpoint: Path) -> WavLMSpeaker:
-    """The network with a checkpoint's weights; nothing in the file is run.
+    """Load the network with a checkpoint's weights, without running any code of the file.
+
+    Args:
+        checkpoint: The file wavlm_large_finetune.pth.
+
+    Returns:
+        The network on the CPU, in evaluation mode.
 
     Raises:
-        ValueError: the file is no such checkpoint, or a weight is missing, of another shape or one too many.
+        ValueError: If the file is no such checkpoint, or a weight is missing, misshapen or unknown.
     """
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
@@ -136,20 +164,33 @@ def load_speaker(checkpoint: Path) -> WavLMSpeaker:
 
 
 class WavLMSpeakerEncoder:
-    """Embeddings as `eval.metrics.audio.SpeakerEncoder` gives them, by the network that papers use.
+    """Embeds speakers as `eval.metrics.audio.SpeakerEncoder` does, by the network that papers use.
 
     Audio at other rates is brought to 16 kHz by soxr; where a published number must be met to the third
     decimal, resample as its authors did and give 16 kHz.
+
+    Args:
+        checkpoint: The file wavlm_large_finetune.pth.
+
+    Raises:
+        ValueError: If the file is no such checkpoint.
     """
 
     def __init__(self, checkpoint: Path) -> None:
         self._network = load_speaker(Path(checkpoint))
 
     def embed(self, audio: np.ndarray, sample_rate: int) -> np.ndarray:
-        """Unit-length embedding [256] of the whole of audio [s].
+        """Embed the speaker of the whole audio.
+
+        Args:
+            audio: [s] at `sample_rate`.
+            sample_rate: In Hz.
+
+        Returns:
+            A unit-length embedding [256].
 
         Raises:
-            MetricError: the audio is silent, not finite, or shorter than 0.1 s.
+            MetricError: If the audio is silent, not finite, or shorter than 0.1 s.
         """
         require_finite(audio)
         if len(audio) < 0.1 * sample_rate or not np.any(audio):
@@ -159,5 +200,15 @@ class WavLMSpeakerEncoder:
         return embedding / np.linalg.norm(embedding)
 
     def similarity(self, first: np.ndarray, first_rate: int, second: np.ndarray, second_rate: int) -> float:
-        """Cosine of two embeddings, not centred."""
+        """Return the cosine of two embeddings, which are not centred.
+
+        Args:
+            first: [s] at `first_rate`.
+            first_rate: In Hz.
+            second: [t] at `second_rate`.
+            second_rate: In Hz.
+
+        Raises:
+            MetricError: As `embed`.
+        """
         return float(self.embed(first, first_rate) @ self.embed(second, second_rate))

@@ -6,9 +6,10 @@ A line of the file is `{"truth": ..., "hypothesis": ..., "language": "en"}` (or 
 same three separated by tabs. Each becomes a line of scores.
 
 The official arithmetic is that of `run_wer.py` of github.com/BytedanceSpeech/seed-tts-eval as of commit
-752f429 (unchanged since 95003fe), under jiwer 3; of jiwer 4, which lacks the function that it calls, the same
-numbers come by `process_words`. It has no idea of numbers ("21" is not "twenty-one"), deletes punctuation
-without a space in its place ("and/or" becomes "andor"), and keeps the straight apostrophe but not the curly.
+752f429 (unchanged since 95003fe), under jiwer 3; jiwer 4 lacks the function that it calls, and its
+`process_words` gives the same numbers. It does not understand numbers ("21" is not "twenty-one"), deletes
+punctuation without a space in its place ("and/or" becomes "andor"), and keeps the straight apostrophe but not
+the curly one.
 """
 
 import argparse
@@ -31,28 +32,28 @@ from inference.text.normalization import Language, normalize
 from tokenizer.io.checkpoint import write_text
 
 PUNCTUATION = frozenset(zhon.hanzi.punctuation + string.punctuation) - {"'"}
-"""What the official normalisation deletes: the 82 marks of zhon 2 and ASCII's, but for the apostrophe."""
+"""What the official normalization deletes: the 82 marks of zhon 2 and ASCII's, but for the apostrophe."""
 _DELETION = str.maketrans(dict.fromkeys(PUNCTUATION))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Errors:
-    """Words, or characters of Chinese, that are wrong; `rate` may exceed 1."""
+    """Errors of one transcript, counted in words or, for Chinese, in characters."""
 
     substitutions: int
     deletions: int
     insertions: int
     words: int
-    """Of the truth."""
+    """Number of words, or characters of Chinese, in the truth."""
 
     @property
     def total(self) -> int:
-        """All errors."""
+        """Number of all errors."""
         return self.substitutions + self.deletions + self.insertions
 
     @property
     def rate(self) -> float | None:
-        """Errors per word; None where the truth has none."""
+        """Errors per word, which may exceed 1; None where the truth has no word."""
         return self.total / self.words if self.words else None
 
 
@@ -62,21 +63,32 @@ class OfficialScore:
 
     wer: float
     substitutions: float
-    """A rate: per piece of the normalized truth between single spaces, of which some may be empty, so that
+    """A rate: per part of the normalized truth between single spaces, of which some may be empty, so that
     the three need not add up to `wer`."""
     deletions: float
     insertions: float
     errors: Errors
     truth: str
-    """As it was compared."""
+    """The truth as it was compared."""
     hypothesis: str
 
 
 def official_wer(truth: str, hypothesis: str, language: Language) -> OfficialScore:
-    """Score a transcript; of a Chinese one, traditional characters become those of the mainland first.
+    """Score a transcript with the official arithmetic.
+
+    Traditional characters of a Chinese transcript are first replaced by those of the mainland.
+
+    Args:
+        truth: The text that was to be spoken.
+        hypothesis: The transcript of the speech.
+        language: Language of both.
+
+    Returns:
+        The rates, and both texts as they were compared.
 
     Raises:
-        ValueError: nothing of the truth is left to be counted, where the official script breaks off too.
+        ValueError: If the language is another one, or no word of the truth is left, where the official script
+            breaks off too.
     """
     if language == "zh":
         hypothesis = simplify(hypothesis)
@@ -97,7 +109,18 @@ def official_wer(truth: str, hypothesis: str, language: Language) -> OfficialSco
 
 
 def official_text(text: str, language: Language) -> str:
-    """The official normalisation of either side, step by step in its order."""
+    """Apply the official normalization to either side, step by step in its order.
+
+    Args:
+        text: The truth or a transcript.
+        language: Its language.
+
+    Returns:
+        Words between spaces; for Chinese, characters between spaces.
+
+    Raises:
+        ValueError: If the language is neither en nor zh.
+    """
     if language not in ("en", "zh"):
         raise ValueError(f"language {language!r}: choose en or zh")
     text = text.translate(_DELETION)
@@ -106,10 +129,18 @@ def official_text(text: str, language: Language) -> str:
 
 
 def modern_errors(truth: str, hypothesis: str, language: Language) -> Errors:
-    """Errors after a normalisation that knows numbers, spellings and widths; `words` may be 0.
+    """Count errors after a normalization that knows numbers, spellings and widths.
 
-    English: words after Whisper's normalizer, which is shown straight apostrophes, as it knows no others.
+    English: words after Whisper's normalizer, which gets straight apostrophes, as it knows no others.
     Chinese: characters after `normalize_chinese`.
+
+    Args:
+        truth: The text that was to be spoken.
+        hypothesis: The transcript of the speech.
+        language: Language of both.
+
+    Returns:
+        The errors; `words` may be 0.
     """
     if language == "en":
         wanted, transcribed = (normalize_english(text.replace("\u2019", "'")) for text in (truth, hypothesis))
@@ -118,20 +149,37 @@ def modern_errors(truth: str, hypothesis: str, language: Language) -> Errors:
 
 
 def normalize_chinese(text: str) -> str:
-    """Letters and digits alone, of standard width, simplified, lower case, numbers read out (wetext)."""
+    """Normalize a Chinese text to its letters and digits.
+
+    They have standard width, simplified characters and lower case, and numbers are read out (wetext).
+
+    Args:
+        text: Any text.
+
+    Raises:
+        ValueError: If the text needs wetext, and it is not installed.
+    """
     text = normalize(unicodedata.normalize("NFKC", text), "zh")
     return "".join(filter(str.isalnum, simplify(text).lower()))
 
 
 def simplify(text: str) -> str:
-    """Chinese in the characters and words of the mainland (zhconv)."""
+    """Return a Chinese text in the characters and words of the mainland (zhconv)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # it leaves the file of its dictionary open
         return zhconv.convert(text, "zh-cn")
 
 
 def count_errors(truth: str, hypothesis: str) -> Errors:
-    """Count the errors of texts that are words between spaces."""
+    """Count the errors of texts that are words between spaces.
+
+    Args:
+        truth: The text that was to be spoken, normalized.
+        hypothesis: The transcript, normalized.
+
+    Returns:
+        The errors; `words` may be 0.
+    """
     found = jiwer.process_words(truth, hypothesis)
     return Errors(
         substitutions=found.substitutions,
@@ -142,10 +190,16 @@ def count_errors(truth: str, hypothesis: str) -> Errors:
 
 
 def read_pairs(path: Path) -> Iterator[tuple[str, str, Language]]:
-    """Truth, hypothesis and language of every line that is not empty; a table may begin with their names.
+    """Read the pairs of a file, one for every line that is not empty.
+
+    Args:
+        path: A JSONL file, or a table `*.tsv`, which may begin with the names of its columns.
+
+    Yields:
+        Truth, hypothesis and language.
 
     Raises:
-        ValueError: a line lacks one of them, or is of another language.
+        ValueError: If a line lacks one of them, or has another language.
     """
     names = ["truth", "hypothesis", "language"]
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
@@ -165,7 +219,17 @@ def read_pairs(path: Path) -> Iterator[tuple[str, str, Language]]:
 
 
 def score_pair(truth: str, hypothesis: str, language: Language) -> dict:
-    """Both ways of counting, for a line of JSON; `error` where there are no official numbers."""
+    """Score a pair in both ways of counting, for a line of JSON.
+
+    Args:
+        truth: The text that was to be spoken.
+        hypothesis: The transcript of the speech.
+        language: Language of both.
+
+    Returns:
+        The fields of `OfficialScore`, with the modern count under `modern`; where there are no official
+        numbers, `wer` is None and `error` says why.
+    """
     try:
         official = asdict(official_wer(truth, hypothesis, language))
     except ValueError as reason:
@@ -175,7 +239,7 @@ def score_pair(truth: str, hypothesis: str, language: Language) -> dict:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; 0 when it ran, 2 with one line on the standard error stream when it could not."""
+    """Run the command line; return 0 on success, or 2 after one line on the standard error stream."""
     about = "Score transcripts as Seed-TTS-Eval does."
     parser = argparse.ArgumentParser(prog="python -m eval.metrics.word_errors", description=about)
     parser.add_argument("--pairs", type=Path, required=True, help="*.jsonl or *.tsv")

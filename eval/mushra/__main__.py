@@ -1,12 +1,12 @@
-"""A listening test in the browser, and what it says (MUSHRA, ITU-R BS.1534-3).
+"""Run a listening test in the browser, and analyse its ratings (MUSHRA, ITU-R BS.1534-3).
 
     python -m eval.mushra REFERENCES [NAME=]SYSTEM [[NAME=]SYSTEM ...] --out ratings.jsonl
     python -m eval.mushra --analyse ratings.jsonl --out results.json
 
 Each folder holds wav files of the same names. Every trial shows a reference by name, and in an order that
 depends on the seed, the listener and the trial: the reference again, its low-pass anchors at 3.5 and 7 kHz
-and every system, all equally loud. A rating is kept when its trial is left; who comes back under the same
-name goes on where they were.
+and every system, all equally loud. A rating is stored when the listener leaves its trial; those who return
+under the same name continue where they were.
 """
 
 import argparse
@@ -21,16 +21,27 @@ from eval.mushra.trials import read_trials
 
 
 def folder_option(text: str) -> tuple[str, Path]:
-    """`[NAME=]FOLDER`, for argparse; the name is the folder's own where none is given."""
+    """Parse `[NAME=]FOLDER`, for argparse.
+
+    Args:
+        text: The option.
+
+    Returns:
+        The name, which is the folder's where none is given, and the folder.
+    """
     name, equals, place = text.partition("=")
     return (name, Path(place)) if equals and name and place else (Path(text).name, Path(text))
 
 
 def serve(options: argparse.Namespace) -> None:
-    """The page, until it is interrupted.
+    """Serve the page until it is interrupted.
+
+    Args:
+        options: The parsed command line.
 
     Raises:
-        ValueError: the folders make no fair test, or the ratings are another test's.
+        ValueError: If the folders make no fair test, the file of ratings is missing from the command line or
+            its folder does not exist, or its ratings are those of another test.
     """
     if options.out is None:
         raise ValueError("name the file that ratings are kept in with --out")
@@ -47,7 +58,7 @@ def serve(options: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; 0 when it ran, 2 with one line on the standard error stream when it could not."""
+    """Run the command line; return 0 on success, or 2 after one line on the standard error stream."""
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="python -m eval.mushra", description="A listening test.")
     about = "[NAME=]FOLDER: the references, then each system"

@@ -1,4 +1,4 @@
-"""Ratings of a MUSHRA test: kept line by line, screened and summarized as ITU-R BS.1534-3 asks.
+"""Ratings of a MUSHRA test, stored line by line, screened and summarized as ITU-R BS.1534-3 requires.
 
 The unit of every interval is the listener: ratings of many recordings by one listener are not
 independent. With fewer than two listeners there are means and no intervals.
@@ -18,6 +18,7 @@ from eval.common.results import Table
 from eval.mushra.trials import MID, REFERENCE
 
 MIN_REFERENCE, MAX_ANCHOR, MAX_SHARE = 90, 90, 0.15
+"""Lowest score of the hidden reference, highest of the mid anchor, and the share of trials that may miss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,21 +29,28 @@ class Rating:
     trial: str
     seed: int
     order: list[str]
-    """The conditions as they stood on the page."""
+    """The conditions in their order on the page."""
     scores: dict[str, float]
     seconds: float
-    """That the page was open."""
+    """Seconds that the page was open."""
 
 
 class RatingsFile:
-    """A JSONL file that several listeners add to; each line is written whole or not at all."""
+    """A JSONL file to which several listeners add; each line is written whole or not at all.
+
+    Args:
+        path: The file; it need not exist.
+
+    Raises:
+        ValueError: If it exists and `read_ratings` refuses it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self._lock = path, threading.Lock()
         self.ratings = read_ratings(path) if path.exists() else []
 
     def rated(self, listener: str) -> set[str]:
-        """Return the trials that a listener has finished."""
+        """Return the names of the trials that a listener has finished."""
         return {rating.trial for rating in self.ratings if rating.listener == listener}
 
     def append(self, rating: Rating) -> None:
@@ -61,10 +69,17 @@ class RatingsFile:
 
 
 def read_ratings(path: Path) -> list[Rating]:
-    """All lines of a file.
+    """Read all ratings of a file.
+
+    Args:
+        path: The JSONL file.
+
+    Returns:
+        The ratings in the order of the file.
 
     Raises:
-        ValueError: a line is no rating, rates other conditions than the first, or one trial twice.
+        ValueError: If a line is no rating, rates other conditions than the first or beyond 0 to 100, or rates
+            a trial for the second time.
     """
     ratings: dict[tuple[str, str], Rating] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -83,7 +98,14 @@ def read_ratings(path: Path) -> list[Rating]:
 
 
 def screen(ratings: Sequence[Rating]) -> dict[str, str]:
-    """The listeners to leave out, each with the reason (BS.1534-3, 4.1.2)."""
+    """Find the listeners to leave out (BS.1534-3, 4.1.2).
+
+    Args:
+        ratings: The ratings of all listeners.
+
+    Returns:
+        The reason by listener, for those who are left out.
+    """
     reasons = {}
     for listener in sorted({rating.listener for rating in ratings}):
         scored = [rating.scores for rating in ratings if rating.listener == listener]
@@ -97,7 +119,14 @@ def screen(ratings: Sequence[Rating]) -> dict[str, str]:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """95 % confidence interval of the mean (Student's t); None of fewer than two values."""
+    """Return the 95 % confidence interval of the mean (Student's t).
+
+    Args:
+        values: Independent measurements.
+
+    Returns:
+        Its ends; None for fewer than two values.
+    """
     from scipy.stats import t
 
     if len(values) < 2:
@@ -107,10 +136,16 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def analyse(ratings: Sequence[Rating]) -> list[Table]:
-    """Means by condition, paired differences, and who was left out.
+    """Compute means by condition, paired differences, and who was left out.
+
+    Args:
+        ratings: The ratings of all listeners.
+
+    Returns:
+        A table of each.
 
     Raises:
-        ValueError: nobody is left after screening.
+        ValueError: If no listener is left after screening.
     """
     left_out = screen(ratings)
     listeners = sorted({rating.listener for rating in ratings} - left_out.keys())
@@ -141,7 +176,7 @@ def analyse(ratings: Sequence[Rating]) -> list[Table]:
 
 
 def _pairs(means: dict[str, list[float]], order: Sequence[str]) -> Table:
-    """Each pair of conditions: t-test over listeners, p by Holm over all pairs."""
+    """Compare each pair of conditions by a t-test over listeners, p by Holm over all pairs."""
     from scipy.stats import t
 
     rows: list[list] = []

@@ -1,4 +1,4 @@
-"""The page of a MUSHRA test: who listens, then one trial after the other."""
+"""The page of a MUSHRA test, which asks for the listener's name, then shows one trial after the other."""
 
 import random
 import time
@@ -19,7 +19,7 @@ LOOK: dict[str, Any] = {
     "run_history": False,
     "ssr_mode": False,
 }
-"""What Gradio takes in `launch`, and not with the page."""
+"""Options that Gradio takes in `launch`, and not with the page."""
 WELCOME = """# Listening test
 
 Each page has one reference and several versions of it, in no order that means anything. Rate how close each
@@ -42,12 +42,30 @@ class ListenerSession:
 
 
 def order_of(names: Sequence[str], seed: int, listener: str, trial: str) -> list[str]:
-    """Return the order of names for a listener, the same whenever they come back."""
+    """Return the order of names for a listener, the same whenever they come back.
+
+    Args:
+        names: What is ordered: conditions, or trials.
+        seed: Seed of the test.
+        listener: Name of the listener.
+        trial: Name of the trial; empty for the order of trials.
+    """
     return random.Random(f"{seed}\n{listener}\n{trial}").sample(list(names), len(names))
 
 
 def build_page(trials: Sequence[Trial], ratings: RatingsFile, seed: int) -> gr.Blocks:
-    """The page, to be launched with `LOOK`. Must outlive no `delete_cache`: its sounds are written once."""
+    """Build the page, to be launched with `LOOK`.
+
+    It must not be given a `delete_cache`, as its sounds are written once.
+
+    Args:
+        trials: The trials of the test, at least one.
+        ratings: Where ratings are stored.
+        seed: Determines the order of trials and conditions.
+
+    Returns:
+        The page with its queue.
+    """
     conditions = list(trials[0].conditions)
     # The hidden reference is a file of its own, or its address would give it away.
     sounds = [
@@ -95,7 +113,7 @@ def build_page(trials: Sequence[Trial], ratings: RatingsFile, seed: int) -> gr.B
             ]
 
         def enter(listener: str) -> list[Any]:
-            """The first page, or the next one of a listener who was here before."""
+            """Return the first page, or the next one of a listener who was here before."""
             with user_errors():
                 listener = " ".join(listener.split())
                 if not listener:
@@ -107,7 +125,7 @@ def build_page(trials: Sequence[Trial], ratings: RatingsFile, seed: int) -> gr.B
             return view(ListenerSession(listener=listener, todo=todo, opened=time.time()))
 
         def keep(now: ListenerSession, *scores: float) -> list[Any]:
-            """Write the scores of this page down, and turn it."""
+            """Store the scores of this page, and return the next one."""
             with user_errors():
                 if not any(scores):
                     raise ValueError("rate the versions first")

@@ -1,4 +1,4 @@
-"""Prepare the conditions of a MUSHRA test (ITU-R BS.1534-3): references, two anchors and the systems."""
+"""The trials of a MUSHRA test (ITU-R BS.1534-3): references, two anchors and the systems."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,10 +31,19 @@ class Trial:
 
 
 def read_trials(reference: Path, systems: Mapping[str, Path]) -> list[Trial]:
-    """One trial for each wav file of the folder of references, with the system's file of the same name.
+    """Read one trial for each wav file of the folder of references.
+
+    Args:
+        reference: The folder of references.
+        systems: By system, a folder that has a file of the same name for each reference.
+
+    Returns:
+        The trials, sorted by name.
 
     Raises:
-        ValueError: there is none, a system lacks a file, or the files of a trial differ too much in length.
+        ValueError: If there is none, no system or one with a condition's name, a file is missing, or a
+            reference is too long, too low in rate, too short or too quiet, or a system's file differs too
+            much from its reference in length.
     """
     if wrong := [name for name in systems if name in (REFERENCE, LOW, MID)]:
         raise ValueError(f"a system is called {wrong[0]!r}, as a condition of the test is; rename its folder")
@@ -71,7 +80,18 @@ def _trial(reference: Path, systems: Mapping[str, Path]) -> Trial:
 
 
 def low_pass(audio: Float[np.ndarray, " s"], sample_rate: int, edge: float) -> Float[np.ndarray, " s"]:
-    """Without what lies `TRANSITION` above `edge` (80 dB); no delay, and 0.01 dB of ripple at most below."""
+    """Remove what lies `TRANSITION` above `edge` (80 dB), without delay.
+
+    Below `edge` the ripple is 0.01 dB at most.
+
+    Args:
+        audio: [s] at `sample_rate`.
+        sample_rate: In Hz.
+        edge: Highest frequency to keep, in Hz.
+
+    Returns:
+        float32 audio [s].
+    """
     from scipy.signal import fftconvolve, firwin, kaiserord  # half a second to import
 
     taps, beta = kaiserord(80, 2 * TRANSITION / sample_rate)
@@ -83,10 +103,20 @@ def low_pass(audio: Float[np.ndarray, " s"], sample_rate: int, edge: float) -> F
 def equally_loud(
     signals: Sequence[Float[np.ndarray, " s"]], sample_rate: int, name: str
 ) -> list[Float[np.ndarray, " s"]]:
-    """All as loud as the first (ITU-R BS.1770-4, gated), or all softer alike where one would clip.
+    """Make all signals as loud as the first (ITU-R BS.1770-4, gated).
+
+    Where one would clip, all are softer by the same factor.
+
+    Args:
+        signals: [s] each, at `sample_rate`.
+        sample_rate: In Hz.
+        name: What messages call them.
+
+    Returns:
+        float32 audio [s] of each.
 
     Raises:
-        ValueError: one is too short or too quiet to have a loudness.
+        ValueError: If one is too short or too quiet to have a loudness.
     """
     import pyloudnorm
 

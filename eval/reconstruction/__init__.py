@@ -1,1 +1,1 @@
-"""Audio after codecs, by bitrate."""
+"""Quality of audio after codecs, by bitrate."""

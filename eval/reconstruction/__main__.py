@@ -4,10 +4,11 @@ r"""Measure the quality of speech, sound and music after a codec, by bitrate.
     python -m eval.reconstruction --codec mimi=kyutai/mimi@8,18,32 --opus 6,12 --mp3 16,32 \
         --audio MANIFEST --kinds speech,sound,music --out NAME.json --figure NAME.png
 
-Each codec gets a file at its sample rate and is cut to the file's length. PESQ, STOI and similarity (of the
-original with the reconstruction) are measured for speech, at 16 kHz, against the file itself; the spectral
-distances of everything at 24 kHz. Numbers are means over the files for which a metric exists; the others are
-counted beside it, with the reason. A run that was killed goes on where it was when the command is repeated.
+Each codec gets a file at its sample rate, and its output is cut to the file's length. PESQ, STOI and
+similarity (of the original with the reconstruction) are measured for speech, at 16 kHz, against the file
+itself; the spectral distances for everything, at 24 kHz. Numbers are means over the files for which a metric
+exists; the others are counted beside it, with the reason. A run that was killed resumes where it was when the
+command is repeated.
 """
 
 import argparse
@@ -44,7 +45,7 @@ from tokenizer import AudioTokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """`[NAME=]PLACE[@DEPTHS]` of the command line."""
+    """A model of the command line, given as `[NAME=]PLACE[@DEPTHS]`."""
 
     name: str
     place: str
@@ -52,7 +53,17 @@ class Model:
 
 
 def model_option(text: str) -> Model:
-    """For argparse; the name is the place where none is given."""
+    """Parse `[NAME=]PLACE[@DEPTHS]`, for argparse.
+
+    Args:
+        text: The argument; the name is the place where none is given.
+
+    Returns:
+        The model; its depths are empty where none are given.
+
+    Raises:
+        ArgumentTypeError: If the name or the place is empty, or the depths are no whole numbers.
+    """
     place, at, depths = text.rpartition("@")
     if not at or "/" in depths:
         place, depths = text, ""
@@ -64,11 +75,17 @@ def model_option(text: str) -> Model:
 
 
 def load_codecs(options: argparse.Namespace) -> list[Codec]:
-    """All that the command line names.
+    """Load all codecs that the command line names.
+
+    Args:
+        options: The options of the command line.
+
+    Returns:
+        Our tokenizers first, then codecs of `transformers`, Opus and MP3.
 
     Raises:
-        ValueError: nothing is named, one twice, or one at a depth or rate that it has not.
-        OSError: a model cannot be read.
+        ValueError: If nothing is named, one is named twice, or one lacks a depth or rate that is given.
+        OSError: If a model cannot be read.
     """
     codecs: list[Codec] = []
     for model in options.tokenizer:
@@ -92,7 +109,11 @@ def load_codecs(options: argparse.Namespace) -> list[Codec]:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """The command line."""
+    """Parse the options of the command line.
+
+    Args:
+        argv: The arguments after the name of the module.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m eval.reconstruction", description="Speech, sound and music through codecs."
     )
@@ -120,11 +141,17 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def load_encoder(options: argparse.Namespace) -> tuple[str, Encoder, dict[str, str]]:
-    """The name of the similarity, what measures it, and the checksums of its files.
+    """Load the speaker encoder that measures similarity.
+
+    Args:
+        options: The options of the command line.
+
+    Returns:
+        The name of the similarity, the encoder, and the checksums of its files.
 
     Raises:
-        ValueError: neither the assets nor a checkpoint is there.
-        OSError: the checkpoint cannot be read.
+        ValueError: If there are neither assets nor a checkpoint.
+        OSError: If the checkpoint cannot be read.
     """
     if options.wavlm is None:
         assets = require_assets(options.assets)

@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 @dataclass(frozen=True, kw_only=True)
 class CodebookUse:
-    """One codebook over all frames of a test set."""
+    """The usage of one codebook over all frames of a test set."""
 
     used: float
     """Share of its codes that occurred."""
@@ -23,7 +23,15 @@ class CodebookUse:
 
 
 def codebook_use(codes: Sequence[Int[np.ndarray, "t k"]], codebook_size: int) -> list[CodebookUse]:
-    """Return the usage of each codebook, over all recordings."""
+    """Measure the usage of each codebook over all recordings.
+
+    Args:
+        codes: The codes [t, k] of each recording.
+        codebook_size: The number of codes in a codebook.
+
+    Returns:
+        The usage of each of the k codebooks.
+    """
     found = []
     for column in np.concatenate(codes).T:
         counts = np.bincount(column, minlength=codebook_size)
@@ -33,5 +41,13 @@ def codebook_use(codes: Sequence[Int[np.ndarray, "t k"]], codebook_size: int) ->
 
 
 def bitrate_efficiency(uses: Sequence[CodebookUse], codebook_size: int) -> float:
-    """All entropy over all bits that are sent (how DAC measures it)."""
+    """Return the entropy of all codebooks over all bits that are sent (how DAC measures it).
+
+    Args:
+        uses: The usage of each codebook.
+        codebook_size: The number of codes in a codebook.
+
+    Returns:
+        A share, at most 1.
+    """
     return sum(use.entropy for use in uses) / (len(uses) * float(np.log2(codebook_size)))

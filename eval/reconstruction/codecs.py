@@ -1,7 +1,7 @@
 """Codecs to compare, behind one interface.
 
-Ours, any that `transformers` has (EnCodec, DAC, Mimi, ...: one whose codes of the first k codebooks can be
-decoded alone), Opus and MP3.
+Ours, any codec of `transformers` that can decode the codes of the first k codebooks alone (EnCodec, DAC,
+Mimi, ...), Opus and MP3.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """Such as "mimi, depth 4" or "opus 6"."""
+        """The name of the setting, such as "mimi, depth 4" or "opus 6"."""
         return f"{self.codec} {self.kbps}" if self.depth is None else f"{self.codec}, depth {self.depth}"
 
 
@@ -46,14 +46,14 @@ class CodecReconstruction:
 
 @dataclass(frozen=True, kw_only=True)
 class CodecOutput:
-    """The codes of a recording, and how many there are to choose from."""
+    """The codes of a recording, and the number of codes in a codebook."""
 
     codes: Int[np.ndarray, "t k"]
     codebook_size: int
 
 
 class Codec(Protocol):
-    """Audio at `sample_rate` through each setting, cut to its length."""
+    """A codec that takes audio at `sample_rate` through each setting and cuts it to its length."""
 
     sample_rate: int
     settings: Sequence[Setting]
@@ -61,12 +61,28 @@ class Codec(Protocol):
     def reconstruct(
         self, audio: Float[np.ndarray, " s"]
     ) -> tuple[list[CodecReconstruction], CodecOutput | None]:
-        """Return the reconstruction of audio [s] at each setting, and the codes if there are any."""
+        """Encode and decode audio at each setting.
+
+        Args:
+            audio: Mono audio [s] at `sample_rate`.
+
+        Returns:
+            The reconstruction [s] at each setting, and the codes if there are any.
+        """
         ...
 
 
 class CatCodec:
-    """A tokenizer of this project; encoded once, decoded from the first codebooks."""
+    """A tokenizer of this project: it encodes once, and decodes from the first codebooks.
+
+    Args:
+        name: The name of the codec in tables.
+        model: The tokenizer.
+        depths: The numbers of codebooks to measure.
+
+    Raises:
+        ValueError: If there is no depth, or the tokenizer has fewer codebooks.
+    """
 
     def __init__(self, name: str, model: AudioTokenizer, depths: Sequence[int]) -> None:
         self.model, self.sample_rate = model, model.config.sample_rate
@@ -80,7 +96,14 @@ class CatCodec:
     def reconstruct(
         self, audio: Float[np.ndarray, " s"]
     ) -> tuple[list[CodecReconstruction], CodecOutput | None]:
-        """Reconstruct audio, see `Codec`."""
+        """Encode and decode audio at each setting, see `Codec`.
+
+        Args:
+            audio: Mono audio [s] at `sample_rate`.
+
+        Returns:
+            The reconstruction [s] at each setting, and the codes [t, k] at the deepest.
+        """
         config, outputs = self.model.config, []
         device = next(self.model.parameters()).device
         deepest = max(setting.depth or 0 for setting in self.settings)
@@ -93,7 +116,16 @@ class CatCodec:
 
 
 class TransformersCodec:
-    """A codec of `transformers`. The last frame is completed with silence."""
+    """A codec of `transformers`, which gets audio whose last frame is completed with silence.
+
+    Args:
+        name: The name of the codec in tables.
+        model: The model, with `encode` and `decode`; the highest of its target bandwidths is used.
+        depths: The numbers of codebooks to measure.
+
+    Raises:
+        ValueError: If the model is no codec of mono audio, there is no depth, or it has fewer codebooks.
+    """
 
     def __init__(self, name: str, model: Any, depths: Sequence[int]) -> None:
         if not (hasattr(model, "encode") and hasattr(model, "decode")):
@@ -114,7 +146,7 @@ class TransformersCodec:
 
     @torch.inference_mode()
     def _encode(self, audio: Float[np.ndarray, " s"]) -> tuple[torch.Tensor, Callable[[int], torch.Tensor]]:
-        """Codes [..., k, t], and what decodes the first so many codebooks."""
+        """Return codes [..., k, t], and a function that decodes the first so many codebooks."""
         whole = F.pad(torch.from_numpy(audio), (0, -len(audio) % round(self.sample_rate / self.frame_rate)))
         output = self.model.encode(whole[None, None].to(self.model.device), **self._options)
         scales = getattr(output, "audio_scales", None)
@@ -133,7 +165,14 @@ class TransformersCodec:
     def reconstruct(
         self, audio: Float[np.ndarray, " s"]
     ) -> tuple[list[CodecReconstruction], CodecOutput | None]:
-        """Reconstruct audio, see `Codec`."""
+        """Encode and decode audio at each setting, see `Codec`.
+
+        Args:
+            audio: Mono audio [s] at `sample_rate`.
+
+        Returns:
+            The reconstruction [s] at each setting, and the codes [t, k] at the deepest.
+        """
         codes, decode = self._encode(audio)
         size, outputs = self.model.config.codebook_size, []
         for setting in self.settings:
@@ -147,7 +186,14 @@ class TransformersCodec:
 
 
 class PlainCodec:
-    """A codec without a model: `code` takes audio, rate and kbit/s, and gives audio and bit/s."""
+    """A codec without a model.
+
+    Args:
+        name: The name of the codec in tables.
+        code: A function that takes audio [s], its rate in Hz and kbit/s, and returns audio [s] and bit/s.
+        kbps: The target bitrates in kbit/s.
+        sample_rate: The rate in Hz at which the codec takes audio.
+    """
 
     def __init__(
         self,
@@ -162,7 +208,14 @@ class PlainCodec:
     def reconstruct(
         self, audio: Float[np.ndarray, " s"]
     ) -> tuple[list[CodecReconstruction], CodecOutput | None]:
-        """Reconstruct audio, see `Codec`."""
+        """Encode and decode audio at each setting, see `Codec`.
+
+        Args:
+            audio: Mono audio [s] at `sample_rate`.
+
+        Returns:
+            The reconstruction [s] at each setting, and None: there are no codes.
+        """
         outputs = []
         for setting in self.settings:
             decoded, bitrate = self.code(audio, self.sample_rate, setting.kbps or 0)
@@ -171,18 +224,20 @@ class PlainCodec:
 
 
 def load_transformers_codec(name: str, place: str, depths: Sequence[int], device: str) -> TransformersCodec:
-    """The codec in a folder or behind a hub id; safetensors only, and none of its code.
+    """Load a codec of `transformers`; from safetensors only, and without running code that comes with it.
+
+    Args:
+        name: The name of the codec in tables.
+        place: A folder or a hub id.
+        depths: The numbers of codebooks to measure.
+        device: The device of the model.
 
     Raises:
-        ValueError: it is no codec, or has not that many codebooks.
-        OSError: there is no such model.
+        ValueError: If it is no codec, or does not have that many codebooks.
+        OSError: If there is no such model.
     """
     model = AutoModel.from_pretrained(place, use_safetensors=True)
     return TransformersCodec(name, model.eval().to(device), depths)
-
-
-def _settings(name: str, depths: Sequence[int], frame_rate: float) -> Sequence[Setting]:
-    return [Setting(codec=name, depth=depth, frame_rate=frame_rate) for depth in depths]
 
 
 def _require_depths(name: str, depths: Sequence[int], deepest: int) -> None:

@@ -1,4 +1,4 @@
-"""One recording through every codec, and every metric of what comes out."""
+"""Take one recording through every codec, and measure every metric of what comes out."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -21,7 +21,19 @@ Encoder = SpeakerEncoder | WavLMSpeakerEncoder
 def measure_file(
     codecs: Sequence[Codec], encoder: Encoder, recording: Recording, seconds: float | None = None
 ) -> dict:
-    """`records`, one a setting: metrics, None where undefined and why under `failures`; and `codes`."""
+    """Measure every metric of one recording, after every codec at every setting.
+
+    Args:
+        codecs: The codecs.
+        encoder: The speaker encoder of the similarity.
+        recording: The audio file and its kind, which decides the metrics.
+        seconds: How much of the beginning to measure, in seconds; None for all.
+
+    Returns:
+        `records`, one a setting, with the bitrate in bit/s (None if the file cannot be read), the metrics,
+        None where they are undefined, and why under `failures`; and `codes`, by codec the codebook size and
+        the codes.
+    """
     names, settings = metrics_of(recording.kind), [s for codec in codecs for s in codec.settings]
 
     def load(rate: int) -> np.ndarray:

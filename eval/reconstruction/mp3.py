@@ -1,4 +1,4 @@
-"""MP3 through FFmpeg's LAME: what everybody has, as a plain baseline."""
+"""MP3 through FFmpeg's LAME: a plain baseline that everybody has."""
 
 import io
 from typing import Any
@@ -12,12 +12,19 @@ LAME_GAIN = 0.95
 
 
 def mp3(audio: np.ndarray, sample_rate: int, kbps: int) -> tuple[np.ndarray, float]:
-    """Audio [s] through MP3 at a constant `kbps` kbit/s, and the bit/s that the file takes.
+    """Encode and decode audio with MP3 at a constant bitrate.
 
-    What comes out lies where it was, for the file's header tells the delay, and is as loud as it was.
+    Args:
+        audio: Mono audio [s].
+        sample_rate: Its rate in Hz.
+        kbps: The bitrate in kbit/s, one of `KBPS`.
+
+    Returns:
+        Audio [s] that is not delayed, since the file's header gives the delay, and is as loud as it was; and
+        the bit/s that the file takes.
 
     Raises:
-        ValueError: `kbps` is not offered at these rates.
+        ValueError: If `kbps` is not offered at these rates.
     """
     import av  # of the extra serve, like FFmpeg with it
 

@@ -1,4 +1,4 @@
-"""Opus through libsndfile: a codec that everybody has, as a plain baseline."""
+"""Opus through libsndfile: a plain baseline, a codec that everybody has."""
 
 import io
 
@@ -10,13 +10,21 @@ LOWEST, HIGHEST = 6.0, 256.0
 
 
 def opus(audio: np.ndarray, sample_rate: int, kbps: float) -> tuple[np.ndarray, float]:
-    """Audio [s] through Opus with a target of `kbps` kbit/s, and the bit/s that the Ogg file really takes.
+    """Encode and decode audio with Opus at a target bitrate.
 
     Opus runs at 8, 12, 16, 24 or 48 kHz. At 6 kbit/s it is far above its design's lower end and far above
     what a neural codec needs: read it as the price of a codec without a model.
 
+    Args:
+        audio: Mono audio [s].
+        sample_rate: Its rate in Hz.
+        kbps: The target in kbit/s, `LOWEST` to `HIGHEST`.
+
+    Returns:
+        The decoded audio [s], and the bit/s that the Ogg file really takes.
+
     Raises:
-        ValueError: `kbps` is outside what libsndfile offers.
+        ValueError: If `kbps` is outside what libsndfile offers.
     """
     if not LOWEST <= kbps <= HIGHEST:
         raise ValueError(f"Opus at {kbps} kbit/s: choose {LOWEST:.0f} to {HIGHEST:.0f}")

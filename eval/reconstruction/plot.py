@@ -1,4 +1,4 @@
-"""The picture of a reconstruction: quality over bitrate."""
+"""Draw the quality of a reconstruction over the bitrate."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,13 @@ from eval.reconstruction.tables import DISTANCES, LABELS, SPEECH
 
 
 def draw(path: Path, summary: Sequence[dict], similarity: str) -> None:
-    """Each metric over the bitrate, one line a codec; distances of each kind in panels of their own."""
+    """Draw each metric over the bitrate, one line a codec; each kind of audio has panels of distances.
+
+    Args:
+        path: The picture to write.
+        summary: Rows of `summarize`.
+        similarity: The name of the speaker encoder, for the title of SIM.
+    """
     import matplotlib
 
     matplotlib.use("Agg")

@@ -26,12 +26,25 @@ RANGES = {"below 1,500": 0, "1,500 to 3,000": 1500, "3,000 to 6,000": 3000, "abo
 
 
 def metrics_of(kind: str) -> tuple[str, ...]:
-    """Return the metrics of a kind of audio: PESQ, STOI and SIM have a meaning for speech only."""
+    """Return the metrics of a kind of audio: PESQ, STOI and SIM have a meaning for speech only.
+
+    Args:
+        kind: "speech", "sound" or "music".
+    """
     return METRICS if kind == "speech" else DISTANCES
 
 
 def summarize(records: Sequence[dict], setting: Setting, kind: str) -> dict:
-    """Means over the files of a kind for which a metric exists, and how many lack it."""
+    """Average the records of a setting over the files of a kind for which a metric exists.
+
+    Args:
+        records: The records of all files, see `measure_file`.
+        setting: The setting.
+        kind: The kind of audio.
+
+    Returns:
+        The setting, the mean bitrate in bit/s, the mean of each metric, and by metric how many files lack it.
+    """
     of_setting = [r for r in records if r["setting"] == setting.name and r["kind"] == kind]
     failures = {name: sum(r[name] is None for r in of_setting) for name in metrics_of(kind)}
     return {
@@ -48,7 +61,15 @@ def summarize(records: Sequence[dict], setting: Setting, kind: str) -> dict:
 
 
 def paper_tables(summary: Sequence[dict], similarity: str) -> list[Table]:
-    """One table a range of bitrates, sound / music in one cell; "failed" counts metrics without a value."""
+    """Return a table for each range of bitrates, in the layout of the paper's Table 2.
+
+    Args:
+        summary: Rows of `summarize`.
+        similarity: The name of the speaker encoder, for the head of SIM.
+
+    Returns:
+        Tables with sound / music in one cell; "failed" counts metrics without a value.
+    """
     by_name: dict[str, dict[str, dict]] = {}
     for row in summary:
         by_name.setdefault(row["setting"], {})[row["kind"]] = row
@@ -82,7 +103,12 @@ def _number(value: float | None) -> str:
 
 
 def full_table(summary: Sequence[dict], kind: str) -> Table:
-    """Every setting of one kind of audio; failures by metric."""
+    """Return a table of every setting of one kind of audio, with failures by metric.
+
+    Args:
+        summary: Rows of `summarize`.
+        kind: The kind of audio.
+    """
     rows = [row for row in summary if row["kind"] == kind]
     names = metrics_of(kind)
     cells = [
@@ -100,7 +126,11 @@ def full_table(summary: Sequence[dict], kind: str) -> Table:
 
 
 def failure_table(records: Sequence[dict]) -> Table:
-    """Every reason why a metric has no value, and for how many files."""
+    """Return a table of every reason why a metric has no value, and for how many files.
+
+    Args:
+        records: The records of all files, see `measure_file`.
+    """
     counts = Counter(
         (record["kind"], record["setting"], LABELS[name], reason)
         for record in records
@@ -112,9 +142,10 @@ def failure_table(records: Sequence[dict]) -> Table:
 
 
 def codebook_tables(files: Sequence[dict]) -> list[Table]:
-    """One table a codec: the use of each codebook over all files, and the bitrate efficiency of them all.
+    """Return a table for each codec: the usage of each codebook over all files, and the bitrate efficiency.
 
-    Each file has, by codec, the codebook size and the codes.
+    Args:
+        files: For each file, by codec, the codebook size and the codes [t, k].
     """
     tables = []
     for codec in dict.fromkeys(name for file in files for name in file):

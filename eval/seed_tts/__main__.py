@@ -19,6 +19,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
@@ -35,9 +36,8 @@ from eval.seed_tts.groups import Spoken
 from eval.seed_tts.report import markdown, summarize
 from eval.seed_tts.run_folder import prepare, score_share, stored_scores
 from eval.seed_tts.scorer import Scorer, as_record, file_digest
-from eval.seed_tts.synthesize import AdaptedSynthesizer
 from eval.seed_tts.utterance_list import UtteranceLine, read_list, spoken_prompts
-from inference import Synthesizer
+from inference import RetryPolicy, SynthesisOptions, Synthesizer
 from inference.cli.renamed_options import current_options
 from inference.longform.segment_cache import model_key
 from inference.synthesis.loading import DEFAULT_MODEL
@@ -48,7 +48,16 @@ SOFTWARE += ("faster-whisper", "ctranslate2", "funasr")
 
 
 class SpeakingModel:
-    """A model that speaks a list at some depths and seeds."""
+    """A model that synthesizes a list at some depths and seeds.
+
+    Args:
+        options: The options of the command line.
+        lines: The list.
+        device: The device of the model.
+
+    Raises:
+        ValueError: If a prompt has no transcript, or a depth or the adaptation steps are out of range.
+    """
 
     def __init__(self, options: argparse.Namespace, lines: list[UtteranceLine], device: str) -> None:
         spoken_prompts(lines)
@@ -57,7 +66,7 @@ class SpeakingModel:
         depths = tuple(dict.fromkeys(options.depths or (max_depth,)))
         if not all(1 <= depth <= max_depth for depth in depths):
             raise ValueError(f"--depths {','.join(map(str, depths))}: this model has depths 1 to {max_depth}")
-        self.slots, self.candidates, self.retries = options.slots, options.best_of, options.retries
+        self.slots, self.synthesizer, self.options = options.slots, synthesizer, options.synthesis
         self.groups = groups.plan(lines, depths, options.seeds, options.slots)
         self.bitrates = {depth: synthesizer.tokenizer.config.bitrate(depth) for depth in depths}
         self.system = {
@@ -67,42 +76,37 @@ class SpeakingModel:
             "seeds": options.seeds,
             "slots": options.slots,
         }
-        if self.candidates > 1:
-            self.system |= {
-                "name": f"{self.system['name']}, best of {self.candidates}",
-                "candidates": self.candidates,
-            }
-        if self.retries:
-            self.system |= {"name": f"{self.system['name']}, retried", "retries": self.retries}
-        if options.adapt_steps is not None:
-            how = f"{options.adapt_steps} steps" if options.adapt_steps else "decoder"
-            self.system |= {
-                "name": f"{self.system['name']}, adapted ({how})",
-                "adapt_steps": options.adapt_steps,
-            }
-        self._speaker = AdaptedSynthesizer(synthesizer, options.adapt_steps)
+        changed = changes(options.synthesis)
+        if changed:
+            named = ", ".join(f"{name} {value}" for name, value in changed.items())
+            self.system |= {"name": f"{self.system['name']}, {named}", **changed}
 
     def speak(self, out: Path, state: PartialState) -> None:
-        """Synthesize this process's share of the groups that are not complete."""
+        """Synthesize this process's share of the groups that are not complete, into the run's folder."""
         share = self.groups[state.process_index :: state.num_processes]
         for group in tqdm(share, unit="group", disable=not state.is_main_process):
             if not groups.is_complete(group, out):
-                how = self.slots, self.candidates, self.retries
-                groups.synthesize_group(self._speaker, group, out, *how)
+                groups.synthesize_group(self.synthesizer, group, out, self.slots, self.options)
 
     def spoken(self, out: Path) -> list[Spoken]:
-        """Return all outputs, when every process has synthesized its share."""
+        """Return all outputs in the run's folder, once every process has synthesized its share."""
         return [take for group in self.groups for take in groups.outputs(group, out)]
 
 
 def run(
     options: argparse.Namespace, lines: list[UtteranceLine], scorer: Scorer, state: PartialState
 ) -> dict | None:
-    """Run the whole benchmark; the main process writes its results and returns them.
+    """Run the whole benchmark; the main process writes the results and returns them, others return None.
+
+    Args:
+        options: The options of the command line.
+        lines: The list.
+        scorer: What scores the utterances.
+        state: The processes.
 
     Raises:
-        ValueError: the folder holds another run, the model cannot serve the list, or files are missing under
-            `--strict`.
+        ValueError: If the folder holds another run, the model cannot serve the list, or files are missing
+            under `--strict`.
     """
     model = None if options.wavs else SpeakingModel(options, lines, device_of(state))
     identity = describe(
@@ -143,7 +147,7 @@ def run(
 
 
 def describe(options: argparse.Namespace, lines: list[UtteranceLine], scorer: Scorer, system: dict) -> dict:
-    """All that decides the results."""
+    """Return all that decides the results: list, system, metric models and versions of software."""
     prompts = hashlib.sha256()
     for line in lines:
         prompts.update(f"{line.prompt_audio and file_digest(line.prompt_audio)}\n".encode())
@@ -166,18 +170,25 @@ def describe(options: argparse.Namespace, lines: list[UtteranceLine], scorer: Sc
     }
 
 
+def changes(options: SynthesisOptions) -> dict[str, object]:
+    """Return the options of a run that are not the default."""
+    chosen = {**asdict(options), **asdict(options.policy)}
+    default = {**asdict(SynthesisOptions()), **asdict(RetryPolicy())}
+    return {name: value for name, value in chosen.items() if name != "policy" and value != default[name]}
+
+
 def refuse(missing: Sequence[str], total: int) -> None:
-    """ValueError if there are any."""
+    """Raise ValueError, with the first names, if any of `total` takes are missing."""
     if missing:
         some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise ValueError(f"--strict: {len(missing)} of {total} takes are missing ({some}); make them first")
 
 
 def join_processes() -> PartialState:
-    """Those that `accelerate launch` started, if any; one that is done early waits for the others for days.
+    """Join the processes that `accelerate launch` started, if any; one that is done early waits for days.
 
     Raises:
-        ValueError: the launcher was asked for several and started one.
+        ValueError: If the launcher was asked for several processes and started one.
     """
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=10))
     if state.num_processes == 1 and {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys():
@@ -191,15 +202,14 @@ def join_processes() -> PartialState:
 def device_of(state: PartialState) -> str:
     """Return the device of this process; "cpu" for "cpu:0".
 
-    Weights would be copied to "cpu:0", and their addresses decide the last bits of what is computed from
-    them.
+    Weights would be copied to "cpu:0", and their addresses decide the last bits of what they compute.
     """
     assert state.device is not None
     return "cpu" if state.device.type == "cpu" else str(state.device)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The options, as far as they can be checked without a look at any file."""
+    """Parse the options, and check them as far as that is possible without a look at any file."""
     parser = argparse.ArgumentParser(
         prog="python -m eval.seed_tts", description="Word errors and similarity."
     )
@@ -210,19 +220,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     system.add_argument("--wavs", type=Path, help="score the files <utt>.wav of this folder instead")
     parser.add_argument("--depths", type=comma_separated, help="such as 4,8,16,32 (default: all codebooks)")
     parser.add_argument("--seeds", type=positive, help="how many takes of each line (default: 1)")
-    parser.add_argument(
-        "--best-of", type=positive, help="best of so many candidates, as cat-tts clone does (default: 1)"
-    )
-    parser.add_argument(
-        "--retries",
-        type=positive,
-        help="further attempts at most, where a result did not end or is not intelligible (default: 0)",
-    )
-    parser.add_argument(
-        "--adapt-steps",
-        type=int,
-        help="adapt to each prompt first, as cat-tts clone does: steps, or 0 for the decoder alone",
-    )
+    parser.add_argument("--best-of", type=positive, help="candidates of each attempt (default: 1)")
+    parser.add_argument("--retries", type=int, help="further attempts where a result is not acceptable")
+    parser.add_argument("--no-adapt-decoder", action="store_true", help="decode as the tokenizer does")
+    parser.add_argument("--adapt-steps", type=int, help="train the model on each prompt first, so many steps")
     parser.add_argument("--slots", type=positive, help="takes at once, in each process (default: 8)")
     parser.add_argument("--limit", type=positive, help="only the first so many lines")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run, new or to be resumed")
@@ -234,7 +235,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--sim-checkpoint", type=Path, help="wavlm_large_finetune.pth (default: CAM++)")
     add_assets_option(parser)
     options = parser.parse_args(current_options(argv, {"--tune": "--adapt-steps"}))
-    of_model = (
+    chosen = (
         options.depths,
         options.seeds,
         options.slots,
@@ -242,12 +243,20 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         options.retries,
         options.adapt_steps,
     )
-    if options.wavs and any(value is not None for value in of_model):
-        parser.error("--depths, --seeds, --slots, --best-of, --retries and --adapt-steps are not for --wavs")
+    if options.wavs and (options.no_adapt_decoder or any(value is not None for value in chosen)):
+        parser.error("options of a model are not for --wavs")
     if options.asr_model and options.asr != "whisper-large-v3":
         parser.error("--asr-model goes with --asr whisper-large-v3")
     options.seeds, options.slots = options.seeds or 1, options.slots or 8
-    options.best_of, options.retries = options.best_of or 1, options.retries or 0
+    try:
+        policy = {"candidates": options.best_of, "retries": options.retries}
+        options.synthesis = SynthesisOptions(
+            policy=RetryPolicy(**{name: value for name, value in policy.items() if value is not None}),
+            adapt_decoder=not options.no_adapt_decoder,
+            adapt_steps=options.adapt_steps or 0,
+        ).checked()
+    except ValueError as error:
+        parser.error(str(error))
     options.command = command_line("eval.seed_tts", argv)
     return options
 

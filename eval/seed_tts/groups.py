@@ -8,16 +8,15 @@ nothing else. Which process does it does not matter.
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from eval.common.results import write_json
-from eval.seed_tts.synthesize import AdaptedSynthesizer
 from eval.seed_tts.utterance_list import UtteranceLine, spoken_prompts
-from inference import Synthesizer
-from inference.engine.request import Request
+from inference import SynthesisOptions, Synthesizer, Voice
+from inference.longform.plan import plan as make_plan
 from tokenizer import save_audio
 from tokenizer.io.audio import AI_GENERATED
 
@@ -53,10 +52,10 @@ def plan(lines: list[UtteranceLine], depths: tuple[int, ...], seeds: int, slots:
     """Return all groups of a run; its seeds are 1, 2, ...
 
     Args:
-        lines: the list.
-        depths: numbers of codebooks.
-        seeds: how many seeds.
-        slots: slots of the engine, which decide the size of a group.
+        lines: The list.
+        depths: The numbers of codebooks.
+        seeds: The number of seeds.
+        slots: Slots of the engine, which decide the size of a group.
     """
     size = LINES_PER_SLOT * slots
     parts = [
@@ -72,37 +71,46 @@ def plan(lines: list[UtteranceLine], depths: tuple[int, ...], seeds: int, slots:
 
 
 def is_complete(group: Group, out: Path) -> bool:
-    """Return whether a group's record is there, and all files that it lists."""
+    """Return whether a group's record is there, and all files that it lists.
+
+    Args:
+        group: The lines.
+        out: The folder of the run.
+    """
     return _record(group, out).exists() and all(
         take.error or take.wav.exists() for take in outputs(group, out)
     )
 
 
 def synthesize_group(
-    speaker: AdaptedSynthesizer, group: Group, out: Path, slots: int, candidates: int, retries: int
+    synthesizer: Synthesizer, group: Group, out: Path, slots: int, options: SynthesisOptions
 ) -> None:
-    """Synthesize a group; its record is written last.
+    """Synthesize a group, by the function that all doors of `inference` use; its record is written last.
 
     For a line that the model refuses, the record has the reason. Any other error ends the run.
 
     Args:
-        speaker: the model.
-        group: the lines.
-        out: the folder of the run.
-        slots: how many lines are synthesized at a time.
-        candidates: best of so many, see `speak`.
-        retries: further attempts at most, see `speak`.
+        synthesizer: The model.
+        group: The lines.
+        out: The folder of the run.
+        slots: How many lines are synthesized at a time.
+        options: All but depth and seed.
     """
-    start, synthesizer = time.perf_counter(), speaker.synthesizer
-    requests = [_request(synthesizer, group, line) for line in group.lines]
-    accepted = [request for request in requests if not isinstance(request, ValueError)]
-    spoken = iter(speaker.speak(accepted, slots, candidates, retries))
+    start, options = time.perf_counter(), replace(options, depth=group.depth, seed=group.seed)
+    voices = [_voice(synthesizer, line, options) for line in group.lines]
+    accepted = [
+        (line, voice) for line, voice in zip(group.lines, voices, strict=True) if isinstance(voice, Voice)
+    ]
+    results = synthesizer.synthesize_batch(
+        [line.target_text for line, _ in accepted], [voice for _, voice in accepted], options, slots=slots
+    )
+    spoken = iter(results)
     seconds = time.perf_counter() - start
     takes = []
-    for line, request in zip(group.lines, requests, strict=True):
+    for line, voice in zip(group.lines, voices, strict=True):
         record = {"utt": line.utt, "stop": None, "error": None, "seconds": 0.0}
-        if isinstance(request, ValueError):
-            takes.append({**record, "error": str(request)})
+        if isinstance(voice, ValueError):
+            takes.append({**record, "error": str(voice)})
             continue
         take, wav = next(spoken), _wav(group, line, out)
         wav.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +122,12 @@ def synthesize_group(
 
 
 def outputs(group: Group, out: Path) -> Iterator[Spoken]:
-    """Yield the outputs of a group that `synthesize_group` has written."""
+    """Yield the outputs of a group that `synthesize_group` has written.
+
+    Args:
+        group: The lines.
+        out: The folder of the run.
+    """
     takes = json.loads(_record(group, out).read_text(encoding="utf-8"))["takes"]
     for line, take in zip(group.lines, takes, strict=True):
         yield Spoken(
@@ -128,7 +141,15 @@ def outputs(group: Group, out: Path) -> Iterator[Spoken]:
 
 
 def speed(groups: list[Group], out: Path) -> dict[int, float | None]:
-    """Return the RTF by depth: wall-clock seconds, with the encoding of new prompts, over those of audio."""
+    """Return the RTF by depth: wall-clock seconds, with the encoding of new prompts, over those of audio.
+
+    Args:
+        groups: All groups of the run, complete.
+        out: The folder of the run.
+
+    Returns:
+        The RTF of each depth; None where there is no audio.
+    """
     spent: dict[int, float] = {}
     audible: dict[int, float] = {}
     for group in groups:
@@ -139,12 +160,13 @@ def speed(groups: list[Group], out: Path) -> dict[int, float | None]:
     return {depth: spent[depth] / audible[depth] if audible[depth] else None for depth in spent}
 
 
-def _request(synthesizer: Synthesizer, group: Group, line: UtteranceLine) -> Request | ValueError:
+def _voice(synthesizer: Synthesizer, line: UtteranceLine, options: SynthesisOptions) -> Voice | ValueError:
+    """Return the voice of a line, or why the model refuses the line."""
     ((prompt_text, prompt_audio),) = spoken_prompts([line])
     try:
-        return synthesizer.request(
-            line.target_text, prompt_audio, prompt_text, depth=group.depth, seed=group.seed
-        )
+        voice = synthesizer.load_voice(prompt_audio, prompt_text, adapt_decoder=options.adapt_decoder)
+        make_plan(synthesizer, line.target_text, voice, options)
+        return voice
     except ValueError as reason:
         return reason
 

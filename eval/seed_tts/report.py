@@ -1,4 +1,4 @@
-"""The tables and the picture of `eval.seed_tts`, of one run or of several side by side.
+"""Show results of `eval.seed_tts` as tables and a picture, of one run or of several side by side.
 
     python -m eval.seed_tts.report RUN [RUN ...] --plot systems.png --out systems.json
 
@@ -26,7 +26,15 @@ RESAMPLES = 2_000
 
 
 def summarize(scores: list[Score], bitrates: Mapping[int, float]) -> list[dict]:
-    """A row for each depth, over all its utterances and seeds, missing ones included."""
+    """Return a row for each depth, over all its utterances and seeds, missing ones included.
+
+    Args:
+        scores: All scores of a run.
+        bitrates: The bit/s of each depth.
+
+    Returns:
+        The rows of `results.json`: error rates, similarity, counts and seconds of audio.
+    """
     depths = dict.fromkeys(score.depth for score in scores)
     return [
         _row(depth, [score for score in scores if score.depth == depth], bitrates[depth] if depth else None)
@@ -64,7 +72,15 @@ def _micro(counts: list) -> float:
 
 
 def estimate(values: np.ndarray) -> dict:
-    """Mean of [seeds, utterances] and its 95 % intervals, as low and high."""
+    """Estimate a mean and its 95 % intervals, over seeds and over utterances.
+
+    Args:
+        values: Values [seeds, utterances].
+
+    Returns:
+        The mean, the mean of each seed, and both intervals as low and high; the one over seeds is None where
+        there is a single seed.
+    """
     means = values.mean(1)
     over_seeds = None
     if len(means) > 1:
@@ -82,9 +98,13 @@ def estimate(values: np.ndarray) -> dict:
 
 
 def tables(results: list[dict]) -> list[dict]:
-    """A table of title, head and rows for all results of the same metrics; a row for each system and depth.
+    """Return a table for all results of the same metrics, with a row for each system and depth.
 
-    With a column for the RTF where the results say by "run" how they were made.
+    Args:
+        results: The results of each run; a table has a column for the RTF where they have the key "run".
+
+    Returns:
+        Tables with the keys `title`, `head` and `rows`.
     """
     found = []
     for title in dict.fromkeys(map(scored_by, results)):
@@ -118,14 +138,22 @@ def _cells(result: dict, row: dict, timed: bool) -> list:
 
 
 def markdown(results: list[dict]) -> str:
-    """The tables, each under its title."""
+    """Return the tables as Markdown, each under its title.
+
+    Args:
+        results: The results of each run.
+    """
     return "\n\n".join(
         f"{table['title']}\n\n{markdown_table(table['head'], table['rows'])}" for table in tables(results)
     )
 
 
 def scored_by(result: dict) -> str:
-    """Return a line on list and metric models, and whether the numbers are comparable to published ones."""
+    """Return a line on list and metric models, and whether the numbers are comparable to published ones.
+
+    Args:
+        result: The results of a run.
+    """
     metrics = result["metrics"]
     if "recogniser" in metrics:  # results of earlier versions
         metrics = {**metrics, "recognizer": metrics["recogniser"]}
@@ -150,7 +178,12 @@ def _interval(value: dict, scale: float) -> str:
 
 
 def draw(results: list[dict], out: Path) -> None:
-    """Bars of errors and similarity of every system and depth, with the intervals of the table."""
+    """Draw bars of errors and similarity of every system and depth, with the intervals of the table.
+
+    Args:
+        results: The results of each run.
+        out: The picture to write.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -186,10 +219,13 @@ def draw(results: list[dict], out: Path) -> None:
 
 
 def read_run(folder: Path) -> dict:
-    """The results of a run, and by "run" how they were made.
+    """Read the results of a run, and under "run" how they were computed.
+
+    Args:
+        folder: The folder of the run.
 
     Raises:
-        ValueError: it is not finished.
+        ValueError: If the run is not finished.
     """
     paths = folder / "results.json", folder / "run.json"
     if not all(path.is_file() for path in paths):

@@ -13,10 +13,14 @@ from eval.seed_tts.scorer import Score, Scorer, as_record, file_digest, from_rec
 
 
 def prepare(out: Path, identity: dict) -> None:
-    """Create the folder of a run, or repair it if it is of this run. No process may be writing to it.
+    """Create the folder of a run, or repair it if it is of this run; no process may be writing to it.
+
+    Args:
+        out: The folder.
+        identity: All that decides the results.
 
     Raises:
-        ValueError: the folder holds something else; the message names what differs.
+        ValueError: If the folder holds something else; the message names what differs.
     """
     path = out / "work" / "identity.json"
     if path.exists():
@@ -37,7 +41,14 @@ def prepare(out: Path, identity: dict) -> None:
 
 
 def score_share(scorer: Scorer, spoken: list[Spoken], out: Path, state: PartialState) -> None:
-    """Score this process's share of the utterances that have no score yet."""
+    """Score this process's share of the utterances that have no score yet.
+
+    Args:
+        scorer: What scores the utterances.
+        spoken: All outputs of the run.
+        out: The folder of the run.
+        state: The processes.
+    """
     share = spoken[state.process_index :: state.num_processes]
     stored = stored_scores(share, out)
     mine = out / "work" / f"scores-{state.process_index}.jsonl"
@@ -47,7 +58,15 @@ def score_share(scorer: Scorer, spoken: list[Spoken], out: Path, state: PartialS
 
 
 def stored_scores(spoken: list[Spoken], out: Path) -> dict[int, Score]:
-    """Return the stored scores of utterances, by their index, if their files have not changed since."""
+    """Return the stored scores of utterances whose files have not changed since.
+
+    Args:
+        spoken: The outputs to look up.
+        out: The folder of the run.
+
+    Returns:
+        Scores by the index of the output in `spoken`.
+    """
     records_by_file = {}
     for path in sorted((out / "work").glob("scores-*.jsonl")):
         for record in records(path):
@@ -62,21 +81,37 @@ def stored_scores(spoken: list[Spoken], out: Path) -> dict[int, Score]:
 
 
 def append(path: Path, record: dict) -> None:
-    """Append a line in one write; a process that is killed meanwhile leaves a line without end."""
+    """Append a line in one write; a process that is killed during it leaves a line without end.
+
+    Args:
+        path: The JSONL file.
+        record: What JSON can hold.
+
+    Raises:
+        ValueError: If a number is NaN or infinite.
+    """
     line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
     with path.open("ab", buffering=0) as file:
         file.write(line.encode())
 
 
 def records(path: Path) -> Iterator[dict]:
-    """Yield the records of all complete lines."""
+    """Yield the records of all complete lines.
+
+    Args:
+        path: The JSONL file.
+    """
     for line in path.read_bytes().splitlines(keepends=True):
         if line.endswith(b"\n"):
             yield json.loads(line)
 
 
 def mend(path: Path) -> None:
-    """Cut off a last line without end, so that the next starts a new line. No process may be appending."""
+    """Cut off a last line without end, so that the next starts a new line; no process may be appending.
+
+    Args:
+        path: The JSONL file.
+    """
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
     if whole < len(content):

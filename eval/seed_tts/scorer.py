@@ -51,12 +51,12 @@ class Score:
 
 
 class Scorer:
-    """Scores utterances with a recognizer and a speaker encoder; it caches the embeddings of prompts.
+    """A scorer of utterances with a recognizer and a speaker encoder; it caches the embeddings of prompts.
 
     Args:
-        recognizer: transcribes.
-        speakers: embeds speakers.
-        language: how words are counted.
+        recognizer: What transcribes.
+        speakers: What embeds speakers.
+        language: The language, which decides how words are counted.
     """
 
     def __init__(self, recognizer: Recognizer, speakers: Speakers, language: Language) -> None:
@@ -67,8 +67,14 @@ class Scorer:
     def score(self, spoken: Spoken) -> Score:
         """Score one file, or its absence.
 
+        Args:
+            spoken: The output of a system for one line.
+
+        Returns:
+            The score; if there is no audio, all words count as deleted and the similarity is 0.
+
         Raises:
-            ValueError: the prompt cannot be embedded.
+            ValueError: If the prompt cannot be embedded.
         """
         line, wav = spoken.line, spoken.wav
         transcript, seconds, error = "", 0.0, spoken.error
@@ -119,17 +125,29 @@ class Scorer:
 
 
 def file_digest(path: Path) -> str | None:
-    """Return the SHA-256 of a file; None where there is none."""
+    """Return the SHA-256 of a file, or None where there is none.
+
+    Args:
+        path: The file.
+    """
     return sha256(path) if path.is_file() else None
 
 
 def as_record(score: Score) -> dict:
-    """Return a score as a line of JSON holds it."""
+    """Return a score as a line of JSON holds it.
+
+    Args:
+        score: The score.
+    """
     return asdict(score)
 
 
 def from_record(record: dict) -> Score:
-    """Return the score of a record, the inverse of `as_record`."""
+    """Return the score of a record, the inverse of `as_record`.
+
+    Args:
+        record: A line of JSON.
+    """
     counts = {name: Errors(**record[name]) for name in ("official", "modern")}
     return Score(**{**record, **counts})
 

@@ -27,11 +27,19 @@ class UtteranceLine:
 
 
 def read_list(path: Path, language: Language = "en") -> list[UtteranceLine]:
-    """The lines of a `meta.lst`; empty ones are skipped, and paths are relative to it.
+    """Read the lines of a `meta.lst`; empty ones are skipped, and paths are relative to it.
+
+    Args:
+        path: The list.
+        language: The language of its targets.
+
+    Returns:
+        The lines, at least one.
 
     Raises:
-        ValueError: a line has another number of fields or an empty one, a target that cannot be scored, the
-            name of one before, or a prompt that is no file; the message gives file and line.
+        ValueError: If a line has another number of fields or an empty one, a target that cannot be scored,
+            the name of an earlier line, or a prompt that is no file; the message gives file and line. Also
+            if there is no line.
     """
     lines: dict[str, UtteranceLine] = {}
     for number, text in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
@@ -51,7 +59,16 @@ def read_list(path: Path, language: Language = "en") -> list[UtteranceLine]:
 
 
 def parse_line(text: str, folder: Path) -> UtteranceLine:
-    """One line, checked by itself."""
+    """Parse one line and check it by itself.
+
+    Args:
+        text: The fields of the line, between bars.
+        folder: The folder that paths are relative to.
+
+    Raises:
+        ValueError: If the fields are of no known form or one is empty, the name of the utterance cannot be
+            the name of a file, or the prompt is no file.
+    """
     fields = text.split("|")
     if len(fields) not in FORMS or not all(field.strip() for field in fields):
         forms = ", ".join("|".join(form) for form in FORMS.values())
@@ -74,10 +91,13 @@ def parse_line(text: str, folder: Path) -> UtteranceLine:
 
 
 def spoken_prompts(lines: list[UtteranceLine]) -> list[tuple[str, Path]]:
-    """Transcript and recording of every prompt.
+    """Return the transcript and the recording of every prompt.
+
+    Args:
+        lines: The list.
 
     Raises:
-        ValueError: a line has no transcript.
+        ValueError: If a line has no prompt or no transcript of it.
     """
     prompts = []
     for line in lines:

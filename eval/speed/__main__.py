@@ -23,12 +23,19 @@ from eval.speed import first_audio, generation
 from inference.device import usable_device
 
 HEAD = ("size", "batch", "depth", "contender", "ms a frame", "frames/s", "x bound", "x ours", "x int8")
-"""`x bound`: times what reading the weights once takes at the bandwidth of a copy; `x ours`, `x int8`: median
-over the rounds of the contender's time over ours."""
+"""`x bound` is the time over that of reading the weights once at the bandwidth of a copy; `x ours` and
+`x int8` are medians over the rounds of the contender's time over that of ours and of int8."""
 
 
 def generation_rows(result: dict) -> list[list[object]]:
-    """Lines of a table: every contender, and how many times as long as ours and as int8 it takes."""
+    """Return table rows by contender, with how many times as long as ours and as int8 it takes.
+
+    Args:
+        result: What `generation.measure` returned.
+
+    Returns:
+        A row for each contender, under `HEAD`.
+    """
     ours, int8 = result["speed_of_ours"], result["speed_of_int8"]
     return [
         [
@@ -54,7 +61,7 @@ def _sizes(text: str) -> tuple[str, ...]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; 0 when it ran, 2 with one line on the standard error stream when it could not."""
+    """Run the command line; return 0 on success, or 2 after one line on the standard error stream."""
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="python -m eval.speed", description="Speed, in one run.")
     parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")

@@ -2,10 +2,10 @@
 
     python -m eval.speed.codec [--tokenizer FOLDER] [--minutes 10] [--out FILE]
 
-Against the same weights computed the plain, published way (`eval.speed.reference_codec`): clips as long as
-the window and longer, streams of one frame a call with a full window, and the quantizer alone. On a CPU the
-clock is that of the one thread, contenders take turns, and a ratio is the median of the rounds' ratios; on
-CUDA the clock is that of events.
+It is compared with the same weights computed the plain, published way (`eval.speed.reference_codec`): clips
+as long as the window and longer, streams of one frame a call with a full window, and the quantizer alone. On
+a CPU the clock is that of the one thread, contenders take turns, and a ratio is the median of the rounds'
+ratios; on CUDA the clock is that of events.
 """
 
 import argparse
@@ -27,16 +27,15 @@ from tokenizer import AudioTokenizer, TokenizerConfig
 from tokenizer.config import QuantizerConfig, mirrored
 
 CLIPS = (10, 30, 60)
-"""Seconds."""
-
+"""Lengths of the clips in seconds."""
 
 Task = tuple[Callable[[], object], Callable[[], object], int, float]
-"""The published way, ours, calls a round, and seconds of audio a call."""
+"""The published computation, ours, calls a round, and seconds of audio a call."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodecTiming:
-    """One task, both ways."""
+    """Times of one task, computed both ways."""
 
     task: str
     published_ms: float
@@ -44,19 +43,19 @@ class CodecTiming:
     speed_up: float
     """Median of the rounds' ratios, not the ratio of the medians."""
     rtfx: float
-    """Seconds of audio in a second of ours."""
+    """Seconds of audio in a second of our computation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flatness:
-    """A long stream of one frame a call, window by window."""
+    """Times and memory of a long stream of one frame a call, window by window."""
 
     window_seconds: float
     decode_ms: list[float]
-    """Median of the frames of each window."""
+    """Median over the frames of each window."""
     encode_ms: list[float]
     cache_mb: list[float]
-    """Bytes that both caches hold, at the end of each window."""
+    """MiB that both caches hold, at the end of each window."""
     resident_mb: list[float]
 
 
@@ -75,7 +74,7 @@ class CodecSpeed:
     audio_difference: float
     """Largest difference between this project's audio and that of the published computation."""
     stream_difference: float
-    """Largest, between streamed and offline audio of 25 s."""
+    """Largest difference between streamed and offline audio of 25 s."""
     operators: dict[str, int]
     """Operator calls of a streamed frame."""
     rows: list[CodecTiming]
@@ -84,7 +83,7 @@ class CodecSpeed:
 
 
 def small() -> TokenizerConfig:
-    """22M parameters at full depth: the size at which the published code was measured."""
+    """Return sizes of 22M parameters at full depth, at which the published code was measured."""
     return mirrored(
         patches=(240, 2, 2, 2),
         dims=(128, 192, 256, 384),
@@ -101,7 +100,18 @@ def small() -> TokenizerConfig:
 def measure(
     tokenizer: AudioTokenizer, *, rounds: int = 7, minutes: float = 0, mimi: bool = False, seed: int = 0
 ) -> CodecSpeed:
-    """Measure on the device where `tokenizer` is; `minutes` is the length of the long stream, 0 for none."""
+    """Measure a codec on the device where it is, and compare it with the published computation.
+
+    Args:
+        tokenizer: The codec.
+        rounds: Number of turns of every contender.
+        minutes: Length of the long stream; 0 for none.
+        mimi: Whether `transformers`' Mimi is measured as well.
+        seed: Determines the audio and the codes, which are random.
+
+    Returns:
+        All measurements.
+    """
     config, device = tokenizer.config, next(tokenizer.parameters()).device
     published = PublishedStyleCodec(tokenizer)
     draw = torch.Generator().manual_seed(seed)
@@ -109,7 +119,6 @@ def measure(
     clips = [(0.1 * clip).to(device) for clip in clips]
     codes = [tokenizer.encode(clip) for clip in clips]
     differences = [(tokenizer.decode(code) - published.decode(code)).abs().max().item() for code in codes]
-
     frame, column = clips[0][:, : config.frame_size], codes[0][:, :1]
     encoding, decoding = tokenizer.encoder_cache(), tokenizer.decoder_cache()
     for part, code in zip(clips[0].split(config.frame_size, 1), codes[0].split(1, 1), strict=True):
@@ -188,7 +197,7 @@ def measure(
 
 
 def _seconds(call: Callable[[], object], calls: int, device: torch.device) -> float:
-    """Time of one of `calls` calls."""
+    """Return the time of one of `calls` calls."""
     if device.type == "cuda":
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
@@ -233,14 +242,14 @@ def _flatness(tokenizer: AudioTokenizer, minutes: float) -> Flatness:
 
 
 def _resident_mb() -> float:
-    """Memory of this process; 0 where the system does not say."""
+    """Return the memory of this process; 0 where the system does not say."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), 0.0)
 
 
 def _mimi(audio: torch.Tensor, device: torch.device) -> dict[str, float]:
-    """Times real time of transformers' Mimi with random weights, offline: another size, for orientation."""
+    """Return times real time of Mimi (random weights, offline): another size, for orientation."""
     from transformers import MimiConfig, MimiModel  # slow to import
 
     model: Any = MimiModel(MimiConfig()).eval()
@@ -253,7 +262,7 @@ def _mimi(audio: torch.Tensor, device: torch.device) -> dict[str, float]:
 
 
 def table(result: CodecSpeed) -> str:
-    """The rows for reading."""
+    """Return the timings as a Markdown table."""
     head = ("task", "published ms", "ours ms", "speed-up", "x real time")
     return markdown_table(head, [tuple(asdict(row).values()) for row in result.rows])
 

@@ -7,7 +7,17 @@ from cat_tts import TTSConfig
 
 
 def csm(config: TTSConfig, depth: int) -> CsmForConditionalGeneration:
-    """Random weights, `depth` codebooks, never ending; its codec is next to nothing, for it is not asked."""
+    """Build a CSM with random weights that generates without end.
+
+    Its codec is as small as possible, for it is not used.
+
+    Args:
+        config: The model whose shapes it gets.
+        depth: Number of codebooks.
+
+    Returns:
+        The model on the CPU, in evaluation mode.
+    """
     outer, inner, codes = config.temporal, config.depth, config.codebook_size + 1
     decoder = CsmDepthDecoderConfig(
         num_codebooks=depth,

@@ -4,17 +4,27 @@ import statistics
 from collections.abc import Sequence
 
 from eval.speed.generation import clock
+from inference.engine.options import SynthesisOptions
 from inference.synthesis.loading import DEFAULT_MODEL
-from inference.synthesis.synthesizer import Synthesizer
+from inference.synthesizer import Synthesizer
 
 TEXT = "The quick brown fox jumps over the lazy dog, and the dog does not mind."
 
 
 def measure(*, depths: Sequence[int], device: str = "cpu", rounds: int = 3, text: str = TEXT) -> list[dict]:
-    """By depth: time to the first audio, cold (just loaded, the prompt never heard) and warm, and RTF.
+    """Measure the time to first audio, cold and warm, and the RTF of the embedded model.
 
-    RTF is the time of a whole warm take over the length of its audio; on the CPU times are those of the
-    calling thread.
+    Cold is just loaded, with a prompt that was not encoded before. RTF is the time of a whole warm synthesis
+    over the length of its audio; on the CPU times are those of the calling thread.
+
+    Args:
+        depths: Numbers of codebooks.
+        device: A torch device name.
+        rounds: Number of warm syntheses, over which the median is taken.
+        text: What the model speaks.
+
+    Returns:
+        For each depth, seconds to load and to first audio, and RTF, by name.
     """
     prompt, words = DEFAULT_MODEL / "prompt.flac", (DEFAULT_MODEL / "prompt.txt").read_text().strip()
     results = []
@@ -25,7 +35,8 @@ def measure(*, depths: Sequence[int], device: str = "cpu", rounds: int = 3, text
         firsts, factors = [], []
         for seed in range(1 + rounds):
             started, first, samples = clock(device), None, 0
-            with synthesizer.stream(text, prompt, words, depth=depth, seed=seed) as stream:
+            voice = synthesizer.load_voice(prompt, words)
+            with synthesizer.stream(text, voice, SynthesisOptions(depth=depth, seed=seed)) as stream:
                 for audio in stream:
                     samples += len(audio)
                     first = clock(device) - started if first is None else first

@@ -19,7 +19,7 @@ from eval.speed.csm import csm
 from eval.speed.reference_loop import published_loop
 
 Run = Callable[[int], object]
-"""Makes so many frames of every sequence of a batch."""
+"""Generates a number of frames of every sequence of a batch."""
 
 PROMPT = 16
 """Rows of text before the first frame."""
@@ -61,10 +61,22 @@ def measure(
     frames: int = 6,
     only: Sequence[str] | None = None,
 ) -> dict:
-    """Frame times of all contenders (of `only` some) and their ratios to `ours`, as plain numbers.
+    """Measure frame times of the contenders and their ratios to those of `ours` and of `int8`.
 
     A frame's time is (time of `frames` frames - time of 2) / (frames - 2), so that reading the prompt does
     not count; on the CPU the clock is that of the calling thread.
+
+    Args:
+        size: One of `SIZES`.
+        batch: Number of sequences.
+        depth: Number of codebooks.
+        device: A torch device name; weights are bfloat16 on cuda, else float32.
+        rounds: Number of turns of every contender.
+        frames: Frames of the longer run, more than 2.
+        only: Names from `CONTENDERS`; by default all, int8 on the CPU only.
+
+    Returns:
+        Milliseconds a frame by contender, ratios, bytes read and bandwidth, as plain numbers.
     """
     torch.manual_seed(0)
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
@@ -98,7 +110,7 @@ def measure(
 
 
 def _ratios(times: Mapping[str, Sequence[float]], ours: str) -> dict[str, float]:
-    """The time of the others as a multiple, by name."""
+    """Return the time of the others as a multiple of the time of `ours`, by name."""
     if ours not in times:
         return {}
     return {
@@ -109,12 +121,28 @@ def _ratios(times: Mapping[str, Sequence[float]], ours: str) -> dict[str, float]
 
 
 def prompt_ids(batch: int, device: torch.device) -> Int[Tensor, "b t"]:
-    """The text before the frames, the same for all contenders."""
+    """Return the text before the frames, the same for all contenders.
+
+    Args:
+        batch: Number of sequences.
+        device: Where to put it.
+
+    Returns:
+        Random text ids [b, t], t = `PROMPT`.
+    """
     return torch.randint(5, 500, (batch, PROMPT), generator=torch.Generator().manual_seed(0)).to(device)
 
 
 def prompt_rows(model: CatTTS, batch: int) -> Int[Tensor, "b t c"]:
-    """`prompt_ids` as rows of a model."""
+    """Return `prompt_ids` as rows of a model.
+
+    Args:
+        model: Tells the number of codebooks and the pad code.
+        batch: Number of sequences.
+
+    Returns:
+        Rows [b, t, c], c = 1 + number of codebooks: text id and pad codes.
+    """
     ids = prompt_ids(batch, model.text_embedding.weight.device)
     pads = ids.new_full((batch, PROMPT, model.config.num_codebooks), model.config.pad_code)
     return torch.cat([ids[..., None], pads], -1)
@@ -127,7 +155,7 @@ def _published(model: CatTTS, batch: int, depth: int) -> Run:
 
 def _ours(weights: Weights = "float", options: SamplingOptions = GREEDY) -> Callable[..., Run]:
     def prepare(model: CatTTS, batch: int, depth: int) -> Run:
-        decoder, rows = FrameDecoder(model, batch, weights), prompt_rows(model, batch)
+        decoder, rows = FrameDecoder[int](model, batch, weights), prompt_rows(model, batch)
 
         def run(frames: int) -> None:
             for i in range(batch):
@@ -139,9 +167,10 @@ def _ours(weights: Weights = "float", options: SamplingOptions = GREEDY) -> Call
                     min_frames=frames,
                     max_frames=frames,
                 )
-                decoder.join(sequence)
-            while decoder.active:
+                decoder.join(sequence, i)
+            for _ in range(frames):
                 decoder.step()
+            decoder.clear()
 
         return run
 
@@ -149,7 +178,7 @@ def _ours(weights: Weights = "float", options: SamplingOptions = GREEDY) -> Call
 
 
 def _products(model: CatTTS, batch: int, depth: int) -> Run:
-    """The `nn.Linear` products of a frame, and nothing else."""
+    """Prepare the `nn.Linear` products of a frame, and nothing else."""
     inner = model.depth
     stop = nn.Linear(inner.decision_head.in_features, 2, bias=False).to(inner.decision_head.weight)
     modules = _linear(model.temporal)
@@ -199,6 +228,10 @@ def frame_bytes(model: CatTTS, depth: int) -> int:
 
     It reads the incoming adapter once, rows of tables, two rows of the stop head, and the layers of the Depth
     Transformer at every position.
+
+    Args:
+        model: The model.
+        depth: Number of codebooks.
     """
     inner = model.depth
     layers = sum(p.nbytes for layer in inner.layers for p in layer.parameters())
@@ -210,7 +243,11 @@ def frame_bytes(model: CatTTS, depth: int) -> int:
 
 
 def copy_bandwidth(device: str) -> float:
-    """Return bytes read and written a second by a copy that no cache holds."""
+    """Return bytes read and written a second by a copy that no cache holds.
+
+    Args:
+        device: A torch device name.
+    """
     size = 2**28 if device.startswith("cuda") else 2**26
     source = torch.ones(size // 4, device=device)
     target = source.clone()
@@ -221,6 +258,9 @@ def clock(device: str) -> float:
     """Return the time in seconds: CPU time of the calling thread, which is the only one that computes.
 
     On a GPU it is wall-clock time, after all work on the GPU is finished.
+
+    Args:
+        device: A torch device name.
     """
     if not device.startswith("cuda"):
         return time.thread_time()

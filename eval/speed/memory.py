@@ -8,7 +8,14 @@ import torch
 
 
 def peak_growth(run: Callable[[], object], device: torch.device) -> int:
-    """Bytes; on a CPU those of the whole process, as Linux counts them."""
+    """Return the peak memory of a call in bytes, beyond what was allocated before it.
+
+    On a CPU it is the memory of the whole process, as Linux counts it.
+
+    Args:
+        run: The call.
+        device: Where it computes.
+    """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

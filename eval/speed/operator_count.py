@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class OperatorCount(TorchDispatchMode):
-    """Counts the operators that reach a backend."""
+    """Counts the operators that reach a backend, by name, in `calls`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -20,7 +20,11 @@ class OperatorCount(TorchDispatchMode):
 
 
 def operator_calls(call: Callable[[], object]) -> int:
-    """Operator calls of one call."""
+    """Return the number of operator calls in one call.
+
+    Args:
+        call: What is run, once.
+    """
     with OperatorCount() as count:
         call()
     return count.calls.total()

@@ -1,9 +1,9 @@
-"""The codec computed the plain way, as the published code does: the yardstick of `eval.speed.codec`.
+"""The codec computed the plain way, as the published code does: the reference of `eval.speed.codec`.
 
-The same model on the same weights, written from its description and not slowed on purpose. Everything that
-could be known beforehand is computed at every call: weight norms and normalized codebooks of every level,
-rotary tables, positions and masks of every layer. A stream attends to a whole ring of past steps under a
-mask, be the ring empty or full.
+It is the same model on the same weights, written from its description and not slowed on purpose. Everything
+that could be computed beforehand is computed at every call: weight norms and normalized codebooks of every
+level, rotary tables, positions and masks of every layer. A stream attends to a whole ring of past steps under
+a mask, whether the ring is empty or full.
 """
 
 import copy
@@ -23,8 +23,8 @@ from tokenizer.layers.transformer import Layer, Stage, fold, unfold
 class Ring:
     """Keys and values of one layer's latest steps, each at its position modulo the capacity.
 
-    The published ring has as many slots as the window; here a call's other steps are granted as well, so
-    that a long stream stays equal to offline.
+    The published ring has as many slots as the window; this one also has room for the other steps of a
+    call, so that a long stream stays equal to offline.
     """
 
     keys: Float[Tensor, "b h c d"]
@@ -33,7 +33,16 @@ class Ring:
     """Steps that were appended."""
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Int[Tensor, " c"]]:
-        """Store a chunk; return all slots and the positions that they hold, negative where none."""
+        """Store the keys and values of a chunk.
+
+        Args:
+            keys: [b, h, t, d], t at most the capacity c.
+            values: [b, h, t, d].
+
+        Returns:
+            Keys and values [b, h, c, d] of all slots, and the positions [c] that they hold, negative for
+            none.
+        """
         capacity, steps = self.keys.shape[2], keys.shape[2]
         slots = torch.arange(self.count, self.count + steps, device=keys.device) % capacity
         self.keys.index_copy_(2, slots, keys)
@@ -45,7 +54,11 @@ class Ring:
 
 
 class PublishedStyleCodec:
-    """Encode and decode with the weights of `tokenizer`, which is left as it is."""
+    """Encodes and decodes with a copy of the weights of a tokenizer.
+
+    Args:
+        tokenizer: The codec, which is left unchanged.
+    """
 
     def __init__(self, tokenizer: AudioTokenizer) -> None:
         self.model = copy.deepcopy(tokenizer)
@@ -56,7 +69,15 @@ class PublishedStyleCodec:
     def encode(
         self, audio: Float[Tensor, "b s"], rings: list[list[Ring]] | None = None
     ) -> Int[Tensor, "b t k"]:
-        """Codes of whole frames of audio."""
+        """Encode whole frames of audio.
+
+        Args:
+            audio: [b, s], s a multiple of the frame size.
+            rings: From `encoder_rings`, to continue a stream of one frame a call; they are updated.
+
+        Returns:
+            Codes [b, t, k].
+        """
         x = audio[:, :, None]
         for i, stage in enumerate(self.model.encoder):
             x = _stage(stage, fold(x, stage.config.patch_size), rings[i] if rings else None)
@@ -66,7 +87,17 @@ class PublishedStyleCodec:
     def decode(
         self, codes: Int[Tensor, "b t k"], rings: list[list[Ring]] | None = None
     ) -> Float[Tensor, "b s"]:
-        """Audio of codes of any depth; a vocoder, which the published models lack, begins anew every call."""
+        """Decode codes of any depth.
+
+        A vocoder, which the published models lack, starts from nothing at every call.
+
+        Args:
+            codes: [b, t, k], of the first k codebooks.
+            rings: From `decoder_rings`, to continue a stream of one frame a call; they are updated.
+
+        Returns:
+            Audio [b, s].
+        """
         x = self.dequantize(codes)
         for i, stage in enumerate(self.model.decoder):
             x = unfold(x, self.model.decoder[i - 1].config.patch_size) if i else x
@@ -75,10 +106,16 @@ class PublishedStyleCodec:
 
     @torch.no_grad()
     def quantize(self, x: Float[Tensor, "b t d"]) -> tuple[Int[Tensor, "b t k"], Float[Tensor, "b t d"]]:
-        """Codes, and the latents that they stand for: residual quantisation under a mask of the lengths.
+        """Quantize latents by residual quantization under a mask of the lengths.
 
         Nearest is the smallest squared distance between normalized vectors; the projections are
         convolutions of one step, and the straight-through form of training is kept.
+
+        Args:
+            x: Latents [b, t, d].
+
+        Returns:
+            Codes [b, t, k], and the latents [b, t, d] that they stand for.
         """
         quantizer, x = self.model.quantizer, x.mT
         mask = (torch.arange(x.shape[-1], device=x.device) < x.shape[-1])[None, None]
@@ -97,18 +134,22 @@ class PublishedStyleCodec:
 
     @torch.no_grad()
     def dequantize(self, codes: Int[Tensor, "b t k"]) -> Float[Tensor, "b t d"]:
-        """The sum of the projected rows, projected."""
+        """Return the latents [b, t, d] of codes: the sum of the projected rows, projected.
+
+        Args:
+            codes: [b, t, k], of the first k codebooks.
+        """
         total = torch.zeros((), device=codes.device)
         for level, code in zip(self.model.quantizer.layers, codes.unbind(-1), strict=False):
             total = total + _project(level.project_out, level.codebook(code).mT)
         return _project(self.model.quantizer.project_out, total).mT
 
     def encoder_rings(self, batch: int = 1) -> list[list[Ring]]:
-        """The state in which a stream to encode, a frame a call, begins."""
+        """Return the state in which `batch` streams to encode, a frame a call, begin."""
         return [_rings(stage, batch, 2**i) for i, stage in enumerate(reversed(self.model.encoder))][::-1]
 
     def decoder_rings(self, batch: int = 1) -> list[list[Ring]]:
-        """The state in which a stream to decode, a frame a call, begins."""
+        """Return the state in which `batch` streams to decode, a frame a call, begin."""
         rings, steps = [], 1
         for stage in self.model.decoder:
             rings.append(_rings(stage, batch, steps))
@@ -117,7 +158,7 @@ class PublishedStyleCodec:
 
 
 def _project(projection: nn.Module, x: Float[Tensor, "b d t"]) -> Float[Tensor, "b e t"]:
-    """A weight-normed projection, as the published quantizer has it: the weight is computed anew."""
+    """Apply a weight-normed projection as the published quantizer does, computing the weight anew."""
     weight, bias = cast("nn.Linear", projection).weight, cast("nn.Linear", projection).bias
     return F.conv1d(x.float(), weight[..., None], bias)
 

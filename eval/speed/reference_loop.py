@@ -1,8 +1,8 @@
-"""The plain way to make frames, to compare with: as the published program does, without a depth cache.
+"""The plain loop that generates frames, as the published program does, without a depth cache.
 
 Every position of a frame runs the whole prefix of the frame through the Depth Transformer again, 561
-positions where 33 are asked for, and the adapters of a head run over all of it though one row is read. The
-temporal side is `transformers` with its own cache. Same weights, same codes as `FrameDecoder`.
+positions where 33 are needed, and the adapters of a head run over all of it though one row is read. The
+temporal side is `transformers` with its own cache. Weights and codes are the same as with `FrameDecoder`.
 """
 
 import torch
@@ -17,7 +17,18 @@ from cat_tts import CatTTS
 def published_loop(
     model: CatTTS, rows: Int[Tensor, "b t c"], depth: int, frames: int, *, any_text: bool = False
 ) -> Int[Tensor, "b f e"]:
-    """The likeliest next rows, text id and `depth` codes; without `any_text` (see `FrameDecoder`) endless."""
+    """Generate the likeliest next rows one by one.
+
+    Args:
+        model: The model.
+        rows: The prompt [b, t, c], c = 1 + number of codebooks.
+        depth: Number of codebooks to generate.
+        frames: Number of rows to generate.
+        any_text: Whether rows may have any text id (see `FrameDecoder`); else no sequence ends.
+
+    Returns:
+        The new rows [b, f, e], e = 1 + depth: text id and codes.
+    """
     cache, made = DynamicCache(), []
     state = model.states(model.embed(rows, depth), None, cache)[:, -1]
     for frame in range(frames):
@@ -42,7 +53,7 @@ def _frame(model: CatTTS, state: Float[Tensor, "b d"], depth: int, *, any_text: 
 
 
 def _last(model: CatTTS, head: torch.nn.Linear, x: Float[Tensor, "b p d"]) -> Float[Tensor, "b v"]:
-    """Logits of the last position of a prefix, all of which is computed."""
+    """Return the logits of the last position of a prefix, all of which is computed."""
     channel, depth = x.shape[1] - 1, model.depth
     for i, layer in enumerate(depth.layers):
         x = layer(x, i, None)

@@ -48,7 +48,11 @@ class SpeedOptions:
 
 
 def plain(options: TokenizerTraining) -> None:
-    """The reference: each step as one would write it down first."""
+    """Train with the reference loop, with each step as one would write it down first.
+
+    Args:
+        options: The recipe.
+    """
     torch.manual_seed(options.seed)
     shape, rates = options.shape, options.optimizer
     model, discriminators = AudioTokenizer(shape.model), Discriminators(shape.discriminators)
@@ -91,9 +95,16 @@ def plain(options: TokenizerTraining) -> None:
 
 
 def steps_of(run: Callable[[], object], updates: int) -> tuple[list[float], list[float]]:
-    """Thread seconds of each step of `run` but the first two, and resident megabytes after each.
+    """Measure the steps of a training.
 
-    Steps are told apart by their last update: stage 1 has one a step, stage 2 has two.
+    Steps are distinguished by their last update: stage 1 has one a step, stage 2 has two.
+
+    Args:
+        run: The training.
+        updates: Optimizer updates a step.
+
+    Returns:
+        Thread seconds of each step but the first two, and resident megabytes after each step.
     """
     clock, memory, process = [], [], psutil.Process()
 
@@ -111,7 +122,15 @@ def steps_of(run: Callable[[], object], updates: int) -> tuple[list[float], list
 
 
 def compare(options: SpeedOptions) -> dict[str, float]:
-    """Ratios of median step times, plain over ours: above 1 is faster than the plain loop."""
+    """Measure both loops in both stages, and the memory of ours.
+
+    Args:
+        options: What to compare.
+
+    Returns:
+        By name: median step times and their ratios, plain over ours, where above 1 is faster than the plain
+        loop; megabytes halfway and at the end.
+    """
     results: dict[str, float] = {}
     preset = recipes.PRESETS[options.preset]()
     with tempfile.TemporaryDirectory() as folder:

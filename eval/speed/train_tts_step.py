@@ -57,7 +57,11 @@ class StepOptions:
 
 
 def plain(batch: TTSBatch) -> Step:
-    """The reference: all rows, all positions, all heads; a mean over channels of each channel's mean."""
+    """Return the reference step: all rows, all positions, all heads, and a mean over channels of their means.
+
+    Args:
+        batch: What the step reads.
+    """
 
     def step(model: CatTTS) -> Tensor:
         states = model.states(model.embed(batch.rows, model.config.num_codebooks), positions=batch.positions)
@@ -74,7 +78,11 @@ def plain(batch: TTSBatch) -> Step:
 
 
 def ours(batch: TTSBatch) -> Step:
-    """Return the computation of training.train_tts for a pass."""
+    """Return the computation of training.train_tts for a pass.
+
+    Args:
+        batch: What the pass reads.
+    """
 
     def step(model: CatTTS) -> Tensor:
         loss = model(batch.rows, None, batch.targets, batch.depth, batch.positions, batch.deep)
@@ -85,7 +93,13 @@ def ours(batch: TTSBatch) -> Step:
 
 
 def full_step(step: Step, model: CatTTS, optimizer: torch.optim.Optimizer) -> None:
-    """Forward, backward, and the update."""
+    """Run forward, backward, and the update.
+
+    Args:
+        step: Computes the loss.
+        model: The model; it is updated.
+        optimizer: Its optimizer.
+    """
     cuda = next(model.parameters()).is_cuda
     with torch.autocast("cuda", torch.bfloat16) if cuda else nullcontext():
         loss = step(model)
@@ -94,7 +108,12 @@ def full_step(step: Step, model: CatTTS, optimizer: torch.optim.Optimizer) -> No
 
 
 def seconds(run: Callable[[], object], device: torch.device) -> float:
-    """Return the time of this thread, or of the GPU, in seconds."""
+    """Return the time of this thread, or of the GPU, in seconds.
+
+    Args:
+        run: What is timed.
+        device: Where it computes.
+    """
     if device.type == "cpu":
         begin = time.thread_time()
         run()
@@ -107,7 +126,12 @@ def seconds(run: Callable[[], object], device: torch.device) -> float:
 
 
 def saved_bytes(step: Step, model: CatTTS) -> int:
-    """Return the bytes stored for the backward pass, without weights, each storage counted once."""
+    """Return the bytes stored for the backward pass, without weights, each storage counted once.
+
+    Args:
+        step: Computes the loss.
+        model: The model.
+    """
     cuda = next(model.parameters()).is_cuda
     lower = torch.autocast("cuda", torch.bfloat16) if cuda else nullcontext()
     with count_saved(model) as found, lower:
@@ -116,7 +140,12 @@ def saved_bytes(step: Step, model: CatTTS) -> int:
 
 
 def data(options: StepOptions, config: TTSConfig) -> TTSBatches:
-    """Single utterances with real texts and lengths, and random codes."""
+    """Return batches of single utterances with real texts and lengths, and random codes.
+
+    Args:
+        options: Names the corpus and the sizes of batches.
+        config: The model.
+    """
     codes = read_codes(options.codes)
     draw = torch.Generator().manual_seed(0)
     chosen = torch.randperm(len(codes), generator=draw)[: options.utterances].tolist()
@@ -135,7 +164,15 @@ def data(options: StepOptions, config: TTSConfig) -> TTSBatches:
 
 
 def contenders(options: StepOptions, batches: TTSBatches, number: int) -> dict[str, tuple[Step, TTSBatch]]:
-    """The steps of a round. At p = 1 depths are spread evenly: few samples then have the mean of many."""
+    """Return the steps of a round by name, each with its batch.
+
+    At p = 1 depths are spread evenly: few samples then have the mean of many.
+
+    Args:
+        options: Device and part of deep frames.
+        batches: The batches.
+        number: Number of the round, from 0; it determines the random draws.
+    """
     (batch,) = batches[number]
     count, full = len(batch.rows), int(batch.depth[0])
     places = torch.arange(count)
@@ -159,7 +196,14 @@ def contenders(options: StepOptions, batches: TTSBatches, number: int) -> dict[s
 
 
 def compare(options: StepOptions) -> dict[str, Any]:
-    """Rows a second, bytes and FLOPs of each contender."""
+    """Measure rows a second, bytes and FLOPs of each contender.
+
+    Args:
+        options: What to compare.
+
+    Returns:
+        The measurements and their ratios by contender, under `steps`, beside what was measured.
+    """
     torch.manual_seed(0)
     device = torch.device(options.device)
     config = SIZES[options.size]()
@@ -199,7 +243,14 @@ def compare(options: StepOptions) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> dict[str, Any]:
-    """Ratios for a page of the docs."""
+    """Return the ratios as a table for a page of the docs.
+
+    Args:
+        result: What `compare` returned.
+
+    Returns:
+        The fields of `eval.common.results.Table`.
+    """
     head = ["step", "rows/s", "speed / plain", "speed / recipe", "speed / p = 0"]
     head += ["saved MB a row", "saved / plain", "saved / p = 0", "peak MB a row", "FLOPs / p = 0"]
     rows = []

@@ -14,12 +14,15 @@ import torch
 from torch import nn
 
 from inference.device import peak_bytes
+from inference.engine.options import UNWATCHED, SynthesisOptions
 from inference.engine.result import SynthesisResult
 from inference.synthesis.loading import DEFAULT_MODEL
-from inference.synthesis.synthesizer import Synthesizer
+from inference.synthesizer import Synthesizer
 from tokenizer import load_audio
 from tokenizer.codes.cat_file import pack_codes, unpack_codes
 from tokenizer.codes.coded_audio import decode_audio, encode_audio
+from tokenizer.io.checkpoint import local_folder
+from tokenizer.io.checksums import damaged_files, has_checksums
 from tokenizer.layers import attention
 
 REQUIRED = ("torch", "transformers", "accelerate", "numpy", "soundfile", "soxr", "safetensors", "tyro")
@@ -33,7 +36,7 @@ OPTIONAL = {
 }
 PROMPT = DEFAULT_MODEL / "prompt.flac"
 TEXT = "Good morning, this is a short test of the voice, and it takes about two seconds to say."
-SECONDS = 2.0
+OPTIONS = SynthesisOptions(max_seconds=2.0, policy=UNWATCHED)
 TOLERANCE = 1e-3
 """Largest RMS difference between a stream and audio decoded at once, -60 dBFS. A vocoder adds up its phases,
 so that rounding alone moves single samples by as much."""
@@ -60,19 +63,29 @@ def doctor(options: Doctor) -> None:
 
     Args:
         options: The options of the command line.
-
-    Raises:
-        ValueError: The model cannot be loaded.
     """
     print(f"Python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} CPUs")
     print(f"packages: {', '.join(f'{name} {_version(name)}' for name in REQUIRED)}")
     print(f"libsndfile: {soundfile.__libsndfile_version__}")
     for name, use in OPTIONAL.items():
         print(f"optional: {name} {_version(name)} ({use})")
-    synthesizer = Synthesizer.from_pretrained(options.model, options.tokenizer, options.device)
-    _describe(synthesizer)
-    failures = self_test(synthesizer)
-    print(f"peak memory: {peak_bytes(synthesizer.device) / 1e6:.0f} MB")
+    loaded: list[Synthesizer] = []
+
+    def files() -> str:
+        folder = local_folder(options.model or DEFAULT_MODEL)
+        if damaged := damaged_files(folder):
+            raise CheckFailed(f"{folder}: {', '.join(damaged)}; install it again")
+        return "the files of the model are as they were bundled" if has_checksums(folder) else "no checksums"
+
+    def load() -> str:
+        loaded.append(Synthesizer.from_pretrained(options.model, options.tokenizer, options.device))
+        return "the model is loaded"
+
+    failures = sum([_failed(check) for check in (files, load)])
+    for synthesizer in loaded:
+        _describe(synthesizer)
+        failures += self_test(synthesizer)
+        print(f"peak memory: {peak_bytes(synthesizer.device) / 1e6:.0f} MB")
     if failures:
         print(f"{failures} of the checks failed")
         sys.exit(1)
@@ -88,13 +101,13 @@ def self_test(synthesizer: Synthesizer) -> int:
     Returns:
         How many checks failed.
     """
-    transcript = PROMPT.with_suffix(".txt").read_text(encoding="utf-8")
+    voice = synthesizer.load_voice(PROMPT, PROMPT.with_suffix(".txt").read_text(encoding="utf-8"))
     takes: list[SynthesisResult] = []
 
     def speak() -> str:
-        synthesizer.synthesize(TEXT, PROMPT, transcript, max_seconds=SECONDS)  # computes what is cached
+        synthesizer.synthesize(TEXT, voice, OPTIONS)  # computes what is cached
         start, first = time.perf_counter(), 0.0
-        with synthesizer.stream(TEXT, PROMPT, transcript, max_seconds=SECONDS) as stream:
+        with synthesizer.stream(TEXT, voice, OPTIONS) as stream:
             for _ in stream:
                 first = first or time.perf_counter() - start
         takes.append(stream.result)
@@ -105,24 +118,33 @@ def self_test(synthesizer: Synthesizer) -> int:
         return f"{summary}, RTF {elapsed / takes[0].seconds:.2f}"
 
     def repeat() -> str:
-        take = synthesizer.synthesize(TEXT, PROMPT, transcript, max_seconds=SECONDS)
+        take = synthesizer.synthesize(TEXT, voice, OPTIONS)
         if not (torch.equal(take.codes, takes[0].codes) and np.array_equal(take.audio, takes[0].audio)):
             raise CheckFailed("the stream and the take of the same seed differ")
         return "the stream is the take, sample for sample"
 
     def decode() -> str:
-        voice = synthesizer.voice(PROMPT, transcript)
         codes = torch.cat([voice.codes[:, : takes[0].depth], takes[0].codes.cpu()])[None]
         cache = synthesizer.tokenizer.decoder_cache(1)
-        adaptation = synthesizer.voices.decoder_adaptation(voice)
-        if adaptation is not None:  # the stream was decoded with it
-            cache.set_adaptation(0, adaptation.to(synthesizer.device))
+        if voice.decoder_adaptation is not None:  # the stream was decoded with it
+            cache.set_adaptation(0, voice.decoder_adaptation.to(synthesizer.device))
         whole = synthesizer.tokenizer.decode(codes.to(synthesizer.device), cache)[0]
         whole = whole.float().clamp(-1, 1).cpu()
         difference = float(np.sqrt(np.mean((whole.numpy()[-len(takes[0].audio) :] - takes[0].audio) ** 2)))
         if not difference <= TOLERANCE:
             raise CheckFailed(f"audio decoded at once is {difference:.1e} off the stream, {TOLERANCE} may be")
         return f"audio decoded at once is the stream, within {difference:.1e}"
+
+    def listen() -> str:
+        if synthesizer.asr_model is None:
+            return "this model has no recognizer to listen with"
+        take = synthesizer.synthesize("Good morning, how are you today?", voice)
+        if not take.acceptable:
+            raise CheckFailed(
+                f"{take.attempts} attempts at a short text failed (stopped: {take.stop_reason}, "
+                f"intelligibility {take.intelligibility}): the models do not fit together"
+            )
+        return f"the recognizer understands the speech, intelligibility {take.intelligibility:.2f}"
 
     def pack() -> str:
         audio = load_audio(PROMPT, synthesizer.sample_rate)
@@ -135,7 +157,7 @@ def self_test(synthesizer: Synthesizer) -> int:
             raise CheckFailed("the prompt does not come back from its codes")
         return f"{unpacked.seconds:.2f} s of prompt went through {len(data)} bytes of codes"
 
-    return sum([_failed(check) for check in (speak, repeat, decode, pack)])
+    return sum([_failed(check) for check in (speak, repeat, decode, listen, pack)])
 
 
 def _failed(check: Callable[[], str]) -> bool:

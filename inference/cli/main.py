@@ -26,6 +26,7 @@ RENAMED = {
     "--tune": "--adapt-steps",
     "--normalise": "--normalize",
     "--work": "--cache",
+    "--adapt-steps None": "--no-adapt-decoder",
 }
 """New options by old ones, which still work in this version."""
 

@@ -10,7 +10,7 @@ import tyro
 from inference.server.limits import Limits
 from inference.server.run import API_KEY, exit_on_sigterm, listen, run
 from inference.synthesis.service import Service
-from inference.synthesis.synthesizer import Synthesizer
+from inference.synthesizer import Synthesizer
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 """Addresses that other machines cannot reach."""

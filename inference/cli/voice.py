@@ -7,24 +7,19 @@ from typing import Annotated
 import tyro
 
 from inference.cli.codec import describe_codes
-from inference.synthesis.synthesizer import Synthesizer
-from inference.voices.catvoice_file import (
-    check_voice_output,
-    is_voice_file,
-    read_voice,
-    saved_voice,
-    write_voice,
-)
+from inference.synthesizer import Synthesizer
+from inference.voices.catvoice_file import check_voice_output, read_voice, saved_voice, write_voice
 from inference.voices.catvoice_format import SavedVoice, VoiceFileError, check_labels
-from inference.voices.prompt_audio import check_prompt
+from inference.voices.prompt_audio import PromptRecording, check_recording
+from inference.voices.source import read_source
 
 
 @dataclass(frozen=True, kw_only=True)
 class SaveVoice:
     """Encode a recording of a voice, and save it with its transcript in a small file to clone from."""
 
-    prompt: Annotated[Path, tyro.conf.Positional]
-    """Recording of the voice: wav, flac, ogg or mp3."""
+    prompt: Annotated[str, tyro.conf.Positional]
+    """Recording of the voice: wav, flac, ogg or mp3; or its http address."""
     prompt_text: str = ""
     """Transcript of the recording; only the reference mode of published models does without."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
@@ -81,13 +76,14 @@ def voice(options: VoiceFiles) -> None:
 def _save(options: SaveVoice) -> None:
     check_voice_output(options.output)
     check_labels(options.prompt_text, options.language, options.consent)
-    if is_voice_file(options.prompt):
+    prompt = read_source(options.prompt)
+    if not isinstance(prompt, PromptRecording):
         raise VoiceFileError(f"{options.prompt}: is a voice file already; give a recording")
-    check_prompt(options.prompt)
+    check_recording(prompt)
     synthesizer = Synthesizer.from_pretrained(options.model, options.tokenizer, options.device)
     if synthesizer.tts.config.chat is None and not options.prompt_text.strip():
         raise ValueError("the prompt text is empty: write what the prompt says")
-    voice = synthesizer.voice(options.prompt, options.prompt_text)
+    voice = synthesizer.load_voice(prompt, options.prompt_text)
     saved = saved_voice(synthesizer.voices, voice, language=options.language, consent=options.consent)
     write_voice(options.output, saved)
     print(_describe_voice(options.output, saved))

@@ -13,12 +13,14 @@ from inference.demo.results_card import ResultsCard, speed_of
 from inference.demo.session import AudioChunk, DemoSession, depth_presets, expected_seconds, speak, wav_bytes
 from inference.demo.voice_card import Updates, VoiceCard
 from inference.device import attention_name
-from inference.longform.plan import LongFormPlan, plan
+from inference.engine.options import SynthesisOptions
+from inference.longform.plan import SpeechPlan, plan
 from inference.server.limits import Limits
 from inference.synthesis.adapted_services import VoiceServices
 from inference.synthesis.speed_estimate import Speed
 from inference.text.normalization import normalize
 from inference.text.segmentation import split
+from inference.voices.catvoice_format import SavedVoice
 from inference.voices.voice import Voice
 
 MAX_SEED = 2**31 - 1
@@ -31,7 +33,7 @@ MAX_CHARACTERS = 20_000
 
 
 class CloneTab:
-    """A voice, a text, a depth and a seed; the take while it is synthesized, and all takes so far.
+    """A voice, a text, a depth and a seed; the take segment by segment, and all takes so far.
 
     Args:
         services: Synthesize the takes, by the model as it is or adapted to a voice.
@@ -44,18 +46,18 @@ class CloneTab:
         self, services: VoiceServices, speed: Speed, recognizer: Recognizer | None, language: gr.Textbox
     ) -> None:
         self.language = language
-        self.services, self.speed, self.synthesizer = services, speed, services.service.synthesizer
-        device, dtype = self.synthesizer.device, self.synthesizer.dtype
+        self.services, self.speed, self.models = services, speed, services.service.models
+        device, dtype = self.models.device, self.models.dtype
         names = [str(device), str(dtype).removeprefix("torch."), attention_name(device, dtype)]
         self.machine = " \u00b7 ".join(names)
         self.streams = shutil.which("ffmpeg") is not None
-        """Whether audio is played while it is synthesized: Gradio encodes it with this program."""
+        """Whether segments are played as they come: Gradio encodes them with this program."""
         self.session = gr.State(DemoSession())
         if not self.streams:
             gr.Markdown(LABELS("no_ffmpeg"), elem_id="no_ffmpeg")
         with gr.Row():
             with gr.Column():
-                self.voice = VoiceCard(self.synthesizer, recognizer, language)
+                self.voice = VoiceCard(self.models, recognizer, language)
                 self.text = gr.Textbox(
                     label=LABELS("text"),
                     info=LABELS("text_info"),
@@ -78,7 +80,7 @@ class CloneTab:
         self._wire()
 
     def _lay_out_controls(self) -> None:
-        max_depth = self.synthesizer.max_depth
+        max_depth = self.models.max_depth
         self.depth = gr.Slider(
             1,
             max_depth,
@@ -136,7 +138,7 @@ class CloneTab:
             self.show_normalized, self.text, self.normalized_text, api_visibility="private"
         )
         for name, button in self.preset_buttons.items():
-            depth = depth_presets(self.synthesizer.max_depth)[name]
+            depth = depth_presets(self.models.max_depth)[name]
             button.click(lambda depth=depth: depth, None, self.depth, **quick)
         self.new_seed.click(lambda: random.randint(0, MAX_SEED), None, self.seed, **quick)
 
@@ -155,7 +157,7 @@ class CloneTab:
         """Return a line with the length of a text, and the number of its segments."""
         if not text:
             return ""
-        seconds = expected_seconds(text, self.synthesizer.tokenizer.config.frame_rate)
+        seconds = expected_seconds(text, self.models.tokenizer.config.frame_rate)
         line = translate(language, "characters", count=len(text), seconds=f"{seconds:.1f}")
         try:
             segments = len(split(text).segments)
@@ -170,7 +172,7 @@ class CloneTab:
 
     def rate_of(self, language: str, depth: float) -> str:
         """Return a line with the bitrate and the predicted RTF of a depth."""
-        rate = f"{self.synthesizer.tokenizer.config.bitrate(int(depth)) / 1000:g}"
+        rate = f"{self.models.tokenizer.config.bitrate(int(depth)) / 1000:g}"
         return translate(language, "rate_and_rtf", rate=rate, rtf=f"{self.speed.rtf(int(depth)):.2f}")
 
     def speak(self, session: DemoSession, *inputs: Any) -> Iterator[Updates]:
@@ -196,7 +198,7 @@ class CloneTab:
         consent: bool,
         prompt: str | None,
         transcript: str,
-        opened_voice: Voice | None,
+        opened_voice: SavedVoice | None,
         text: str,
         depth: float,
         seed: float | None,
@@ -214,14 +216,17 @@ class CloneTab:
         with user_errors(prompt or ""):
             voice = self.voice.selected_voice(language, consent, prompt, transcript, opened_voice)
         with user_errors():
-            planned = self._plan(language, text, voice, int(depth), number)
-            count_before, steps = session.count, ADAPT_STEPS if adapting else None
+            steps = ADAPT_STEPS if adapting else 0
+            planned = self._plan(language, text, voice, depth=int(depth), seed=number, adapt_steps=steps)
+            count_before = session.count
             if adapting:
                 yield {self.status: f"{self.machine} \u00b7 {translate(language, 'adapting')}"}
-            for chunk in speak(self.services.get(voice, steps), planned, session, steps):
+            service = self.services.get(voice, steps)
+            yield {self.status: f"{self.machine} \u00b7 {translate(language, 'synthesizing')}"}
+            for chunk in speak(service, planned, session):
                 update: Updates = {self.status: self._progress(language, planned, chunk)}
                 if self.streams:
-                    update[self.stream] = wav_bytes(chunk.audio, self.synthesizer.sample_rate)
+                    update[self.stream] = wav_bytes(chunk.audio, self.models.sample_rate)
                 yield update
         if session.count == count_before:
             yield {
@@ -231,14 +236,14 @@ class CloneTab:
         else:
             yield {**self.idle(), **self.results.show(language, session, session.results[-1])}
 
-    def _plan(self, language: str, text: str, voice: Voice, depth: int, seed: int) -> LongFormPlan:
+    def _plan(self, language: str, text: str, voice: Voice, **options: Any) -> SpeechPlan:
         """Plan a take; ValueError for a text that cannot be spoken or is too long."""
         if not text.strip():
             raise ValueError(translate(language, "no_text_yet"))
-        seconds = expected_seconds(text, self.synthesizer.tokenizer.config.frame_rate)
+        seconds = expected_seconds(text, self.models.tokenizer.config.frame_rate)
         if len(text) <= MAX_CHARACTERS:
             mode = "continuation" if voice.text.strip() else "reference"
-            planned = plan(self.synthesizer, normalize(text), voice, depth=depth, seed=seed, mode=mode)
+            planned = plan(self.models, text, voice, SynthesisOptions(mode=mode, **options))
             seconds = planned.expected_seconds
             if seconds <= MAX_SECONDS:
                 return planned
@@ -246,7 +251,7 @@ class CloneTab:
             translate(language, "text_too_long", seconds=f"{seconds:.0f}", max_seconds=f"{MAX_SECONDS:.0f}")
         )
 
-    def _progress(self, language: str, planned: LongFormPlan, chunk: AudioChunk) -> str:
+    def _progress(self, language: str, planned: SpeechPlan, chunk: AudioChunk) -> str:
         segments, seconds = len(planned.requests), f"{chunk.seconds:.1f}"
         if segments > 1:
             line = translate(

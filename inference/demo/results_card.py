@@ -3,9 +3,11 @@
 import gradio as gr
 
 from inference.demo.common import LABELS, new_folder, new_wav, translate, user_errors
-from inference.demo.session import DemoSession, SessionResult, Timing, at_depth, extend_result, shorten
+from inference.demo.session import DemoSession, SessionResult, Timing, extend_result, shorten
 from inference.demo.spectrogram import spectrogram
 from inference.demo.voice_card import Updates
+from inference.engine.result import SynthesisResult
+from inference.longform.join import extend_depth
 from inference.synthesis.adapted_services import VoiceServices
 from inference.synthesis.metadata import describe, write_result
 from inference.synthesis.service import Service
@@ -18,6 +20,8 @@ STOP_LABELS = {
     "silence": "stopped_silence",
 }
 """Keys in labels.json for why a take ended, by its stop reason."""
+NOT_RECOGNIZED = "not_recognized"
+"""The key for a take that came to its end, but that no attempt made intelligible."""
 
 
 class ResultsCard:
@@ -39,9 +43,9 @@ class ResultsCard:
         session: gr.State,
         status: gr.Markdown,
     ) -> None:
-        self.services, self.synthesizer, self.machine = services, services.service.synthesizer, machine
+        self.services, self.models, self.machine = services, services.service.models, machine
         self.status = status
-        max_depth = self.synthesizer.max_depth
+        max_depth = self.models.max_depth
         self.results = gr.Radio([], label=LABELS("takes"), visible=False, elem_id="takes")
         with gr.Column(visible=False) as self.result:
             self.whole = gr.Audio(label=LABELS("whole"), interactive=False, buttons=[], elem_id="whole")
@@ -91,25 +95,22 @@ class ResultsCard:
         """
         take, timing = result.whole, result.timing
         about: dict[str, object] = {
+            "seed": result.seed,
             "device": self.machine,
             "first_audio_seconds": round(timing.first_seconds, 3),
             "rtf": round(timing.seconds / take.seconds, 3),
         }
-        if result.adapt_steps is not None:
-            about["adapt_steps"] = about["tuned_steps"] = result.adapt_steps  # the old name, for this version
-        if not result.plan.is_single_segment:
-            segments = zip(result.segments, result.plan.segmented_text.segments, strict=False)
-            about["lead_seconds"] = result.plan.segmented_text.lead_seconds
-            about["segments"] = about["pieces"] = [  # the old name, for this version
-                describe(segment) | {"pause_seconds": part.pause_seconds} for segment, part in segments
-            ]
-        paths = write_result(take, self.synthesizer.tokenizer, new_folder(), result.name, **about)
+        if result.plan.options.adapt_steps:
+            about["adapt_steps"] = about["tuned_steps"] = result.plan.options.adapt_steps  # the old name too
+        if take.segments:
+            about["pieces"] = describe(take)["segments"]  # the old name, for this version
+        paths = write_result(take, self.models.tokenizer, new_folder(), result.name, **about)
         choices = [(label_of(each, language), each.number) for each in reversed(session.results)]
         done = translate(
             language, "take_done", seconds=f"{take.seconds:.1f}", rate=f"{take.bitrate / 1000:g}"
         )
         speed = speed_of(language, timing, take.seconds)
-        stopped = translate(language, STOP_LABELS[take.stop_reason])
+        stopped = translate(language, ending_of(take))
         return {
             self.results: gr.update(choices=choices, value=result.number, visible=True),
             self.result: gr.update(visible=True),
@@ -157,12 +158,13 @@ class ResultsCard:
         """
         with user_errors():
             result = _find(language, session, number)
-            takes = [at_depth(self._service(result), result, int(depth)) for depth in depths]
+            service = self._service(result)
+            takes = [extend_depth(service, result.whole, int(depth)) for depth in depths]
         return [new_wav(take.audio, take.sample_rate, f"depth-{take.depth}") for take in takes]
 
     def _service(self, result: SessionResult) -> Service:
         """Return the service that spoke the take, or one with an equal model."""
-        return self.services.get(result.plan.requests[0].voice, result.adapt_steps)
+        return self.services.get(result.plan.requests[0].voice, result.plan.options.adapt_steps)
 
     def forget_all(self, session: DemoSession) -> Updates:
         """Delete all takes of the session."""
@@ -185,11 +187,17 @@ def label_of(result: SessionResult, language: str) -> str:
         number=result.number,
         origin=translate(language, "extended") if result.extended else "",
         depth=take.depth,
-        seed=take.seed,
+        seed=result.seed,
         seconds=f"{take.seconds:.1f}",
-        stopped=translate(language, STOP_LABELS[take.stop_reason]),
+        stopped=translate(language, ending_of(take)),
         text=shorten(result.text),
     )
+
+
+def ending_of(take: SynthesisResult) -> str:
+    """Return the key in labels.json for how a take ended."""
+    failed = take.stop_reason == "end" and not take.acceptable
+    return NOT_RECOGNIZED if failed else STOP_LABELS[take.stop_reason]
 
 
 def _find(language: str, session: DemoSession, number: int | None) -> SessionResult:

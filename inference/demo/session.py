@@ -1,22 +1,21 @@
-"""The state behind the page: the takes of one user, and how one is synthesized while it is played."""
+"""The state behind the page: the takes of one user, and how one is spoken, segment by segment."""
 
 import io
 import time
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator
+from dataclasses import dataclass, field
 
 import numpy as np
 import soundfile
 from jaxtyping import Float
 
 from inference.engine.result import SynthesisResult
-from inference.longform.plan import LongFormPlan
-from inference.longform.stream import LongFormStream, join_results
+from inference.longform.join import extend_depth
+from inference.longform.plan import SpeechPlan
+from inference.longform.stream import SynthesisStream
 from inference.synthesis.service import Service
 from inference.text.duration import expected_frames
 
-FIRST_SECONDS, NEXT_SECONDS = 0.5, 1.0
-"""Length of the first chunk of audio, which shall come soon, and of the others, which shall be few."""
 MAX_RESULTS = 20
 """Takes that a session holds; the oldest is dropped first."""
 
@@ -37,19 +36,20 @@ class SessionResult:
 
     number: int
     """Counts the takes of the session, from 1."""
-    plan: LongFormPlan
-    segments: tuple[SynthesisResult, ...]
-    """The segments of the plan, from the first; fewer where the user stopped it."""
+    plan: SpeechPlan
     whole: SynthesisResult
-    """All segments joined, as they are played."""
+    """What was spoken of the plan, all of it unless the user stopped it."""
     timing: Timing
-    adapt_steps: int | None = None
-    """Training steps on the voice of the model that spoke; None for the model as it is."""
 
     @property
     def name(self) -> str:
         """The name of its files, without suffix."""
-        return f"take-{self.number}-depth-{self.whole.depth}-seed-{self.whole.seed}"
+        return f"take-{self.number}-depth-{self.whole.depth}-seed-{self.seed}"
+
+    @property
+    def seed(self) -> int:
+        """The seed of the user, which gives the same take again; further attempts have seeds of their own."""
+        return self.plan.options.seed
 
     @property
     def text(self) -> str:
@@ -59,7 +59,7 @@ class SessionResult:
     @property
     def extended(self) -> bool:
         """Whether it was extended in depth from another take."""
-        request = self.segments[0].request
+        request = self.whole.parts[0].request
         return request is not None and request.forced_codes is not None
 
 
@@ -71,7 +71,7 @@ class DemoSession:
     """The last takes, the oldest first."""
     count: int = 0
     """Takes so far, dropped ones included."""
-    stream: LongFormStream | None = None
+    stream: SynthesisStream | None = None
     """The take that is being spoken."""
     stopped: bool = False
     """Whether the user stopped it."""
@@ -88,35 +88,19 @@ class DemoSession:
         if self.stream is not None:
             self.stream.close()
 
-    def add(
-        self,
-        planned: LongFormPlan,
-        segments: Sequence[SynthesisResult],
-        whole: SynthesisResult,
-        timing: Timing,
-        adapt_steps: int | None = None,
-    ) -> SessionResult:
+    def add(self, planned: SpeechPlan, whole: SynthesisResult, timing: Timing) -> SessionResult:
         """Add a take to the session.
 
         Args:
             planned: What was to be spoken.
-            segments: The segments that were spoken.
-            whole: The segments joined.
-            timing: How fast they were synthesized.
-            adapt_steps: Training steps on the voice of the model that spoke, if it was trained.
+            whole: What was spoken.
+            timing: How fast it was synthesized.
 
         Returns:
             The take with its number.
         """
         self.count += 1
-        result = SessionResult(
-            number=self.count,
-            plan=planned,
-            segments=tuple(segments),
-            whole=whole,
-            timing=timing,
-            adapt_steps=adapt_steps,
-        )
+        result = SessionResult(number=self.count, plan=planned, whole=whole, timing=timing)
         self.results = [*self.results, result][-MAX_RESULTS:]
         return result
 
@@ -137,10 +121,8 @@ class AudioChunk:
     timing: Timing
 
 
-def speak(
-    service: Service, planned: LongFormPlan, session: DemoSession, adapt_steps: int | None = None
-) -> Generator[AudioChunk, None, None]:
-    """Yield audio as it is synthesized; afterwards it is the last take in the session.
+def speak(service: Service, planned: SpeechPlan, session: DemoSession) -> Generator[AudioChunk, None, None]:
+    """Yield audio, segment by segment, each when it was checked; then the take is the last in the session.
 
     `DemoSession.begin` must have been called. Leaving the iteration early, or `session.stop`, frees the slot
     in the service. If nothing was spoken, no take is added.
@@ -149,34 +131,25 @@ def speak(
         service: Synthesizes the segments.
         planned: What is to be spoken.
         session: The session of the user.
-        adapt_steps: Training steps on the voice of the service's model, if it was trained.
 
     Yields:
         Chunks of audio, at the synthesizer's rate.
     """
     start_time, spoken, first = session.start_time, 0.0, 0.0
-    frame_rate = service.synthesizer.tokenizer.config.frame_rate
-    with LongFormStream(service, planned, chunk_frames=round(FIRST_SECONDS * frame_rate)) as stream:
+    with SynthesisStream(service, planned) as stream:
         session.stream = stream
         if session.stopped:
             stream.close()
         for audio in stream:
             first = first or time.perf_counter() - start_time
             spoken += len(audio) / stream.sample_rate
-            stream.chunk_frames = round(NEXT_SECONDS * frame_rate)
             timing = Timing(first_seconds=first, seconds=time.perf_counter() - start_time)
-            yield AudioChunk(audio=audio, seconds=spoken, segment=stream.segment, timing=timing)
+            segment = max(0, len(stream.results) - 1)  # it has ended before it is heard
+            yield AudioChunk(audio=audio, seconds=spoken, segment=segment, timing=timing)
     session.stream = None
-    segments = [segment for segment in stream.results if len(segment.audio)]
-    if segments:
+    if stream.results:
         timing = Timing(first_seconds=first, seconds=time.perf_counter() - start_time)
-        session.add(
-            planned,
-            segments,
-            join_results(planned, segments, service.synthesizer.tokenizer),
-            timing,
-            adapt_steps,
-        )
+        session.add(planned, stream.result, timing)
 
 
 def extend_result(service: Service, result: SessionResult, session: DemoSession) -> None:
@@ -189,45 +162,9 @@ def extend_result(service: Service, result: SessionResult, session: DemoSession)
         result: The take to extend.
         session: The session of the user.
     """
-    segments = [
-        at_other_depth(service, segment, service.synthesizer.max_depth) for segment in result.segments
-    ]
-    whole = join_results(result.plan, segments, service.synthesizer.tokenizer)
+    whole = extend_depth(service, result.whole, service.models.max_depth)
     seconds = time.perf_counter() - session.start_time
-    timing = Timing(first_seconds=seconds, seconds=seconds)
-    session.add(result.plan, segments, whole, timing, result.adapt_steps)
-
-
-def at_depth(service: Service, result: SessionResult, depth: int) -> SynthesisResult:
-    """Return a whole take at another depth.
-
-    Args:
-        service: Synthesizes what is missing.
-        result: The take.
-        depth: The number of codebooks to use.
-
-    Returns:
-        The segments of the take at this depth, joined.
-    """
-    segments = [at_other_depth(service, segment, depth) for segment in result.segments]
-    return join_results(result.plan, segments, service.synthesizer.tokenizer)
-
-
-def at_other_depth(service: Service, segment: SynthesisResult, depth: int) -> SynthesisResult:
-    """Return a segment at another depth, as `Synthesizer.extend_depth` does, but by a service.
-
-    Args:
-        service: Synthesizes what is missing.
-        segment: One segment of a take.
-        depth: The number of codebooks to use.
-
-    Returns:
-        The segment at this depth, which stopped for the same reason.
-    """
-    if depth == segment.depth:
-        return segment
-    changed = service.synthesize(service.synthesizer.extension_request(segment, depth))
-    return replace(changed, stop_reason=segment.stop_reason)
+    session.add(result.plan, whole, Timing(first_seconds=seconds, seconds=seconds))
 
 
 def expected_seconds(text: str, frame_rate: float) -> float:

@@ -17,8 +17,9 @@ from inference.demo.common import (
 from inference.demo.prompt_advice import advice_on
 from inference.demo.recognizer import Recognizer
 from inference.demo.spectrogram import spectrogram
-from inference.synthesis.synthesizer import Synthesizer
-from inference.voices.catvoice_file import SUFFIX, load_voice, read_voice, saved_voice, write_voice
+from inference.synthesis.models import SpeechModels
+from inference.voices.catvoice_file import read_voice, saved_voice, write_voice
+from inference.voices.catvoice_format import SUFFIX, SavedVoice
 from inference.voices.prompt_clip import MAX_CLIP_SECONDS, PromptClip, load_clip
 from inference.voices.voice import Voice
 from tokenizer.codes.coded_audio import decode_audio
@@ -33,14 +34,14 @@ class VoiceCard:
     """A recording, an example or a voice file; its transcript; advice on it; consent.
 
     Args:
-        synthesizer: Encodes voices.
+        models: Encode voices.
         recognizer: Transcribes recordings, if there is one.
         language: The language of the page.
     """
 
-    def __init__(self, synthesizer: Synthesizer, recognizer: Recognizer | None, language: gr.Textbox) -> None:
-        self.synthesizer, self.recognizer, self.language = synthesizer, recognizer, language
-        self.max_seconds = min(MAX_CLIP_SECONDS, synthesizer.max_prompt_seconds)
+    def __init__(self, models: SpeechModels, recognizer: Recognizer | None, language: gr.Textbox) -> None:
+        self.models, self.recognizer, self.language = models, recognizer, language
+        self.max_seconds = min(MAX_CLIP_SECONDS, models.max_prompt_seconds)
         self.prompt = gr.Audio(
             label=LABELS("prompt"),
             sources=["upload", "microphone"],
@@ -70,7 +71,7 @@ class VoiceCard:
             visible=False,
             elem_classes="picture",
         )
-        optional = synthesizer.tts.config.chat is not None
+        optional = models.tts.config.chat is not None
         self.transcript = gr.Textbox(
             label=LABELS("transcript"),
             info=LABELS("transcript_optional" if optional else "transcript_info"),
@@ -142,7 +143,7 @@ class VoiceCard:
         if path is None:
             return self.clear()
         with user_errors(path):
-            clip = load_clip(path, self.synthesizer.sample_rate, self.max_seconds)
+            clip = load_clip(path, self.models.sample_rate, self.max_seconds)
         shown_path = new_wav(clip.audio, clip.sample_rate, "voice") if clip.cut else path
         shown = {self.prompt: shown_path} if clip.cut else {}
         picture = gr.update(value=spectrogram(clip.audio, clip.sample_rate), visible=True)
@@ -231,22 +232,21 @@ class VoiceCard:
         Returns:
             Updates of the components.
         """
-        tokenizer = self.synthesizer.tokenizer
         with user_errors(path):
-            voice, saved = load_voice(path, tokenizer, self.synthesizer.tts.config), read_voice(path)
-        audio = decode_audio(tokenizer, saved.coded).numpy()
+            self.models.load_voice(saved := read_voice(path))  # refuses one of another model
+        audio = decode_audio(self.models.tokenizer, saved.coded).numpy()
         lines = [translate(language, "from_a_voice_file", seconds=f"{saved.coded.seconds:.1f}")]
         if saved.consent:
             lines.append(translate(language, "consent_was", consent=html.escape(saved.consent)))
-        sound = new_wav(audio, self.synthesizer.sample_rate, "voice")
+        sound = new_wav(audio, self.models.sample_rate, "voice")
         return {
             **self.clear(),
             self.prompt: sound,
             self.prompt_checksum: file_checksum(sound),
-            self.transcript: voice.text,
-            self.opened_voice: voice,
+            self.transcript: saved.text,
+            self.opened_voice: saved,
             self.advice: " ".join(lines),
-            self.picture: gr.update(value=spectrogram(audio, self.synthesizer.sample_rate), visible=True),
+            self.picture: gr.update(value=spectrogram(audio, self.models.sample_rate), visible=True),
         }
 
     def save_voice_file(self, *inputs: Any) -> dict[str, Any]:
@@ -259,14 +259,14 @@ class VoiceCard:
             The update that offers the file.
         """
         with user_errors(inputs[2] or ""):
-            saved = saved_voice(self.synthesizer.voices, self.selected_voice(*inputs), consent=CONSENT)
+            saved = saved_voice(self.models.voices, self.selected_voice(*inputs), consent=CONSENT)
             file = new_folder() / f"voice{SUFFIX}"
             file.parent.mkdir(parents=True)
             write_voice(file, saved)
         return gr.update(value=str(file), visible=True)
 
     def selected_voice(
-        self, language: str, consent: bool, path: str | None, transcript: str, opened_voice: Voice | None
+        self, language: str, consent: bool, path: str | None, transcript: str, opened_voice: SavedVoice | None
     ) -> Voice:
         """Return the voice to speak with.
 
@@ -288,13 +288,13 @@ class VoiceCard:
         if not consent:
             raise ValueError(translate(language, "no_consent_yet"))
         if opened_voice is not None:
-            return self.synthesizer.voice(opened_voice, transcript)
-        if not transcript.strip() and self.synthesizer.tts.config.chat is None:
+            return self.models.load_voice(opened_voice, transcript)
+        if not transcript.strip() and self.models.tts.config.chat is None:
             raise ValueError(translate(language, "no_transcript_yet"))
         clip = self._clip(language, path)
-        return self.synthesizer.voice((clip.audio, clip.sample_rate), transcript)
+        return self.models.load_voice((clip.audio, clip.sample_rate), transcript)
 
     def _clip(self, language: str, path: str | None) -> PromptClip:
         if path is None:
             raise ValueError(translate(language, "no_voice_yet"))
-        return load_clip(path, self.synthesizer.sample_rate, self.max_seconds)
+        return load_clip(path, self.models.sample_rate, self.max_seconds)

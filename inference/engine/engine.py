@@ -20,8 +20,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from cat_tts import CatTTS
+from cat_tts.generation.continuation import ActiveSequence
 from cat_tts.generation.frame_decoder import FrameDecoder
 from cat_tts.generation.int8_linear import Weights
+from inference.device import thread_count, threads
 from inference.engine.job import Job, RequestHandle, StopReason
 from tokenizer import AudioTokenizer
 
@@ -62,10 +64,11 @@ class Engine:
             raise ValueError(f"slots={slots}, waiting={waiting}: give at least 1 slot and 0 places to wait")
         self.tts, self.tokenizer, self.slots, self.waiting = tts, tokenizer, slots, waiting
         self.weights: Weights = weights
+        self._threads = thread_count(tts, tokenizer)
         self.fault: Exception | None = None
         """The error that stopped the engine for good."""
         self._queue: deque[RequestHandle] = deque()
-        self._joining = 0  # requests that have left the queue, whose prompt is being processed
+        self._joining: RequestHandle | None = None  # has left the queue; its prompt is being processed
         # Reentrant: Python may collect a dropped stream anywhere, and that calls `reap_cancelled`.
         self._queue_lock, self._stepping = threading.RLock(), threading.Lock()
         self._start()
@@ -73,12 +76,12 @@ class Engine:
     @property
     def active(self) -> int:
         """Number of requests that have a slot."""
-        return len(self._active)
+        return len(self._decoder.active)
 
     @property
     def handles(self) -> list[RequestHandle]:
         """Handles of the requests that have a slot."""
-        return list(self._active.values())
+        return [sequence.owner for sequence in self._decoder.active]
 
     @property
     def queued(self) -> int:
@@ -88,7 +91,7 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether any request is running or waiting."""
-        return bool(self._active or self._queue)
+        return bool(self.active or self._queue)
 
     def check_room(self) -> None:
         """Check that another request can be submitted.
@@ -99,7 +102,9 @@ class Engine:
         """
         if self.fault is not None:
             raise EngineDead(f"the engine stopped for good: {self.fault}") from self.fault
-        if self.queued + self._joining + self.active >= self.waiting + self.slots:
+        with self._queue_lock:
+            pending = {*self._queue, self._joining, *self.handles} - {None}
+        if len(pending) >= self.waiting + self.slots:
             raise EngineBusy(f"{self.active} requests are running, {self.queued} wait: try again later")
 
     def submit(self, job: Job) -> RequestHandle:
@@ -129,9 +134,10 @@ class Engine:
         """
         try:
             self.reap_cancelled()
-            self._fill()
-            if self._active:
-                self._step_frame()
+            with threads(self._threads):
+                self._fill()
+                if self.active:
+                    self._step_frame()
         except BaseException as error:
             self._recover(error)
             if not isinstance(error, Exception):
@@ -145,8 +151,9 @@ class Engine:
 
     def reap_cancelled(self) -> None:
         """End the requests that were cancelled and free their slots."""
-        for slot in [slot for slot, handle in self._active.items() if handle.cancelled]:
-            self._leave(slot, "cancelled")
+        for sequence in self._decoder.active:
+            if sequence.owner.cancelled:
+                self._leave(sequence, "cancelled")
         with self._queue_lock:
             cancelled = [handle for handle in self._queue if handle.cancelled]
             for handle in cancelled:
@@ -166,64 +173,58 @@ class Engine:
         """End all requests with an error and stop for good."""
         with self._queue_lock:
             self.fault = error
-            handles = [*self._active.values(), *self._queue]
-            self._active = {}
+            handles = [*self.handles, *self._queue]
+            self._decoder.clear()
             self._queue.clear()
         for handle in handles:
             handle.end(error)
 
     def _fill(self) -> None:
-        while self._queue and self.active < self.slots:
+        while self._queue and self._decoder.free:
             with self._queue_lock:
-                handle, self._joining = self._queue.popleft(), 1
+                self._joining = handle = self._queue.popleft()
             try:
-                slot = self._decoder.join(handle.job.continuation)
+                self._decoder.join(handle.job.continuation, handle)
             except BaseException as error:
-                self._joining = 0
+                self._joining = None
                 handle.end(_reportable(error))
                 if not isinstance(error, Exception):
                     raise
                 continue
             with self._queue_lock:
-                self._active[slot], self._joining = handle, 0
+                self._joining = None
             if handle.job.context is None:
-                self._speech.reset(len(self._speech_slots))
+                self._speech.reset(self.active - 1)
             else:
-                self._speech.load_state(len(self._speech_slots), handle.job.context)
-            self._speech_slots.append(slot)
+                self._speech.load_state(self.active - 1, handle.job.context)
 
     def _step_frame(self) -> None:
-        rows = self._decoder.step()
-        for slot, row in rows.items():
-            if int(row[0]) == self.tts.config.tokens.audio_end:
-                self._leave(slot, "end")
-        if self._speech_slots:
-            codes = [rows[slot][1:] for slot in self._speech_slots]
-            decoded = self._decode(codes)
-            for slot, frame, audio in zip(tuple(self._speech_slots), codes, decoded, strict=True):
-                self._deliver(slot, frame, audio)
+        for sequence in reversed(self._decoder.step()):
+            if sequence.stopped:
+                self._leave(sequence, "end")
+        if sequences := self._decoder.active:
+            audio = self._decode([sequence.row[1:] for sequence in sequences])
+            for sequence, frame in zip(sequences, audio, strict=True):
+                self._deliver(sequence, frame)
 
-    def _deliver(self, slot: int, codes: Int[Tensor, " k"], audio: Float[np.ndarray, " s"]) -> None:
-        handle = self._active[slot]
-        handle.add(codes, audio)
-        job = handle.job
+    def _deliver(self, sequence: ActiveSequence[RequestHandle], audio: Float[np.ndarray, " s"]) -> None:
+        codes, guard = sequence.row[1:], sequence.owner.job.guard
+        sequence.owner.add(codes, audio)
         try:
-            outcome = job.guard(codes, audio) if job.guard else None
+            outcome = guard(codes, audio) if guard else None
         except Exception as error:
             outcome = error
-        if outcome is None and len(handle.audio) >= job.continuation.max_frames:
+        if outcome is None and sequence.ended:
             outcome = "limit"
         if outcome is not None:
-            self._leave(slot, outcome)
+            self._leave(sequence, outcome)
 
-    def _leave(self, slot: int, outcome: StopReason | Exception) -> None:
-        if slot in self._decoder.active:
-            self._decoder.leave(slot)
-        index, last = self._speech_slots.index(slot), len(self._speech_slots) - 1
-        self._speech.move(last, index)  # the audio decoder works on the first entries of its cache
-        self._speech_slots[index] = self._speech_slots[last]
-        self._speech_slots.pop()
-        self._active.pop(slot).end(outcome)
+    def _leave(self, sequence: ActiveSequence[RequestHandle], outcome: StopReason | Exception) -> None:
+        try:
+            index = self._decoder.leave(sequence)
+            self._speech.move(self.active, index)  # the last sequence has moved to where this one was
+        finally:
+            sequence.owner.end(outcome)
 
     def _decode(self, codes: list[Int[Tensor, " k"]]) -> Float[np.ndarray, "b s"]:
         """Decode one frame of every request, each at its own depth."""
@@ -238,7 +239,8 @@ class Engine:
 
     def _recover(self, error: BaseException) -> None:
         """End all requests that have a slot and start afresh; stop for good where that fails too."""
-        failed = list(self._active.values())
+        failed = self.handles
+        self._decoder.clear()
         try:
             self._start()
         except Exception as fault:
@@ -247,11 +249,9 @@ class Engine:
             handle.end(_reportable(error))
 
     def _start(self) -> None:
-        self._active: dict[int, RequestHandle] = {}
-        self._decoder = FrameDecoder(self.tts, self.slots, self.weights)
+        self._decoder = FrameDecoder[RequestHandle](self.tts, self.slots, self.weights)
         self._speech = self.tokenizer.decoder_cache(self.slots)
-        self._speech_slots: list[int] = []
-        """Slots in the order of the batch of `_speech`."""
+        """State of the audio decoder, for the sequences in `_decoder` in their order."""
 
 
 def _reportable(error: BaseException) -> Exception:

@@ -1,7 +1,6 @@
 """What is to be synthesized, and the token sequence that asks a model for it."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 from jaxtyping import Int
 from torch import Tensor
@@ -10,26 +9,44 @@ from cat_tts import SamplingOptions, TTSConfig
 from cat_tts.generation.continuation import Continuation
 from cat_tts.sequences.formats import PromptSequence, build_prompt
 from cat_tts.text.tokenizers import TextTokenizer
+from inference.engine.options import Mode, SynthesisOptions, in_one_line
 from inference.voices.voice import Voice
-
-Mode = Literal["continuation", "reference"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """Everything that determines a result, validated; `dataclasses.replace` makes one with another seed."""
+    """Everything that determines a result, validated for a model."""
 
     text: str
     voice: Voice
-    depth: int
-    seed: int
-    sampling: SamplingOptions
-    mode: Mode
+    options: SynthesisOptions
+    """With a depth and sampling options."""
     min_frames: int
     """The model may not stop before this many frames."""
     max_frames: int
     forced_codes: Int[Tensor, "t k"] | None = None
     """Codes of the first codebooks that are already decided."""
+
+    @property
+    def depth(self) -> int:
+        """Number of codebooks."""
+        assert self.options.depth is not None
+        return self.options.depth
+
+    @property
+    def seed(self) -> int:
+        """Determines the sampling noise."""
+        return self.options.seed
+
+    @property
+    def sampling(self) -> SamplingOptions:
+        """How codes are drawn."""
+        assert self.options.sampling is not None
+        return self.options.sampling
+
+    def changed(self, **options: object) -> "Request":
+        """Return this request with other options, such as another seed."""
+        return replace(self, options=replace(self.options, **options))
 
 
 def request_prompt(config: TTSConfig, text_tokenizer: TextTokenizer, request: Request) -> PromptSequence:
@@ -50,7 +67,7 @@ def request_prompt(config: TTSConfig, text_tokenizer: TextTokenizer, request: Re
         request.text,
         request.voice.codes,
         prompt_text=request.voice.text,
-        reference=request.mode == "reference",
+        reference=request.options.mode == "reference",
     )
 
 
@@ -90,6 +107,11 @@ def check_texts(text: str, prompt_text: str, mode: Mode = "continuation") -> Non
     Raises:
         ValueError: `text` has no letter or digit, or the prompt text is missing.
     """
+    for name, value in (("text", text), ("prompt text", prompt_text)):
+        if not isinstance(value, str):
+            raise ValueError(f"the {name} is {in_one_line(value)}: give a string")
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError(f"the {name} {value!r} is no Unicode text: half of a character stands alone")
     if not text.strip():
         raise ValueError("the text is empty: write what shall be spoken")
     if not any(character.isalnum() for character in text):

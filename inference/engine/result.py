@@ -10,13 +10,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from inference.engine.job import RequestHandle, StopReason
+from inference.engine.options import check_whole
 from inference.engine.request import Request
 from tokenizer.config import TokenizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class SynthesisResult:
-    """Synthesized speech with its codes, its seed and the reason why it ended."""
+    """Synthesized speech with its codes, its seed, the reason why it ended, and what was done to get it."""
 
     audio: Float[np.ndarray, " s"]
     """Samples in [-1, 1]."""
@@ -29,19 +30,31 @@ class SynthesisResult:
     stop_reason: StopReason
     request: Request | None = None
     """The request that this answers; None for a result that was joined from several."""
+    attempts: int = 1
+    """Attempts until this result, of all segments."""
+    intelligibility: float | None = None
+    """How well the model's recognizer finds the text in the codes, as the mean logarithm of a probability a
+    symbol, 0 at best; of several segments the worst. None where it was not checked or cannot be."""
+    acceptable: bool = True
+    """False where all attempts failed, and this is the best of them."""
+    segments: "tuple[SynthesisResult, ...]" = ()
+    """The results that this was joined from, not trimmed; empty for a single one."""
+    pauses: tuple[float, ...] = ()
+    """Seconds of silence before the first segment and after each."""
 
     @property
     def seconds(self) -> float:
         """Duration of the audio in seconds."""
         return len(self.audio) / self.sample_rate
 
+    @property
+    def parts(self) -> "tuple[SynthesisResult, ...]":
+        """The results of all requests: the segments, or this result itself."""
+        return self.segments or (self,)
 
-class SynthesisStream(Iterator[Float[np.ndarray, " s"]]):
+
+class RequestStream(Iterator[Float[np.ndarray, " s"]]):
     """The audio of a request as its frames are decided, float32 in [-1, 1]; at the end its `result`.
-
-    with synthesizer.stream(text, voice) as stream:
-        for audio in stream:
-            play(audio)
 
     Closing the stream early, leaving the `with` block or dropping the stream cancels the rest of the request.
     """
@@ -67,11 +80,9 @@ class SynthesisStream(Iterator[Float[np.ndarray, " s"]]):
             chunk_frames: Frames that are returned at a time.
 
         Raises:
-            ValueError: `chunk_frames` is below 1.
+            ValueError: `chunk_frames` is no whole number from 1.
         """
-        if chunk_frames < 1:
-            raise ValueError(f"chunk_frames={chunk_frames}: give how many frames to hand out at once, from 1")
-        self.request, self.chunk_frames = request, chunk_frames
+        self.request, self.chunk_frames = request, check_whole("chunk_frames", chunk_frames, 1, 2**31)
         self._handle, self._config = handle, config
         self._advance, self._release = advance, release
         self._read, self._closed = 0, False
@@ -140,7 +151,7 @@ class SynthesisStream(Iterator[Float[np.ndarray, " s"]]):
             pass
         return self.result
 
-    def __enter__(self) -> "SynthesisStream":
+    def __enter__(self) -> "RequestStream":
         return self
 
     def __exit__(

@@ -4,64 +4,51 @@ import hashlib
 import json
 import os
 import secrets
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
-from torch import Tensor
 
-from inference.engine.job import StopReason
 from inference.engine.request import Request
+from inference.engine.result import SynthesisResult
 from inference.engine.stopping_rules import Thresholds
-from inference.synthesis.synthesizer import Synthesizer
-from inference.voices.voice import content_key
+from inference.synthesis.models import SpeechModels
 
-FORMAT = 2
+FORMAT = 3
 """Must be increased when the same request comes to mean other audio."""
-_KEY = "made"
+_KEY = "result"
 """Entry of a file's metadata."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CachedSegment:
-    """The audio of a segment, and how it was synthesized."""
-
-    audio: Float[np.ndarray, " s"]
-    stop_reason: StopReason
-    attempts: int
-    seed: int
+_RECORDED = ("seed", "stop_reason", "attempts", "intelligibility", "acceptable")
 
 
 class SegmentCache:
     """A folder of segments of one model; files are written atomically, and processes may share the folder."""
 
-    def __init__(self, path: Path, synthesizer: Synthesizer) -> None:
+    def __init__(self, path: str | Path, models: SpeechModels) -> None:
         """Open or create the folder.
 
         Args:
             path: The folder.
-            synthesizer: The models whose segments are cached.
+            models: The models whose segments are cached.
 
         Raises:
             ValueError: the folder cannot be created.
         """
+        path = Path(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ValueError(f"{path}: cannot be a cache folder ({error.strerror}); name another") from None
         self.path = path
-        self._text_tokenizer, self._model = synthesizer.text_tokenizer, model_key(synthesizer)
+        self._models, self._key = models, model_key(models)
 
-    def find(self, request: Request, settings: object) -> CachedSegment | None:
+    def find(self, request: Request) -> SynthesisResult | None:
         """Return a segment that was stored before.
 
         Args:
-            request: The request of the segment.
-            settings: Everything that determines the segment beside its request; it must be JSON-serializable.
+            request: The request of the segment; its policy decides too how the segment was made.
 
         Returns:
             The segment, or None where it was not stored.
@@ -69,63 +56,79 @@ class SegmentCache:
         Raises:
             ValueError: its file is broken.
         """
-        path = self._file(request, settings)
+        path = self._file(request)
         try:
             with safe_open(path, framework="np") as file:
-                return CachedSegment(audio=file.get_tensor("audio"), **json.loads(file.metadata()[_KEY]))
+                record = json.loads(file.metadata()[_KEY])
+                codes = torch.from_numpy(file.get_tensor("codes")).long()
+                seed = record.pop("seed")
+                return SynthesisResult(
+                    audio=file.get_tensor("audio"),
+                    codes=codes,
+                    seed=seed,
+                    depth=request.depth,
+                    sample_rate=self._models.sample_rate,
+                    bitrate=self._models.tokenizer.config.bitrate(request.depth),
+                    request=request.changed(seed=seed),
+                    **record,
+                )
         except FileNotFoundError:
             return None
         except (SafetensorError, KeyError, TypeError, ValueError):
             raise ValueError(f"{path}: broken; delete it, and it will be synthesized again") from None
 
-    def store(self, request: Request, settings: object, segment: CachedSegment) -> None:
+    def store(self, request: Request, result: SynthesisResult) -> None:
         """Store a segment.
 
         Args:
-            request: The request of the segment.
-            settings: Everything that determines the segment beside its request, as for `find`.
-            segment: What was synthesized.
+            request: The request of the segment, as for `find`.
+            result: What was synthesized.
 
         Raises:
             ValueError: the file cannot be written.
         """
-        record = {"stop_reason": segment.stop_reason, "attempts": segment.attempts, "seed": segment.seed}
-        path = self._file(request, settings)
+        path = self._file(request)
         partial = path.with_suffix(f".{secrets.token_hex(8)}.partial")
+        record = {name: getattr(result, name) for name in _RECORDED}
+        tensors = {"audio": result.audio, "codes": result.codes.int().numpy()}
         try:
-            partial.write_bytes(save({"audio": segment.audio}, {_KEY: json.dumps(record)}))
+            partial.write_bytes(save(tensors, {_KEY: json.dumps(record)}))
             os.replace(partial, path)
         except OSError as error:
             raise ValueError(f"{path}: cannot be written ({error.strerror}); make room for it") from None
         finally:
             partial.unlink(missing_ok=True)
 
-    def _file(self, request: Request, settings: object) -> Path:
-        ids = [self._text_tokenizer.encode(text) for text in (request.voice.text, request.text)]
-        values = [FORMAT, self._model, ids, request, Thresholds(), settings]
-        serialized = json.dumps(values, default=_serializable)
-        return self.path / f"{hashlib.sha256(serialized.encode()).hexdigest()[:32]}.safetensors"
+    def _file(self, request: Request) -> Path:
+        """Name the file of a request by all that determines what is stored in it."""
+        voice, tokens = request.voice, self._models.text_tokenizer.encode
+        values = [
+            FORMAT,
+            self._key,
+            tokens(voice.text),
+            tokens(request.text),
+            voice.key,
+            voice.adaptation_key,
+        ]
+        values += [request.min_frames, request.max_frames, asdict(request.options), asdict(Thresholds())]
+        return self.path / f"{hashlib.sha256(json.dumps(values).encode()).hexdigest()[:32]}.safetensors"
 
 
-def model_key(synthesizer: Synthesizer) -> str:
+def model_key(models: SpeechModels) -> str:
     """Hash the configurations and weights of all models; the type of weights is that of the computation.
 
     Args:
-        synthesizer: The models.
+        models: The models.
 
     Returns:
         A hexadecimal digest.
     """
     digest = hashlib.sha256()
-    optional = synthesizer.asr_model, synthesizer.voices.discriminators
+    optional = models.asr_model, models.voices.discriminators
     scoring_models = [model for model in optional if model is not None]
-    for model in (synthesizer.tts, synthesizer.tokenizer, *scoring_models):
+    for model in (models.tts, models.tokenizer, *scoring_models):
         digest.update(repr(model.config).encode())
         for name, weight in model.state_dict().items():
             digest.update(f"{name} {weight.dtype} {tuple(weight.shape)} ".encode())
             digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _serializable(value: object) -> object:
-    return content_key(value) if isinstance(value, Tensor) else vars(value)

@@ -9,6 +9,8 @@ else takes time (encoding a prompt, waiting for a frame, encoding audio) happens
 there are as many as responses may be open.
 
 A text that is longer than a sentence or two is spoken in segments, one after the other, in one response.
+Files are sent whole, after every segment was checked; what a client plays at once (pcm, opus, events) leaves
+while it is synthesized.
 
 A slow client delays nobody. A segment is synthesized at full speed, and waits in memory: at most the
 service's `max_seconds` of it, for each of at most 2 x (slots + waiting) open responses; more requests get
@@ -68,7 +70,7 @@ def create_server(
         An ASGI application with /v1, /healthz and /metrics.
     """
     limits = limits or Limits()
-    metrics = ServerMetrics(service.engine, service.synthesizer.tokenizer.config.frame_rate)
+    metrics = ServerMetrics(service.engine, service.models.tokenizer.config.frame_rate)
     app = FastAPI(title="CAT-TTS", openapi_url=None)
     app.add_middleware(ApiMiddleware, limits=limits, metrics=metrics, api_key=api_key, origins=origins)
     if origins:
@@ -185,15 +187,15 @@ def _voice_json(entry: VoiceEntry) -> dict[str, Any]:
 
 
 def _status_routes(service: Service, metrics: ServerMetrics) -> APIRouter:
-    router, started, synthesizer = APIRouter(), int(time.time()), service.synthesizer
+    router, started, models = APIRouter(), int(time.time()), service.models
     model = {
         "id": MODEL,
         "object": "model",
         "created": started,
         "owned_by": "cat-tts",
-        "max_depth": synthesizer.max_depth,
-        "sample_rate": synthesizer.sample_rate,
-        "max_prompt_seconds": synthesizer.max_prompt_seconds,
+        "max_depth": models.max_depth,
+        "sample_rate": models.sample_rate,
+        "max_prompt_seconds": models.max_prompt_seconds,
     }
 
     @router.get("/v1/models")

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from inference.engine.engine import EngineBusy, EngineDead
+from inference.synthesis.attempts import SynthesisFailed
 from inference.synthesis.service import ServiceClosed
 
 RETRY_SECONDS = 5
@@ -105,6 +106,8 @@ def api_error(error: Exception, param: str | None = None) -> ApiError:
         return ApiError(503, message, code="shutting_down", retry_seconds=RETRY_SECONDS)
     if isinstance(error, EngineDead):
         return ApiError(503, "the model has stopped for good: restart the server", code="engine_dead")
+    if isinstance(error, SynthesisFailed):
+        return ApiError(500, str(error), code="synthesis_failed")
     if isinstance(error, ValueError):
         return ApiError(400, str(error), code="invalid_value", param=param)
     logger.error("a request failed", exc_info=error)

@@ -6,6 +6,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+PROMPT_SILENCE_SECONDS = 10.0
+"""Silence that an upload may have, and that is trimmed, beside a prompt of the greatest length, which is the
+model's (`SpeechModels.max_prompt_seconds`)."""
 MAX_CLIENTS = 10_000
 """Clients whose buckets are remembered; the one unseen for longest is dropped, and starts with a full one."""
 

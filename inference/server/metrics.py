@@ -81,8 +81,8 @@ class Stopwatch:
         self.frames, self._start = 0, time.perf_counter()
         self._first = self._last = self._start
 
-    def timed(self, guard: Guard) -> Guard:
-        """Wrap a guard so that every frame it sees is timed and counted."""
+    def timed(self, guard: Guard | None) -> Guard:
+        """Return a guard that times and counts every frame, and decides as the given one."""
 
         def timed_guard(codes: Int[Tensor, " k"], audio: Float[np.ndarray, " s"]) -> StopReason | None:
             self.frames, self._last = self.frames + 1, time.perf_counter()
@@ -90,7 +90,7 @@ class Stopwatch:
             if self.frames == 1:
                 self._first = self._last
                 self.metrics.ttfa.observe(self._first - self._start)
-            return guard(codes, audio)
+            return guard(codes, audio) if guard else None
 
         return timed_guard
 

@@ -21,7 +21,7 @@ from inference.server.app import create_server
 from inference.server.run import API_KEY
 from inference.server.voice_store import VoiceFolder
 from inference.synthesis.service import Service
-from inference.synthesis.synthesizer import Synthesizer
+from inference.synthesizer import Synthesizer
 
 
 class RayServeOptions(BaseModel):

@@ -8,6 +8,9 @@ from inference.server.audio_encoder import Format
 from inference.server.errors import ApiError
 from inference.server.limits import Limits
 
+LIVE_FORMATS = ("pcm", "opus")
+"""Formats that clients choose to play at once."""
+
 
 class VoiceName(BaseModel):
     """The name of a voice as newer clients send it."""
@@ -17,7 +20,7 @@ class VoiceName(BaseModel):
 
 
 class SpeechRequest(BaseModel):
-    """The body that OpenAI's clients send, with two more fields: `depth` and `seed`."""
+    """The body that OpenAI's clients send, with four more fields: `depth`, `seed`, `policy` and `strict`."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     model: str
@@ -29,6 +32,18 @@ class SpeechRequest(BaseModel):
     instructions: str | None = None
     depth: int | None = None
     seed: int = 0
+    policy: Literal["live", "checked"] | None = None
+    """Whether speech is sent while it is synthesized, or when every segment was checked and, where it failed,
+    synthesized again. By default events, pcm and opus are live, and files are checked."""
+    strict: bool = False
+    """Answer with an error where all attempts at a segment failed."""
+
+    @property
+    def live(self) -> bool:
+        """Whether speech is sent while it is synthesized."""
+        if self.policy is not None:
+            return self.policy == "live"
+        return self.stream_format == "sse" or self.response_format in LIVE_FORMATS
 
     @property
     def voice_name(self) -> str:

@@ -1,17 +1,19 @@
 """The work behind one response: a text that is being spoken, and the encoder of its audio."""
 
 from inference.engine.job import Guard
+from inference.engine.options import RetryPolicy, SynthesisOptions
 from inference.engine.request import Request
-from inference.longform.plan import LongFormPlan, plan
-from inference.longform.stream import LongFormStream, watch_for_runaways
+from inference.engine.result import SynthesisResult
+from inference.longform.plan import SpeechPlan, plan
+from inference.longform.stream import SynthesisStream
 from inference.server.audio_encoder import StreamEncoder
 from inference.server.errors import ApiError
 from inference.server.limits import Limits
 from inference.server.metrics import ServerMetrics, Stopwatch
 from inference.server.schemas import SpeechRequest
+from inference.synthesis.attempts import SynthesisFailed, watch_for_runaways
 from inference.synthesis.service import Service
 from inference.text.duration import expected_frames
-from inference.text.normalization import normalize
 from inference.voices.voice import Voice
 
 
@@ -35,45 +37,64 @@ class SpeechJob:
     def __init__(
         self, service: Service, payload: SpeechRequest, voice: Voice, limits: Limits, metrics: ServerMetrics
     ) -> None:
-        synthesizer = service.synthesizer
-        planned = plan(synthesizer, normalize(payload.input), voice, depth=payload.depth, seed=payload.seed)
-        _check_length(service, planned, limits)
-        self.input_tokens = sum(
-            len(synthesizer.text_tokenizer.encode(request.text)) for request in planned.requests
+        models = service.models
+        options = SynthesisOptions(
+            depth=payload.depth, seed=payload.seed, policy=RetryPolicy(strict=payload.strict)
         )
-        self.segments, self.request = len(planned.requests), planned.requests[0]
-        self.sample_rate = synthesizer.sample_rate
+        self.plan = plan(models, payload.input, voice, options)
+        _check_length(service, self.plan, limits)
+        self.input_tokens = sum(
+            len(models.text_tokenizer.encode(request.text)) for request in self.plan.requests
+        )
+        self.segments, self.live = len(self.plan.requests), payload.live
+        self.sample_rate = models.sample_rate
         self._encoder = StreamEncoder(payload.response_format, self.sample_rate)
         self._stopwatch = Stopwatch(metrics)
-        self._stream = LongFormStream(service, planned, guard=self._guard)
+        self._stream = SynthesisStream(service, self.plan, live=self.live, guard=self._guard)
         self._finished, self.closed = False, False
         self.stop_reason: str | None = None
 
     @property
+    def started(self) -> bool:
+        """Whether a frame was synthesized."""
+        return self._stopwatch.frames > 0
+
+    @property
     def frames(self) -> int:
-        """Frames that were read from the stream so far."""
+        """Frames of the speech so far."""
         return self._stream.frames
 
+    @property
+    def result(self) -> SynthesisResult:
+        """The speech that has ended."""
+        return self._stream.result
+
     def next_chunk(self) -> bytes | None:
-        """Wait for the next bytes.
+        """Wait for the next bytes; of an answer that is not live, for all.
 
         Returns:
             Encoded audio, or None behind the last.
 
         Raises:
             ApiError: The client left its audio unread for too long.
-            Exception: The exception that ended the take too early.
+            Exception: The exception that ended the speech too early.
         """
         if self._finished:
             return None
-        for audio in self._stream:
-            if data := self._encoder.feed(audio):
-                return data
+        data = bytearray()
+        try:
+            for audio in self._stream:
+                data += self._encoder.feed(audio)
+                if data and self.live:
+                    return bytes(data)
+        except SynthesisFailed:
+            self._count(self._stream.stop_reason)
+            raise
         self._finished = True
         self._count(self._stream.stop_reason)
         if self.stop_reason == "cancelled":
             raise ApiError(408, "the client left its audio untouched for too long", code="client_too_slow")
-        return self._encoder.finish()
+        return bytes(data + self._encoder.finish())
 
     def close(self) -> None:
         """End the synthesis if it is not over: its slot is free before the next frame."""
@@ -90,9 +111,9 @@ class SpeechJob:
             self._stopwatch.stop(reason)
 
 
-def _check_length(service: Service, planned: LongFormPlan, limits: Limits) -> None:
+def _check_length(service: Service, planned: SpeechPlan, limits: Limits) -> None:
     """Refuse a text that would be cut off in the middle, or that is longer than the limit."""
-    rate = service.synthesizer.tokenizer.config.frame_rate
+    rate = service.models.tokenizer.config.frame_rate
     spare_frames = min(
         min(request.max_frames, service.max_frames) - expected_frames(request.text)
         for request in planned.requests

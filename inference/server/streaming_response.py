@@ -54,8 +54,7 @@ async def first_chunk(
         Encoded audio, or None when the client left meanwhile.
 
     Raises:
-        ApiError: The queue did not move for too long.
-        Exception: The exception that ended the synthesis.
+        ApiError: The queue did not move for too long, or is full, or the synthesis failed.
     """
     data, failure, late = None, None, False
     async with anyio.create_task_group() as group:
@@ -65,16 +64,22 @@ async def first_chunk(
                 pass
             group.cancel_scope.cancel()
 
+        async def until_late() -> None:
+            nonlocal late
+            await anyio.sleep(limits.queue_seconds)
+            late = not job.started
+            if late:
+                group.cancel_scope.cancel()
+
         group.start_soon(until_gone)
-        with anyio.move_on_after(limits.queue_seconds) as patience:
-            try:
-                data = await in_thread(job.next_chunk, limiter, abandon=True)
-            except Exception as error:
-                failure = error
-        late = patience.cancelled_caught
+        group.start_soon(until_late)
+        try:
+            data = await in_thread(job.next_chunk, limiter, abandon=True)
+        except Exception as error:
+            failure = error
         group.cancel_scope.cancel()
     if failure is not None:
-        raise failure
+        raise api_error(failure) from failure
     if late:
         message = f"the queue did not move for {limits.queue_seconds:g} s: try again later"
         raise ApiError(503, message, code="queue_timeout", retry_seconds=RETRY_SECONDS)
@@ -105,11 +110,23 @@ class SpeechResponse(StreamingResponse):
             "X-Accel-Buffering": "no",  # or nginx would hold the stream back
             "X-AI-Generated": "true",
             "X-Sample-Rate": str(job.sample_rate),
-            "X-Seed": str(job.request.seed),
-            "X-Depth": str(job.request.depth),
+            "X-Seed": str(job.plan.options.seed),
+            "X-Depth": str(job.plan.options.depth),
+            "X-Policy": "live" if job.live else "checked",
             "X-Segments": str(job.segments),
             "X-Pieces": str(job.segments),  # the old name, for this version
         }
+        if not job.live:  # all of it is known
+            result = job.result
+            headers |= {
+                "X-Attempts": str(result.attempts),
+                "X-Stop-Reason": result.stop_reason,
+                "X-Acceptable": str(result.acceptable).lower(),
+            }
+            if result.intelligibility is not None:
+                headers["X-Intelligibility"] = f"{result.intelligibility:.3f}"
+            if not sse:
+                headers["Content-Length"] = str(len(first))
         media_type = "text/event-stream" if sse else MEDIA_TYPES[payload.response_format]
         content = _events(job, self._chunks) if sse else self._chunks
         super().__init__(content, headers=headers, media_type=media_type)
@@ -156,7 +173,7 @@ async def _events(job: SpeechJob, chunks: AsyncIterator[bytes]) -> AsyncIterator
     except Exception as error:
         yield _event(api_error(error).body)
         return
-    frames, request = job.frames, job.request
+    frames, result = job.frames, job.result
     yield _event(
         {
             "type": "speech.audio.done",
@@ -166,10 +183,13 @@ async def _events(job: SpeechJob, chunks: AsyncIterator[bytes]) -> AsyncIterator
                 "total_tokens": job.input_tokens + frames,
             },
             "stop_reason": job.stop_reason,
+            "attempts": result.attempts,
+            "acceptable": result.acceptable,
+            "intelligibility": result.intelligibility,
             "segments": job.segments,
             "pieces": job.segments,  # the old name, for this version
-            "seed": request.seed,
-            "depth": request.depth,
+            "seed": job.plan.options.seed,
+            "depth": result.depth,
             "sample_rate": job.sample_rate,
             "ai_generated": True,
         }

@@ -5,8 +5,9 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from inference.server.limits import PROMPT_SILENCE_SECONDS
 from inference.synthesis.loading import DEFAULT_MODEL
-from inference.synthesis.synthesizer import Synthesizer
+from inference.synthesis.models import SpeechModels
 from inference.voices.catvoice_file import SUFFIX, saved_voice, write_voice
 from inference.voices.untrusted_audio import decode_upload
 from inference.voices.voice import Voice
@@ -15,8 +16,6 @@ DEFAULT = "default"
 """The name of the voice that comes with the project."""
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 """Names that mean one file in one folder on every operating system."""
-SILENCE_SECONDS = 10.0
-"""Silence that an upload may have around a prompt of full length; it is trimmed."""
 
 
 class UnknownVoice(ValueError):
@@ -36,7 +35,7 @@ class VoiceFolder:
     """The voices of a server. Files that appear in the folder, or leave it, count at once.
 
     Args:
-        synthesizer: Encodes recordings; its tokenizer must be the one of the files.
+        models: Encode recordings; their tokenizer must be the one of the files.
         folder: The folder of .catvoice files; None offers the default voice alone.
         max_voices: Most voices that the folder may hold.
 
@@ -44,18 +43,15 @@ class VoiceFolder:
         ValueError: The folder cannot be created.
     """
 
-    def __init__(
-        self, synthesizer: Synthesizer, folder: Path | None = None, *, max_voices: int = 1000
-    ) -> None:
+    def __init__(self, models: SpeechModels, folder: Path | None = None, *, max_voices: int = 1000) -> None:
         if folder is not None:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise ValueError(f"{folder}: cannot hold voices ({error.strerror}); name another") from None
-        self.synthesizer, self.folder, self.max_voices = synthesizer, folder, max_voices
+        self.models, self.folder, self.max_voices = models, folder, max_voices
         transcript = (DEFAULT_MODEL / "prompt.txt").read_text(encoding="utf-8").strip()
-        self._default = synthesizer.voice(DEFAULT_MODEL / "prompt.flac", transcript)
-        synthesizer.voices.decoder_adaptation(self._default)  # fitted now, while nobody waits
+        self._default = models.load_voice(DEFAULT_MODEL / "prompt.flac", transcript)
         self._encode_lock = threading.Lock()
 
     def entries(self) -> list[VoiceEntry]:
@@ -87,7 +83,7 @@ class VoiceFolder:
         if not path.is_file():
             raise _unknown(name)
         try:
-            return self.synthesizer.voice(path)
+            return self.models.load_voice(path)
         except ValueError as error:  # it names the path, which is none of the client's business
             raise ValueError(f"voice {str(error).replace(str(path), repr(name))}") from None
 
@@ -126,10 +122,10 @@ class VoiceFolder:
                 raise FileExistsError(f"voice {name!r} exists: choose another name, or delete it first")
             if len(self.entries()) > self.max_voices:
                 raise ValueError(f"the folder holds {self.max_voices} voices, the most it may: delete some")
-            prompt = decode_upload(recording, self.synthesizer.max_prompt_seconds + SILENCE_SECONDS)
-            voice = self.synthesizer.voice(prompt, text.strip())
-            self.synthesizer.request("a", voice)  # refuses what leaves no room for a take
-            voices = self.synthesizer.voices
+            prompt = decode_upload(recording, self.models.max_prompt_seconds + PROMPT_SILENCE_SECONDS)
+            voice = self.models.load_voice(prompt, text.strip())
+            self.models.request("a", voice)  # refuses what leaves no room for a take
+            voices = self.models.voices
             write_voice(path, saved_voice(voices, voice, language=language, consent=consent.strip()))
         return VoiceEntry(name=name, created=int(path.stat().st_mtime))
 

@@ -4,7 +4,8 @@ import threading
 
 from inference.synthesis.service import Service
 from inference.synthesis.speaker_adaptation import adapt_to_speaker
-from inference.voices.voice import RecentCache, Voice
+from inference.voices.recent_cache import RecentCache
+from inference.voices.voice import Voice
 
 MAX_ADAPTED = 4
 """Adapted models that are cached: each is as large as the model, and has an engine and a thread."""
@@ -18,14 +19,14 @@ class VoiceServices:
         self.service = service
         self._adapted: RecentCache[Service] = RecentCache(max_adapted, lambda _: 1, _close_later)
 
-    def get(self, voice: Voice, steps: int | None) -> Service:
+    def get(self, voice: Voice, steps: int) -> Service:
         """Return the service whose model is adapted to a voice.
 
         A new one takes some seconds; threads that request the same one at once wait for it.
 
         Args:
             voice: The voice with its transcript.
-            steps: Training steps, see `adapt_to_speaker`; None returns the service of the unadapted model.
+            steps: Training steps, see `adapt_to_speaker`; 0 returns the service of the unadapted model.
 
         Returns:
             A service that is open, and is closed when it is evicted from the cache.
@@ -33,13 +34,13 @@ class VoiceServices:
         Raises:
             ValueError: as `adapt_to_speaker`.
         """
-        if steps is None:
+        if not steps:
             return self.service
 
         def create() -> Service:
             engine = self.service.engine
             return Service(
-                adapt_to_speaker(self.service.synthesizer, voice, steps),
+                adapt_to_speaker(self.service.models, voice, steps),
                 slots=engine.slots,
                 waiting=engine.waiting,
                 max_seconds=self.service.max_seconds,

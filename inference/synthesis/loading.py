@@ -12,8 +12,10 @@ from cat_tts.generation.sampling import SAMPLING_FILE
 from cat_tts.text.tokenizers import TextTokenizer
 from inference.device import usable_device
 from tokenizer import AudioTokenizer
+from tokenizer.codes.coded_audio import fingerprint
 from tokenizer.discriminators import Discriminators
 from tokenizer.io.checkpoint import local_folder, read_config
+from tokenizer.io.checksums import expected_tokenizer
 from tokenizer.model import Parts
 
 DEFAULT_MODEL = Path(__file__).parents[2] / "cat_tts" / "pretrained" / "mini"
@@ -72,7 +74,14 @@ def load(
         sampling = read_config(SamplingOptions, folder / SAMPLING_FILE)
 
     def codec(parts: Parts) -> AudioTokenizer:
-        return AudioTokenizer.from_pretrained(codec_folder, parts).to(device)
+        loaded = AudioTokenizer.from_pretrained(codec_folder, parts)
+        expected = expected_tokenizer(folder)
+        if expected not in (None, found := fingerprint(loaded).hex()):
+            raise ValueError(
+                f"{codec_folder}: is tokenizer {found}, and the model speaks codes of {expected}: "
+                "leave the tokenizer out, or give the one that belongs to the model"
+            )
+        return loaded.to(device)
 
     asr, discriminators = folder / "asr", folder / "discriminators"
     return Loaded(

@@ -27,16 +27,24 @@ def describe(result: SynthesisResult) -> dict[str, object]:
         "bit_per_second": result.bitrate,
         "seed": result.seed,
         "stop_reason": result.stop_reason,
+        "attempts": result.attempts,
+        "intelligibility": result.intelligibility,
+        "acceptable": result.acceptable,
     }
     if result.request is not None:
         description |= {
             "text": result.request.text,
             "prompt_text": result.request.voice.text,
             "voice_sha256": result.request.voice.key,
-            "mode": result.request.mode,
+            "mode": result.request.options.mode,
             "sampling": asdict(result.request.sampling),
             "depth_extended": result.request.forced_codes is not None,
         }
+    if result.segments:
+        lead, *pauses = result.pauses
+        segments = zip(result.segments, pauses, strict=True)
+        description["lead_seconds"] = lead
+        description["segments"] = [describe(part) | {"pause_seconds": pause} for part, pause in segments]
     return description
 
 

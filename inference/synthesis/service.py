@@ -18,8 +18,8 @@ from dataclasses import replace
 from inference.engine.engine import Engine
 from inference.engine.job import Guard
 from inference.engine.request import Request
-from inference.engine.result import SynthesisResult, SynthesisStream
-from inference.synthesis.synthesizer import Synthesizer
+from inference.engine.result import RequestStream
+from inference.synthesis.models import SpeechModels
 
 
 class ServiceClosed(ValueError):
@@ -31,7 +31,7 @@ class Service:
 
     def __init__(
         self,
-        synthesizer: Synthesizer,
+        models: SpeechModels,
         *,
         slots: int = 8,
         waiting: int = 32,
@@ -41,7 +41,7 @@ class Service:
         """Start the thread of the engine.
 
         Args:
-            synthesizer: The models.
+            models: What speaks.
             slots: Requests that run at the same time.
             waiting: Requests that may wait for a slot.
             max_seconds: Length limit of every result, whatever the request says.
@@ -52,24 +52,22 @@ class Service:
         """
         if not max_seconds > 0 or not patience > 0:
             raise ValueError(f"max_seconds={max_seconds}, patience={patience}: give positive seconds")
-        self.synthesizer, self.max_seconds, self.patience = synthesizer, max_seconds, patience
+        self.models, self.max_seconds, self.patience = models, max_seconds, patience
         self.engine = Engine(
-            synthesizer.tts,
-            synthesizer.tokenizer,
+            models.tts,
+            models.tokenizer,
             slots=slots,
             waiting=waiting,
-            weights=synthesizer.weights,
+            weights=models.weights,
         )
-        self.max_frames = max(1, math.floor(max_seconds * synthesizer.tokenizer.config.frame_rate))
+        self.max_frames = max(1, math.floor(max_seconds * models.tokenizer.config.frame_rate))
         self._changed, self._closing, self._finish = threading.Condition(), False, False
         self._worker = threading.Thread(target=self._work, name="cat-tts-service", daemon=True)
         self._worker.start()
         # A thread inside torch when Python shuts down would crash the process.
         atexit.register(self.close)
 
-    def stream(
-        self, request: Request, *, guard: Guard | None = None, chunk_frames: int = 1
-    ) -> SynthesisStream:
+    def stream(self, request: Request, *, guard: Guard | None = None, chunk_frames: int = 1) -> RequestStream:
         """Synthesize a request as a stream; closing the stream frees its slot before the next frame.
 
         Args:
@@ -86,23 +84,19 @@ class Service:
         """
         request = replace(request, max_frames=min(request.max_frames, self.max_frames))
         self._check_open()
-        job = self.synthesizer.job(request, guard)
+        job = self.models.job(request, guard)
         with self._changed:
             self._check_open()
             handle = self.engine.submit(job)
             self._changed.notify()
-        return SynthesisStream(
+        return RequestStream(
             request,
             handle,
-            self.synthesizer.tokenizer.config,
+            self.models.tokenizer.config,
             advance=handle.wait,
             release=lambda: None,
             chunk_frames=chunk_frames,
         )
-
-    def synthesize(self, request: Request, *, guard: Guard | None = None) -> SynthesisResult:
-        """Synthesize a request and return its result; the arguments and errors are those of `stream`."""
-        return self.stream(request, guard=guard).collect()
 
     def close(self, *, finish: bool = False) -> None:
         """Accept no more requests; end running ones with ServiceClosed, or `finish` them first."""

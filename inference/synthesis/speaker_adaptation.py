@@ -5,25 +5,30 @@ reproduce enough of the voice; it comes nearer when its layers are trained on th
 """
 
 import copy
+from typing import TypeVar
 
 import torch
 
 from cat_tts import CatTTS
+from cat_tts.muon import Muon
 from cat_tts.sequences.formats import build_example
 from cat_tts.text.tokenizers import TextTokenizer
-from inference.synthesis.synthesizer import Synthesizer
+from inference.engine.options import MAX_ADAPT_STEPS
+from inference.synthesis.models import SpeechModels
 from inference.voices.voice import Voice
 
 TOTAL_LEARNING_RATE, MOMENTUM = 0.01, 0.9
 """Steps times learning rate of Muon, whose steps change all directions of a matrix equally: Adam's steps
 approach the voice as well, but lose words. With twice this total, other sentences of the speaker become less
 likely; five steps approach the voice as well as ten."""
-MAX_STEPS = 1000
+
+
+Models = TypeVar("Models", bound=SpeechModels)
 
 
 def adapt_to_speaker(
-    synthesizer: Synthesizer, voice: Voice, steps: int, total_learning_rate: float = TOTAL_LEARNING_RATE
-) -> Synthesizer:
+    models: Models, voice: Voice, steps: int, total_learning_rate: float = TOTAL_LEARNING_RATE
+) -> Models:
     """Adapt a copy of the TTS model to the prompt of a voice.
 
     The TTS model is copied, in float32 during training. Only the matrices in the layers of both Transformers
@@ -31,43 +36,29 @@ def adapt_to_speaker(
     decision is not trained. The tokenizer and the cached prompts are shared.
 
     Args:
-        synthesizer: The unadapted models; they are not changed.
+        models: The unadapted models; they are not changed.
         voice: The voice with its transcript.
         steps: Number of training steps; more steps are smaller ones, with the same sum.
         total_learning_rate: Number of steps times learning rate.
 
     Returns:
-        A synthesizer with the adapted copy of the model.
+        The same with the adapted copy of the model.
 
     Raises:
         ValueError: an impossible number of steps, a prompt without text, or a voice of another model.
     """
-    check_adaptation_steps(steps)
-    if steps == 0:
-        raise ValueError("0 steps leave the model as it is, and a decoder is adapted without: give 1 or more")
-    voice = synthesizer.voice(voice)
+    if not 1 <= steps <= MAX_ADAPT_STEPS:
+        raise ValueError(f"{steps} steps to adapt the model to a voice: give 1 to {MAX_ADAPT_STEPS}")
+    voice = models.voices.validate(voice)
     if not voice.text.strip():
         raise ValueError("a model is adapted to a voice by what its prompt says: give the prompt's text")
     with torch.inference_mode(False), torch.enable_grad():
-        model = copy.deepcopy(synthesizer.tts).float()
-        _train(model, synthesizer.text_tokenizer, voice, steps, total_learning_rate / steps)
-    parts = (
-        model.to(synthesizer.dtype),
-        synthesizer.text_tokenizer,
-        synthesizer.tokenizer,
-        synthesizer.sampling,
-    )
-    adapted = Synthesizer(*parts, weights=synthesizer.weights, asr_model=synthesizer.asr_model)
-    adapted.voices = synthesizer.voices
+        model = copy.deepcopy(models.tts).float()
+        _train(model, models.text_tokenizer, voice, steps, total_learning_rate / steps)
+    parts = model.to(models.dtype), models.text_tokenizer, models.tokenizer, models.sampling
+    adapted = type(models)(*parts, weights=models.weights, asr_model=models.asr_model)
+    adapted.voices, adapted.adapted_to = models.voices, (voice.key, voice.text, steps)
     return adapted
-
-
-def check_adaptation_steps(steps: int) -> None:
-    """Raise ValueError for an impossible number of steps."""
-    if not 0 <= steps <= MAX_STEPS:
-        raise ValueError(
-            f"{steps} steps to adapt the model to a voice: give 0 for the decoder alone, up to {MAX_STEPS}"
-        )
 
 
 def _train(model: CatTTS, text_tokenizer: TextTokenizer, voice: Voice, steps: int, rate: float) -> None:
@@ -82,9 +73,7 @@ def _train(model: CatTTS, text_tokenizer: TextTokenizer, voice: Voice, steps: in
     ]
     for matrix in matrices:
         matrix.requires_grad_(True)
-    optimizer = torch.optim.Muon(
-        matrices, rate, weight_decay=0, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw"
-    )
+    optimizer = Muon(matrices, rate, weight_decay=0.0, momentum=MOMENTUM)
     for _ in range(steps):
         optimizer.zero_grad()
         model(rows, None, targets, depth, row_positions).codes.backward()

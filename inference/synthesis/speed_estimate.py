@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-from inference.synthesis.synthesizer import Synthesizer
+from inference.engine.options import UNWATCHED, SynthesisOptions
+from inference.synthesis.models import SpeechModels
+from inference.synthesis.runner import LocalRunner
 from inference.voices.voice import Voice
 
 PROMPT_FRAMES, FRAMES = 50, 16
@@ -24,31 +26,33 @@ class Speed:
         return (self.base + self.per_codebook * depth) * self.frame_rate
 
 
-def measure(synthesizer: Synthesizer) -> Speed:
+def measure(models: SpeechModels) -> Speed:
     """Measure the speed at the smallest and the largest depth, after a warm-up.
 
     Args:
-        synthesizer: The models to measure, on their device.
+        models: The models to measure, on their device.
 
     Returns:
         The linear model through both measurements.
     """
-    deepest = synthesizer.max_depth
-    _seconds_per_frame(synthesizer, deepest)
-    shallow, deep = (_seconds_per_frame(synthesizer, depth) for depth in (1, deepest))
+    runner, deepest = LocalRunner(models), models.max_depth
+    _seconds_per_frame(runner, deepest)
+    shallow, deep = (_seconds_per_frame(runner, depth) for depth in (1, deepest))
     per_codebook = max(0.0, deep - shallow) / max(1, deepest - 1)
-    frame_rate = synthesizer.tokenizer.config.frame_rate
+    frame_rate = models.tokenizer.config.frame_rate
     return Speed(base=shallow - per_codebook, per_codebook=per_codebook, frame_rate=frame_rate)
 
 
-def _seconds_per_frame(synthesizer: Synthesizer, depth: int) -> float:
+def _seconds_per_frame(runner: LocalRunner, depth: int) -> float:
     """Time the frames after the first one, which includes the processing of the prompt."""
-    codes = torch.zeros(PROMPT_FRAMES, synthesizer.max_depth, dtype=torch.long)
+    models = runner.models
+    codes = torch.zeros(PROMPT_FRAMES, models.max_depth, dtype=torch.long)
     voice = Voice(codes=codes, text="One two three four.")
-    seconds = (FRAMES + 1) / synthesizer.tokenizer.config.frame_rate
+    seconds = (FRAMES + 1) / models.tokenizer.config.frame_rate
     # Such a text takes longer than this, so the model does not stop earlier.
     text = "five six seven eight nine ten " * 6
-    with synthesizer.stream(text, voice, depth=depth, max_seconds=seconds) as stream:
+    options = SynthesisOptions(depth=depth, max_seconds=seconds, policy=UNWATCHED)
+    with runner.stream(models.request(text, voice, options)) as stream:
         next(stream)
         start = time.perf_counter()
         remaining = sum(1 for _ in stream)

@@ -1,12 +1,9 @@
 """Reading and writing of `.catvoice` files, whose bytes `inference.voices.catvoice_format` describes."""
 
-import hashlib
 import logging
 import math
-from pathlib import Path
-from typing import TypeGuard
+from dataclasses import replace
 
-from cat_tts import TTSConfig
 from inference.voices.catvoice_format import (
     MAX_BYTES,
     SUFFIX,
@@ -17,9 +14,7 @@ from inference.voices.catvoice_format import (
     unpack_voice,
 )
 from inference.voices.decoder_adaptation import adaptation_shape
-from inference.voices.prompt_audio import PromptAudio
 from inference.voices.voice import Voice, Voices
-from tokenizer import AudioTokenizer
 from tokenizer.codes.coded_audio import CodesError, check_origin, coded, decode_audio
 from tokenizer.io.atomic_files import PathLike, check_target, new_file, read_bytes
 
@@ -31,7 +26,7 @@ def saved_voice(voices: Voices, voice: Voice, *, language: str = "", consent: st
 
     Args:
         voices: The models of the voice.
-        voice: The voice to save; its decoder adaptation is computed where that is possible.
+        voice: The voice to save, with its decoder adaptation.
         language: A BCP 47 tag, or nothing.
         consent: Who allowed what to be done with this voice.
 
@@ -41,11 +36,11 @@ def saved_voice(voices: Voices, voice: Voice, *, language: str = "", consent: st
     Raises:
         VoiceFileError: a text is too long or malformed.
     """
-    codes, added = coded(voices.tokenizer, voice.codes), voices.decoder_adaptation(voice)
+    codes, added = coded(voices.tokenizer, voice.codes), voice.decoder_adaptation
     power = float(decode_audio(voices.tokenizer, codes).square().mean())
     adaptation = None
     if added is not None:
-        adaptation = SavedAdaptation(added=added.half(), decoder=_decoder_hash(voices.tokenizer))
+        adaptation = SavedAdaptation(added=added.half(), decoder=voices.decoder_hash)
     return SavedVoice(
         coded=codes,
         text=voice.text,
@@ -54,12 +49,6 @@ def saved_voice(voices: Voices, voice: Voice, *, language: str = "", consent: st
         consent=consent,
         decoder_adaptation=adaptation,
     )
-
-
-def _decoder_hash(tokenizer: AudioTokenizer) -> bytes:
-    """Return eight bytes that distinguish decoders by the projection that adaptations are added to."""
-    weight = tokenizer.decoder[-1].project_out.get_parameter("weight")
-    return hashlib.sha256(weight.detach().float().cpu().contiguous().numpy().tobytes()).digest()[:8]
 
 
 def write_voice(path: PathLike, saved: SavedVoice) -> None:
@@ -91,81 +80,66 @@ def read_voice(path: PathLike) -> SavedVoice:
         VoiceFileError: the file is not a valid `.catvoice` file; the message begins with its path.
     """
     data = read_bytes(path, MAX_BYTES, VoiceFileError)
-    try:
-        return unpack_voice(data)
-    except VoiceFileError as error:
-        raise VoiceFileError(f"{path}: {error}") from None
+    return parse_voice(data, str(path))
 
 
-def load_voice(path: PathLike, tokenizer: AudioTokenizer, config: TTSConfig) -> Voice:
-    """Read a `.catvoice` file as a voice of a model.
+def parse_voice(data: bytes, name: str) -> SavedVoice:
+    """Parse the bytes of a `.catvoice` file.
 
     Args:
-        path: The file to read.
-        tokenizer: The audio tokenizer of the model.
-        config: Configuration of the TTS model.
+        data: The bytes.
+        name: What messages call the file.
+
+    Returns:
+        Its contents.
+
+    Raises:
+        VoiceFileError: the bytes are not those of such a file; the message begins with its name.
+    """
+    try:
+        return replace(unpack_voice(data), name=name)
+    except VoiceFileError as error:
+        raise VoiceFileError(f"{name}: {error}") from None
+
+
+def restore_voice(voices: Voices, saved: SavedVoice) -> Voice:
+    """Return a saved voice as a voice of a model.
+
+    Args:
+        voices: The models.
+        saved: The contents of a voice file.
 
     Returns:
         The voice with the codebooks of the model. An adaptation of another decoder is dropped with a warning.
 
     Raises:
-        VoiceFileError: the file is not valid, or does not fit the model.
+        VoiceFileError: the voice does not fit the model.
     """
-    saved = read_voice(path)
-    frames, layers = saved.coded.codes.shape
+    config, name, (frames, layers) = voices.config, saved.name, saved.coded.codes.shape
     try:
-        check_origin(tokenizer, saved.coded)
+        check_origin(voices.tokenizer, saved.coded, voices.fingerprint)
     except CodesError as error:
-        raise VoiceFileError(f"{path}: {error}, or save the voice again with this one") from None
+        raise VoiceFileError(f"{name}: {error}, or save the voice again with this one") from None
     if layers < config.num_codebooks:
         raise VoiceFileError(
-            f"{path}: has {layers} layers, this model needs {config.num_codebooks}: save it again"
+            f"{name}: has {layers} layers, this model needs {config.num_codebooks}: save it again"
         )
     if frames > config.max_prompt_frames:
         raise VoiceFileError(
-            f"{path}: has {frames} frames, this model takes {config.max_prompt_frames}: save a shorter prompt"
+            f"{name}: has {frames} frames, this model takes {config.max_prompt_frames}: save a shorter prompt"
         )
     adaptation, added = saved.decoder_adaptation, None
     if adaptation is not None:
-        fits = tuple(adaptation.added.shape) == adaptation_shape(tokenizer)
-        if fits and adaptation.decoder == _decoder_hash(tokenizer):
+        fits = tuple(adaptation.added.shape) == adaptation_shape(voices.tokenizer)
+        if fits and adaptation.decoder == voices.decoder_hash:
             added = adaptation.added.float()
         else:
             logger.warning(
-                "%s: its decoder adaptation is of another decoder and left out; save the voice again", path
+                "%s: its decoder adaptation is of another decoder and left out; save the voice again", name
             )
     return Voice(
         codes=saved.coded.codes[:, : config.num_codebooks], text=saved.text, decoder_adaptation=added
     )
-
-
-def is_voice_file(prompt: PromptAudio | Voice) -> TypeGuard[str | Path]:
-    """Return whether the prompt names a voice file rather than a recording: the suffix decides."""
-    return isinstance(prompt, (str, Path)) and Path(prompt).suffix.lower() == SUFFIX
-
-
-def prompt_text_of(prompt: PromptAudio | Voice, prompt_text: str) -> str:
-    """Return the transcript of a prompt, which voices and voice files hold themselves.
-
-    Args:
-        prompt: A recording, a voice, or the path of a voice file.
-        prompt_text: The transcript that the user gave, or nothing.
-
-    Returns:
-        The transcript of the voice, or `prompt_text` for a recording.
-
-    Raises:
-        ValueError: `prompt_text` contradicts the voice.
-    """
-    if is_voice_file(prompt):
-        text = read_voice(prompt).text
-    elif isinstance(prompt, Voice):
-        text = prompt.text
-    else:
-        return prompt_text
-    if prompt_text not in ("", text):
-        raise ValueError(f"this voice says {text!r}, not {prompt_text!r}: leave it out")
-    return text
 
 
 def check_voice_output(path: PathLike) -> None:

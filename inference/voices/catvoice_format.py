@@ -26,7 +26,7 @@ import re
 import struct
 import unicodedata
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -79,6 +79,8 @@ class SavedVoice:
     """Who allowed what to be done with this voice, in plain words."""
     decoder_adaptation: SavedAdaptation | None = None
     """Where the prompt was a recording, and the decoder could be adapted to it."""
+    name: str = field(default="this voice file", compare=False)
+    """What messages call it."""
 
     def __post_init__(self) -> None:
         check_labels(*self.texts)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from inference.voices.prompt_audio import check_prompt
+from inference.voices.prompt_audio import PromptRecording, check_recording
 from inference.voices.untrusted_audio import load_upload
 from tokenizer.io.audio import trim_silence
 
@@ -62,7 +62,7 @@ def load_clip(path: str | Path, sample_rate: int, max_seconds: float = MAX_CLIP_
         AudioError: the file cannot be used as a prompt.
     """
     whole = load_upload(path, sample_rate, MAX_SEARCH_SECONDS)
-    check_prompt((whole, sample_rate))
+    check_recording(PromptRecording(samples=whole, sample_rate=sample_rate))
     speech = trim_silence(torch.from_numpy(whole), sample_rate).numpy()
     audio = cut_in_pause(speech, sample_rate, max_seconds)
     return PromptClip(

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ sync_api = pytest.importorskip("playwright.sync_api")
 import app  # noqa: E402
 from inference import Synthesizer  # noqa: E402
 from inference.demo.common import EXAMPLE, TRANSLATIONS  # noqa: E402
-from inference.demo.results_card import STOP_LABELS  # noqa: E402
+from inference.demo.results_card import NOT_RECOGNIZED, STOP_LABELS  # noqa: E402
 from inference.synthesis.service import Service  # noqa: E402
 from tokenizer.codes.cat_file import read_codes  # noqa: E402
 
@@ -31,17 +32,9 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt install chromium)"),
     pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg, to play streamed takes"),
 ]
-SWITCHES = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--use-fake-ui-for-media-stream",
-    "--use-fake-device-for-media-stream",  # a microphone that beeps
-]
+DISABLED = ("gpu", "quic", "background-networking", "component-update", "sync")
+SWITCHES = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in DISABLED)]
+SWITCHES += [f"--use-fake-{name}-for-media-stream" for name in ("ui", "device")]  # it beeps
 LONG_TEXT = "[pause 0.2s] " + "The quick brown fox sleeps under the old garden house today. " * 8
 TIMEOUT_MS = 60_000
 
@@ -61,8 +54,11 @@ def address(service: Service, gradio_files: None) -> Iterator[str]:
     """
 
     async def launch() -> "tuple[Blocks, str]":
-        demo = app.build_demo(service.synthesizer, service, lambda audio, rate: "One two three.")
-        server = {"server_name": "127.0.0.1", "prevent_thread_lock": True, "quiet": True}
+        assert isinstance(service.models, Synthesizer)
+        demo = app.build_demo(service.models, service, lambda audio, rate: "One two three.")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        server = {"server_name": "127.0.0.1", "server_port": port, "prevent_thread_lock": True, "quiet": True}
         return demo, demo.launch(**server, **app.APPEARANCE)[1]
 
     demo, address = asyncio.run(launch())
@@ -119,9 +115,10 @@ def prepare(page: "Page", text: str, example: int = 1) -> None:
 
 def wait_for_the_end(page: "Page") -> str:
     """Wait for the end of a take, for whatever reason: this model may be bad."""
+    keys = [*STOP_LABELS.values(), NOT_RECOGNIZED]
     page.wait_for_function(
         """overs => overs.some(over => document.querySelector('#status .prose').innerText.endsWith(over))""",
-        arg=[labels[key] for labels in TRANSLATIONS.values() for key in STOP_LABELS.values()],
+        arg=[labels[key] for labels in TRANSLATIONS.values() for key in keys],
     )
     return page.inner_text("#status .prose")
 
@@ -209,11 +206,15 @@ def test_audio_is_played_before_the_take_is_whole_and_stop_stops(visit, service:
     page.on("response", lambda got: segments.append(got.url) if got.url.endswith(".aac") else None)
     prepare(page, LONG_TEXT)
     page.click("#generate")
+    wait_for_status(page, "synthesizing the first segment")
+    assert segments == []
     page.wait_for_function(
         """document.querySelector('#stream audio')?.currentTime > 0.1
            && document.querySelector('#status .prose').innerText.includes('speaking')"""
     )
-    assert segments and re.search("speaking, segment [1-4] of 4", page.inner_text("#status .prose"))
+    played = re.search("speaking, segment ([1-4]) of 4", page.inner_text("#status .prose"))
+    assert segments and played
+    wait_for_status(page, f"speaking, segment {int(played[1]) + 1} of 4")
     page.click("#stop")
     assert wait_for_the_end(page).endswith("stopped by you")
     assert service.engine.active == 0

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import soundfile
 
 gr = pytest.importorskip("gradio")
 
+from inference import Synthesizer  # noqa: E402
 from inference.demo.clone_tab import CloneTab  # noqa: E402
 from inference.demo.common import EXAMPLE  # noqa: E402
 from inference.demo.session import DemoSession  # noqa: E402
@@ -78,12 +80,13 @@ def test_mistakes_are_reported_in_a_line(tab: CloneTab, changed: dict, message: 
 
 def test_a_take_is_streamed_then_shown(tab: CloneTab) -> None:
     session = DemoSession()
-    first, *segments, last = spoken(tab, session)
+    first, waiting, segment, last = spoken(tab, session)
     assert first[tab.seed] == 5 and first[tab.stop]["interactive"]
+    assert waiting[tab.status].endswith("synthesizing the first segment")
     take = session.results[0].whole
-    samples = [soundfile.read(io.BytesIO(segment[tab.stream]), dtype="float32")[0] for segment in segments]
-    assert np.abs(np.concatenate(samples) - take.audio).max() <= 2**-15
-    assert all("speaking, " in segment[tab.status] for segment in segments)
+    samples = soundfile.read(io.BytesIO(segment[tab.stream]), dtype="float32")[0]
+    assert len(samples) == len(take.audio) and np.abs(samples - take.audio).max() <= 2**-15
+    assert "speaking, " in segment[tab.status]
     assert last[tab.status].startswith("cpu \u00b7 float32 \u00b7 SDPA \u00b7 ")
     assert last[tab.status].endswith(("cut at the length limit", "spoken to the end"))
     assert last[tab.results.results]["value"] == 1
@@ -91,12 +94,31 @@ def test_a_take_is_streamed_then_shown(tab: CloneTab) -> None:
     assert [Path(path).suffix for path in last[tab.results.files]] == [".wav", ".flac", ".cat", ".json"]
     about = json.loads(Path(last[tab.results.files][-1]).read_text())
     assert (about["seed"], about["text"], about["device"]) == (5, "Good morning.", "cpu · float32 · SDPA")
+    assert (about["attempts"], about["acceptable"], about["intelligibility"]) == (1, True, None)
+
+
+def test_a_take_that_is_not_understood_is_tried_again_and_said_to_be(
+    tab: CloneTab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All three attempts end, and nothing is recognized in them: the take is shown, not as a good one."""
+    monkeypatch.setattr("inference.synthesis.attempts.intelligibility", lambda *_: -3.0)
+    session = DemoSession()
+    *_, last = spoken(tab, session)
+    take = session.results[0].whole
+    assert (take.attempts, take.acceptable, take.stop_reason) == (3, False, "end")
+    assert last[tab.status].endswith("spoken to the end, but not all words were recognized")
+    assert "not all words were recognized" in last[tab.results.results]["choices"][0][0]
+    about = json.loads(Path(last[tab.results.files][-1]).read_text())
+    assert (about["attempts"], about["acceptable"], about["intelligibility"]) == (3, False, -3.0)
+    assert about["seed"] == 5 and last[tab.results.results]["choices"][0][0].startswith("#1: depth 3, seed 5")
+    *_, last = spoken(tab, session, language="zh")
+    assert last[tab.status].endswith("\u6709\u4e9b\u8bdd\u6ca1\u6709\u542c\u6e05")
 
 
 def test_a_long_text_is_streamed_in_segments_with_pauses(tab: CloneTab) -> None:
     """The streamed audio is that of the take, which can be extended and compared; its JSON lists segments."""
     session = DemoSession()
-    _, *segments, last = spoken(tab, session, text="Good morning. [pause 1s] It is late.", language="zh")
+    _, _, *segments, last = spoken(tab, session, text="Good morning. [pause 1s] It is late.", language="zh")
     (result,) = session.results
     samples = [soundfile.read(io.BytesIO(segment[tab.stream]), dtype="float32")[0] for segment in segments]
     streamed = np.concatenate(samples)
@@ -111,8 +133,8 @@ def test_a_long_text_is_streamed_in_segments_with_pauses(tab: CloneTab) -> None:
     assert read_codes(last[tab.results.files][2]).depth == 3
     tab.results.extend_selected("en", session, 1)
     extended = session.results[-1]
-    assert [take.depth for take in extended.segments] == [6, 6] and extended.extended
-    assert (extended.segments[1].codes[:, :3] == result.segments[1].codes).all()
+    assert [take.depth for take in extended.whole.segments] == [6, 6] and extended.extended
+    assert (extended.whole.segments[1].codes[:, :3] == result.whole.segments[1].codes).all()
     paths = tab.results.compare_depths("en", session, 1, 1, 3)
     assert np.abs(soundfile.read(paths[1], dtype="float32")[0] - result.whole.audio).max() <= 2**-15
 
@@ -122,12 +144,14 @@ def test_an_adapted_model_speaks_and_extends_its_own_takes(tab: CloneTab) -> Non
     _, adapting, *_, last = spoken(tab, session, adapting=True)
     assert adapting[tab.status].endswith("tuning the model to the voice")
     (result,) = session.results
-    assert result.adapt_steps == 5 and result.whole.request is not None
-    own = adapt_to_speaker(tab.synthesizer, result.whole.request.voice, 5)
-    assert np.array_equal(result.whole.codes, own.start(result.plan.requests[0]).collect().codes)
+    assert result.plan.options.adapt_steps == 5 and result.whole.request is not None
+    voice, options = result.whole.request.voice, replace(result.plan.options, adapt_steps=0)
+    own = adapt_to_speaker(tab.models, voice, 5)
+    assert isinstance(own, Synthesizer)
+    assert np.array_equal(result.whole.codes, own.synthesize("Good morning.", voice, options).codes)
     assert json.loads(Path(last[tab.results.files][-1]).read_text())["adapt_steps"] == 5
     tab.results.extend_selected("en", session, 1)
-    assert session.results[-1].adapt_steps == 5
+    assert session.results[-1].plan.options.adapt_steps == 5
     assert np.array_equal(session.results[-1].whole.codes, own.extend_depth(result.whole).codes)
     with pytest.raises(gr.Error, match="text"):
         spoken(tab, session, adapting=True, transcript=" ")

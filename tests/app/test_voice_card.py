@@ -101,8 +101,10 @@ def test_a_voice_is_saved_and_opened_again(tab: CloneTab, prompt_file: Path) -> 
         card.save_voice_file("en", False, str(prompt_file), TRANSCRIPT, None)
     saved = card.save_voice_file("en", True, str(prompt_file), TRANSCRIPT, None)["value"]
     shown = card.open_voice_file("en", saved)
-    voice = tab.synthesizer.voice(prompt_file, TRANSCRIPT)
-    assert shown[card.transcript] == TRANSCRIPT and torch.equal(shown[card.opened_voice].codes, voice.codes)
+    voice = tab.models.load_voice(prompt_file, TRANSCRIPT)
+    assert shown[card.transcript] == TRANSCRIPT and torch.equal(
+        shown[card.opened_voice].coded.codes.long(), voice.codes
+    )
     assert "1.2 s, from a voice file. Consent: Whoever saved" in shown[card.advice]
     session = DemoSession()
     opened_voice = {"prompt": shown[card.prompt], "opened_voice": shown[card.opened_voice]}
@@ -131,7 +133,7 @@ def test_mutated_files_are_taken_or_refused(
     tab: CloneTab, two_slot_service: Service, prompt_file: Path, tmp_path: Path, turns: int
 ) -> None:
     """Recordings and voice files of strangers, by each control: shown, or refused in a line."""
-    codec, _ = on_a_page(lambda: CodecTab(two_slot_service.synthesizer.tokenizer, gr.Textbox()))
+    codec, _ = on_a_page(lambda: CodecTab(two_slot_service.models.tokenizer, gr.Textbox()))
     flac = tmp_path / "good.flac"
     soundfile.write(flac, soundfile.read(prompt_file)[0][:14_400], 24_000)
     voice = Path(tab.voice.save_voice_file("en", True, str(prompt_file), TRANSCRIPT, None)["value"])
@@ -153,7 +155,7 @@ def test_mutated_files_are_taken_or_refused(
 
 
 def test_the_codec_alone(two_slot_service: Service, prompt_file: Path) -> None:
-    tab, _ = on_a_page(lambda: CodecTab(two_slot_service.synthesizer.tokenizer, gr.Textbox()))
+    tab, _ = on_a_page(lambda: CodecTab(two_slot_service.models.tokenizer, gr.Textbox()))
     with pytest.raises(gr.Error, match="there is no recording yet"):
         tab.encode("en", None, 2)
     shown = tab.encode("zh", str(prompt_file), 2)

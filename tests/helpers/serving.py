@@ -13,14 +13,17 @@ import av
 import httpx
 import numpy as np
 import openai
+import pytest
 import uvicorn
 from fastapi import FastAPI
 from openai import OpenAI
 from prometheus_client.parser import text_string_to_metric_families
 
 from cat_tts import SamplingOptions
-from inference import Synthesizer
+from inference import SynthesisResult, Synthesizer
+from inference.engine.engine import Engine
 from inference.server.app import create_server
+from inference.server.audio_encoder import int16
 from inference.server.voice_store import VoiceFolder
 from inference.synthesis.service import Service
 
@@ -105,6 +108,17 @@ def until(true: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.01)
 
 
+def slow_down(engine: Engine, patch: pytest.MonkeyPatch, seconds: float = 0.02) -> None:
+    """Let every frame take so long, at least."""
+    step = engine.step
+
+    def slow_step() -> None:
+        time.sleep(seconds)
+        step()
+
+    patch.setattr(engine, "step", slow_step)
+
+
 def decoded(data: bytes) -> np.ndarray:
     """The int16 samples of any format but pcm, at the rate that its decoder gives."""
     with av.open(io.BytesIO(data), "r") as file:
@@ -112,6 +126,12 @@ def decoded(data: bytes) -> np.ndarray:
         frames = [out for frame in file.decode(audio=0) for out in resampler.resample(frame)]
         frames += resampler.resample(None)
     return np.concatenate([frame.to_ndarray()[0] for frame in frames])
+
+
+def as_int16(speech: bytes | SynthesisResult) -> np.ndarray:
+    """The samples of pcm, or those that the pcm of a result has, as integers that can be subtracted."""
+    pcm = speech if isinstance(speech, bytes) else int16(speech.audio).tobytes()
+    return np.frombuffer(pcm, "<i2").astype(int)
 
 
 def error_of(answer: httpx.Response | openai.APIStatusError) -> dict[str, Any]:

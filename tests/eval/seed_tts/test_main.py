@@ -19,6 +19,7 @@ from eval.metrics.backends import Speakers
 from eval.seed_tts import __main__ as seed_tts
 from eval.seed_tts.scorer import Scorer
 from eval.seed_tts.utterance_list import read_list
+from inference import SynthesisOptions
 from tests.helpers.paths import ROOT
 from tokenizer import load_audio, save_audio
 
@@ -195,7 +196,12 @@ def test_lists_without_prompts_have_errors_alone(tmp_path: Path, bundle: Path, v
     ("arguments", "message"),
     [
         (["--wavs", "none"], "--wavs none: there is no such folder"),
-        (["--wavs", ".", "--seeds", "2"], "--retries and --adapt-steps are not for --wavs"),
+        (["--wavs", ".", "--seeds", "2"], "options of a model are not for --wavs"),
+        (["--wavs", ".", "--retries", "0"], "options of a model are not for --wavs"),
+        (["--wavs", ".", "--no-adapt-decoder"], "options of a model are not for --wavs"),
+        (["--retries", "-1"], "retries=-1: give a whole number from 0 to 100"),
+        (["--adapt-steps", "1001"], "adapt_steps=1001: give a whole number from 0 to 1000"),
+        (["--best-of", "65"], "candidates=65: give a whole number from 1 to 64"),
         (["--asr-model", "x"], "--asr-model goes with --asr whisper-large-v3"),
         (["--language", "en", "--asr", "paraformer"], "paraformer transcribes Chinese"),
         (["--seeds", "0"], "'0' is not a whole number above 0"),
@@ -216,6 +222,28 @@ def test_mistakes_end_in_one_line(
     assert code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changed"),
+    [
+        ([], {}),
+        (["--retries", 2, "--best-of", 1, "--adapt-steps", 0], {}),
+        (["--retries", 0, "--best-of", 4], {"retries": 0, "candidates": 4}),
+        (["--no-adapt-decoder", "--adapt-steps", 5], {"adapt_decoder": False, "adapt_steps": 5}),
+    ],
+)
+def test_a_run_speaks_as_users_do_and_names_what_it_changes(
+    bundle: Path, meta: Path, tmp_path: Path, arguments: list[object], changed: dict[str, object]
+) -> None:
+    flags = ["--model", bundle, "--meta", meta, "--out", tmp_path / "out", *arguments]
+    options = seed_tts.parse([str(flag) for flag in flags])
+    model = seed_tts.SpeakingModel(options, read_list(meta, "en"), "cpu")
+    assert seed_tts.changes(model.options) == changed
+    assert (model.options == SynthesisOptions()) is not bool(changed)
+    name = ", ".join([bundle.name, *(f"{option} {value}" for option, value in changed.items())])
+    system = {option: model.system[option] for option in changed}
+    assert model.system["name"] == name and system == changed
 
 
 def test_a_model_without_the_depth_is_refused(bundle: Path, meta: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import soundfile
 import soxr
 
 from inference import Synthesizer
+from inference.engine.options import UNWATCHED, SynthesisOptions
 from tests.helpers.command import PROMPT_TEXT, TEXT, Command, arguments, refused
 from tests.helpers.paths import ROOT
 
@@ -23,7 +24,9 @@ def test_the_file_is_the_take(
 ) -> None:
     assert clone(depth=depth, seed=4).code == 0
     take = Synthesizer.from_pretrained(bundle, device="cpu").synthesize(
-        TEXT, prompt_file, PROMPT_TEXT, depth=depth, seed=4
+        TEXT,
+        Synthesizer.from_pretrained(bundle, device="cpu").load_voice(prompt_file, PROMPT_TEXT),
+        SynthesisOptions(depth=depth, seed=4, policy=UNWATCHED),
     )
     written, rate = soundfile.read(tmp_path / "out.wav", dtype="int16")
     assert rate == 24_000 and len(written) == 1920 * len(take.codes)
@@ -175,7 +178,7 @@ def test_mistakes_that_need_no_model(
         ({"max_seconds": 0}, r"a length limit of 0\.0 s"),
         ({"max_seconds": "nan"}, "a length limit of nan s"),
         ({"max_seconds": "inf"}, "a length limit of inf s"),
-        ({"seed": 2**64}, "seed 18446744073709551616: choose a whole number"),
+        ({"seed": 2**64}, "seed=18446744073709551616: give a whole number"),
     ],
 )
 def test_what_this_model_does_not_offer(

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from inference import Synthesizer
-from inference.longform.synthesize import LongFormOptions, synthesize_long_form
+from inference import RetryPolicy, SynthesisOptions, Synthesizer
 from tests.helpers.command import PROMPT_TEXT, TEXT, Command, refused
 
 LONG_TEXT = "The old fox jumps. A lazy dog sleeps near the house.\n\nGood day!\n"
@@ -37,12 +36,9 @@ def test_a_long_text_of_a_file(
     result = clone(text=None, text_file="text.txt", depth=2, seed=3, segment_seconds=2.5)
     assert (result.code, result.err, len(result.out.splitlines())) == (0, "", 1)
     assert "seed 3, " in result.out and result.out.endswith(", stopped: end decided 3\n")
-    expected = synthesize_long_form(
-        synthesizer,
-        LONG_TEXT,
-        prompt_file,
-        PROMPT_TEXT,
-        LongFormOptions(depth=2, seed=3, segment_seconds=2.5),
+    voice = synthesizer.load_voice(prompt_file, PROMPT_TEXT)
+    expected = synthesizer.synthesize(
+        LONG_TEXT, voice, SynthesisOptions(depth=2, seed=3, segment_seconds=2.5)
     )
     assert np.array_equal(samples(tmp_path / "out.wav"), pcm(expected.audio))
     assert f"{expected.seconds:.2f} s of audio" in result.out
@@ -67,17 +63,27 @@ def test_numbers_are_spelt_out_and_shown(clone: Command, tmp_path: Path, text: s
     assert (tmp_path / "out.wav").read_bytes() != normalized
 
 
-def test_retries_are_reported(clone: Command) -> None:
-    """Where the likeliest decision is always to go on, no attempt comes to an end."""
-    result = clone(text="go", depth=1, retries=1, decision_temperature=0)
-    assert result.out.endswith(", stopped: length limit, retries: 1\n")
+def test_failed_attempts_are_reported(clone: Command, tmp_path: Path) -> None:
+    """Where the likeliest decision is always to go on, no attempt comes to an end: the best is written."""
+    result = clone(text="go. [pause 1s] go", depth=1, retries=1, decision_temperature=0)
+    assert result.code == 3 and len(samples(tmp_path / "out.wav")) > 48_000
+    assert result.out.endswith(", stopped: length limit 2, retries: 2\n")
+    assert result.err == (
+        "cat-tts: no attempt at segment 1, 2 succeeded, the best is written: "
+        "try another seed, another prompt, or more --retries\n"
+    )
+
+
+def test_strict_writes_nothing(clone: Command, tmp_path: Path) -> None:
+    result = clone(text="go", depth=1, retries=1, decision_temperature=0, strict=True)
+    refused(result, r"no attempt of 2 succeeded \(stopped: limit\)", tmp_path)
 
 
 def test_best_of(clone: Command, synthesizer: Synthesizer, prompt_file: Path, tmp_path: Path) -> None:
     assert clone(text="Dogs sleep.", best_of=3, seed=2).code == 0
-    expected = synthesize_long_form(
-        synthesizer, "Dogs sleep.", prompt_file, PROMPT_TEXT, LongFormOptions(candidates=3, seed=2)
-    )
+    options = SynthesisOptions(policy=RetryPolicy(candidates=3), seed=2)
+    voice = synthesizer.load_voice(prompt_file, PROMPT_TEXT)
+    expected = synthesizer.synthesize("Dogs sleep.", voice, options)
     assert np.array_equal(samples(tmp_path / "out.wav"), pcm(expected.audio))
     written = (tmp_path / "out.wav").read_bytes()
     assert clone(text="Dogs sleep.", seed=2).code == 0
@@ -105,9 +111,8 @@ def test_an_interruption_leaves_the_old_file_and_the_finished_segments(
     segments = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
     assert 1 <= len(segments) < 12 and {path.suffix for path in segments} == {".safetensors"}
     assert clone(**options).code == 0
-    expected = synthesize_long_form(
-        synthesizer, text, prompt_file, PROMPT_TEXT, LongFormOptions(depth=6, segment_seconds=3)
-    )
+    voice = synthesizer.load_voice(prompt_file, PROMPT_TEXT)
+    expected = synthesizer.synthesize(text, voice, SynthesisOptions(depth=6, segment_seconds=3))
     assert np.array_equal(samples(tmp_path / "out.wav"), pcm(expected.audio))
     assert len(list((tmp_path / "cache").iterdir())) == 12
     assert all(path.stat().st_mtime_ns == time for path, time in segments.items())
@@ -132,8 +137,8 @@ def interrupt_when_there_is(folder: Path, over: threading.Event) -> None:
         ({"text": None, "text_file": "empty.txt"}, "the text is empty"),
         ({"text": None}, "the text is empty: write what shall be spoken \\(--text or --text-file\\)"),
         ({"segment_seconds": 0}, r"segments of 0\.0 s"),
-        ({"best_of": 0}, "the best of 0 candidates: ask for at least 1"),
-        ({"retries": -1}, "retries=-1: give 0"),
+        ({"best_of": 0}, "candidates=0: give a whole number from 1 to 64"),
+        ({"retries": -1}, "retries=-1: give a whole number from 0"),
     ],
 )
 def test_mistakes_that_need_no_model(
@@ -153,7 +158,8 @@ def test_old_names_of_options_still_work(clone: Command, tmp_path: Path) -> None
         "--tune",
         "--no-normalise",
         "--work",
+        "--adapt-steps None",
     ]
     written = (tmp_path / "out.wav").read_bytes()
-    new = clone(**options, segment_seconds=5, adapt_steps="None", no_normalize=True, cache="segments")
+    new = clone(**options, segment_seconds=5, no_adapt_decoder=True, no_normalize=True, cache="segments")
     assert (new.code, new.err) == (0, "") and (tmp_path / "out.wav").read_bytes() == written

@@ -4,7 +4,12 @@ import pytest
 
 from inference.cli.renamed_options import current_options
 
-RENAMED = {"--tune": "--adapt-steps", "--normalise": "--normalize"}
+RENAMED = {
+    "--tune": "--adapt-steps",
+    "--normalise": "--normalize",
+    "--adapt-steps None": "--no-adapt-decoder",
+}
+VALUE = "--adapt-steps None is now --no-adapt-decoder"
 
 
 @pytest.mark.parametrize(
@@ -15,6 +20,9 @@ RENAMED = {"--tune": "--adapt-steps", "--normalise": "--normalize"}
         (["--normalise"], ["--normalize"], "--normalise is now --normalize"),
         (["--no-normalise"], ["--no-normalize"], "--no-normalise is now --no-normalize"),
         (["--no_normalise"], ["--no-normalize"], "--no-normalise is now --no-normalize"),
+        (["--adapt-steps", "None", "-o"], ["--no-adapt-decoder", "-o"], VALUE),
+        (["a.wav", "--adapt-steps=None"], ["a.wav", "--no-adapt-decoder"], VALUE),
+        (["--adapt_steps", "None"], ["--no-adapt-decoder"], VALUE),
     ],
 )
 def test_an_old_option_is_replaced(
@@ -33,14 +41,28 @@ def test_other_arguments_stay(capsys: pytest.CaptureFixture[str]) -> None:
         "I --tune it.",
         "--adapt-steps",
         "5",
+        "None",
         "--text_file=a_b",
         "--tuned",
         "-o",
+        "--adapt-steps",
     ]
     assert current_options(argv, RENAMED) == argv
     assert capsys.readouterr().err == ""
 
 
 def test_the_arguments_of_the_process_are_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["cat-tts", "--tune", "None"])
-    assert current_options(None, RENAMED) == ["--adapt-steps", "None"]
+    monkeypatch.setattr("sys.argv", ["cat-tts", "--tune", "5"])
+    assert current_options(None, RENAMED) == ["--adapt-steps", "5"]
+
+
+def test_a_renamed_option_may_have_a_value_with_another_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert current_options(["--tune", "None", "--depth", "1"], RENAMED) == [
+        "--no-adapt-decoder",
+        "--depth",
+        "1",
+    ]
+    assert [line.split(" is now ")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "--tune",
+        "--adapt-steps None",
+    ]

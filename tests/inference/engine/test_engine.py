@@ -2,6 +2,7 @@
 
 import gc
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from cat_tts import SamplingOptions
+from cat_tts import Continuation, SamplingOptions
 from inference import Request, SynthesisResult, Synthesizer, Voice
 from inference.engine.engine import Engine, EngineBusy, EngineDead
 from inference.engine.job import Guard, RequestHandle
+from inference.engine.options import SynthesisOptions
+from inference.synthesis.runner import LocalRunner
 
 PROMPT_TEXT = "What the recording says."
 TEXTS = ["Good morning, old fox.", "Hi.", "The lazy dog sleeps under the old tree.", "Tomorrow."]
@@ -31,7 +34,7 @@ def synthesizer(bundle: Path) -> Synthesizer:
 @pytest.fixture
 def voices(synthesizer: Synthesizer, voice: np.ndarray) -> list[Voice]:
     prompts = [voice, voice[::-1], np.tile(voice, 2)]
-    return [synthesizer.voice((prompt, 24_000), PROMPT_TEXT) for prompt in prompts]
+    return [synthesizer.load_voice((prompt, 24_000), PROMPT_TEXT) for prompt in prompts]
 
 
 def engine_of(synthesizer: Synthesizer, slots: int, waiting: int = 32) -> Engine:
@@ -43,10 +46,12 @@ def request(synthesizer: Synthesizer, voices: list[Voice], number: int) -> Reque
     return synthesizer.request(
         TEXTS[number % 4],
         voices[number % 3],
-        depth=1 + number % 6,
-        seed=number,
-        sampling=SAMPLINGS[number % 3],
-        max_seconds=0.16 * (1 + number % 7),
+        SynthesisOptions(
+            depth=1 + number % 6,
+            seed=number,
+            sampling=SAMPLINGS[number % 3],
+            max_seconds=0.16 * (1 + number % 7),
+        ),
     )
 
 
@@ -74,7 +79,7 @@ def test_batched_results_equal_single_ones_with_joins_and_leaves(
 ) -> None:
     """Twelve requests arrive while others run, one is cancelled, and each gives its single result."""
     wanted = [request(synthesizer, voices, number) for number in range(12)]
-    separate = [synthesizer.start(each).collect() for each in wanted]
+    separate = [LocalRunner(synthesizer).stream(each).collect() for each in wanted]
     assert len({len(result.codes) for result in separate}) > 4 and {t.stop_reason for t in separate} == {
         "end",
         "limit",
@@ -106,7 +111,9 @@ def test_results_beyond_the_window_of_the_audio_decoder(
     """A request of 12 s, longer than the window of 10 s, is joined by another in the middle."""
     slow = SamplingOptions(decision_temperature=0)
     long, short = (
-        synthesizer.request(TEXTS[0], voices[0], depth=2, seed=seed, sampling=slow, max_seconds=seconds)
+        synthesizer.request(
+            TEXTS[0], voices[0], SynthesisOptions(depth=2, seed=seed, sampling=slow, max_seconds=seconds)
+        )
         for seed, seconds in ((1, 12.0), (2, 3.0))
     )
     engine = engine_of(synthesizer, 2)
@@ -115,8 +122,8 @@ def test_results_beyond_the_window_of_the_audio_decoder(
         engine.step()
     second = submit(engine, synthesizer, short)
     finish(engine)
-    same(first, synthesizer.start(long).collect())
-    same(second, synthesizer.start(short).collect())
+    same(first, LocalRunner(synthesizer).stream(long).collect())
+    same(second, LocalRunner(synthesizer).stream(short).collect())
     assert len(first.audio) == 150 and len(second.audio) == 38
 
 
@@ -150,7 +157,37 @@ def test_a_full_queue(synthesizer: Synthesizer, voices: list[Voice]) -> None:
         engine.step()
     handle = submit(engine, synthesizer, wanted[3])
     finish(engine)
-    same(handle, synthesizer.start(wanted[3]).collect())
+    same(handle, LocalRunner(synthesizer).stream(wanted[3]).collect())
+
+
+def test_a_request_whose_prompt_is_processed_counts_once(
+    synthesizer: Synthesizer, voices: list[Voice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before and after it joins the batch, there is room for the one other request and no more."""
+    engine, wanted = engine_of(synthesizer, 1, waiting=1), request(synthesizer, voices, 6)
+    join, rooms = engine._decoder.join, []
+
+    def watched(continuation: Continuation, handle: RequestHandle) -> None:
+        engine.check_room()
+        join(continuation, handle)
+        engine.check_room()
+        rooms.append(engine.queued)
+
+    monkeypatch.setattr(engine._decoder, "join", watched)
+    first = submit(engine, synthesizer, wanted)
+    engine.step()
+    assert rooms == [0] and (first.error, engine.handles) == (None, [first])
+    submit(engine, synthesizer, wanted)
+    with pytest.raises(EngineBusy, match=r"^1 requests are running, 1 wait"):
+        engine.check_room()
+
+
+def test_a_request_ends_where_its_forced_codes_do(synthesizer: Synthesizer, voices: list[Voice]) -> None:
+    codes = torch.randint(synthesizer.tts.config.codebook_size, (3, 2))
+    wanted = replace(request(synthesizer, voices, 6).changed(depth=4), forced_codes=codes, max_frames=9)
+    handle = submit(engine := engine_of(synthesizer, 2), synthesizer, wanted)
+    finish(engine)
+    assert handle.stop_reason == "limit" and torch.equal(torch.stack(handle.codes)[:, :2], codes)
 
 
 @pytest.mark.parametrize(("slots", "waiting"), [(0, 1), (1, -1)])
@@ -167,12 +204,12 @@ def test_an_error_of_one_job_does_not_concern_others(synthesizer: Synthesizer, v
     engine = engine_of(synthesizer, 4)
     good = submit(engine, synthesizer, wanted)
     engine.step()
-    bad = submit(engine, synthesizer, Request(**{**vars(wanted), "depth": 6, "max_frames": 0}))
+    bad = submit(engine, synthesizer, replace(wanted, max_frames=0))
     worse = submit(engine, synthesizer, wanted, guard)
     finish(engine)
     assert isinstance(bad.error, ValueError) and "max_frames=0" in str(bad.error)
     assert isinstance(worse.error, ZeroDivisionError) and len(worse.audio) == 1
-    same(good, synthesizer.start(wanted).collect())
+    same(good, LocalRunner(synthesizer).stream(wanted).collect())
 
 
 def breaking(*_: object) -> torch.Tensor:
@@ -184,7 +221,7 @@ def test_an_error_of_the_batch_ends_the_running_requests(
 ) -> None:
     """The audio decoder fails and works again: running requests fail, and the next ones succeed."""
     wanted = [request(synthesizer, voices, number) for number in (6, 20, 5)]
-    separate = synthesizer.start(wanted[2]).collect()
+    separate = LocalRunner(synthesizer).stream(wanted[2]).collect()
     engine, stage = engine_of(synthesizer, 2), synthesizer.tokenizer.decoder[1]
     first, second, third = (submit(engine, synthesizer, each) for each in wanted)
     engine.step()
@@ -227,17 +264,21 @@ def test_200_requests_leave_nothing_behind(synthesizer: Synthesizer, voices: lis
     for depth in range(1, 7):
         for results in range(1, 5):
             for number in range(results):
-                one = synthesizer.request("Hi.", voices[number % 3], depth=depth, max_seconds=0.08)
+                one = synthesizer.request(
+                    "Hi.", voices[number % 3], SynthesisOptions(depth=depth, max_seconds=0.08)
+                )
                 submit(engine, synthesizer, one)
             finish(engine)
     for number in range(200):
         wanted = synthesizer.request(
             rng.choice(TEXTS),
             rng.choice(voices),
-            depth=rng.randint(1, 6),
-            seed=number,
-            sampling=rng.choice(SAMPLINGS),
-            max_seconds=rng.uniform(0.08, 0.8),
+            SynthesisOptions(
+                depth=rng.randint(1, 6),
+                seed=number,
+                sampling=rng.choice(SAMPLINGS),
+                max_seconds=rng.uniform(0.08, 0.8),
+            ),
         )
         while engine.queued >= engine.waiting:
             engine.step()

@@ -11,6 +11,8 @@ import torch
 from cat_tts import SamplingOptions
 from inference import SynthesisResult, SynthesisStream, Synthesizer, Voice
 from inference.engine.job import StopReason
+from inference.engine.options import UNWATCHED, SynthesisOptions
+from inference.synthesis.runner import LocalRunner
 
 PROMPT_TEXT, TEXT = "What the recording says.", "Good morning, old fox."
 NEVER_STOP = SamplingOptions(decision_temperature=0)
@@ -23,7 +25,7 @@ def synthesizer(bundle: Path) -> Synthesizer:
 
 @pytest.fixture(scope="module")
 def speaker(synthesizer: Synthesizer, voice: np.ndarray) -> Voice:
-    return synthesizer.voice((voice, 24_000), PROMPT_TEXT)
+    return synthesizer.load_voice((voice, 24_000), PROMPT_TEXT)
 
 
 @pytest.mark.parametrize("depth", [1, 6])
@@ -31,9 +33,16 @@ def speaker(synthesizer: Synthesizer, voice: np.ndarray) -> Voice:
 def test_a_stream_equals_the_result_to_the_bit(
     synthesizer: Synthesizer, speaker: Voice, chunk: int, depth: int
 ) -> None:
-    result = synthesizer.synthesize(TEXT, speaker, depth=depth, seed=5, sampling=NEVER_STOP, max_seconds=1.04)
+    result = synthesizer.synthesize(
+        TEXT,
+        speaker,
+        SynthesisOptions(depth=depth, seed=5, sampling=NEVER_STOP, max_seconds=1.04, policy=UNWATCHED),
+    )
     stream = synthesizer.stream(
-        TEXT, speaker, depth=depth, seed=5, sampling=NEVER_STOP, max_seconds=1.04, chunk_frames=chunk
+        TEXT,
+        speaker,
+        SynthesisOptions(depth=depth, seed=5, sampling=NEVER_STOP, max_seconds=1.04, policy=UNWATCHED),
+        chunk_frames=chunk,
     )
     chunks = list(stream)
     frames = [len(part) / 1920 for part in chunks]
@@ -46,7 +55,9 @@ def test_a_stream_equals_the_result_to_the_bit(
 
 
 def test_audio_comes_before_the_result_is_complete(synthesizer: Synthesizer, speaker: Voice) -> None:
-    with synthesizer.stream(TEXT, speaker, sampling=NEVER_STOP, max_seconds=0.8) as stream:
+    with synthesizer.stream(
+        TEXT, speaker, SynthesisOptions(sampling=NEVER_STOP, max_seconds=0.8, policy=UNWATCHED)
+    ) as stream:
         first = next(stream)
         assert (len(first), stream.frames) == (1920, 1)
         with pytest.raises(
@@ -57,8 +68,12 @@ def test_audio_comes_before_the_result_is_complete(synthesizer: Synthesizer, spe
 
 
 def test_the_result_of_a_closed_stream_is_what_was_returned(synthesizer: Synthesizer, speaker: Voice) -> None:
-    whole = synthesizer.synthesize(TEXT, speaker, seed=1, sampling=NEVER_STOP, max_seconds=0.8)
-    stream = synthesizer.stream(TEXT, speaker, seed=1, sampling=NEVER_STOP, max_seconds=0.8)
+    whole = synthesizer.synthesize(
+        TEXT, speaker, SynthesisOptions(seed=1, sampling=NEVER_STOP, max_seconds=0.8, policy=UNWATCHED)
+    )
+    stream = synthesizer.stream(
+        TEXT, speaker, SynthesisOptions(seed=1, sampling=NEVER_STOP, max_seconds=0.8, policy=UNWATCHED)
+    )
     received = [next(stream), next(stream), next(stream)]
     stream.close()
     stream.close()
@@ -72,14 +87,16 @@ def test_the_result_of_a_closed_stream_is_what_was_returned(synthesizer: Synthes
 
 
 def test_an_unread_stream_has_an_empty_result(synthesizer: Synthesizer, speaker: Voice) -> None:
-    stream = synthesizer.stream(TEXT, speaker, depth=2)
+    stream = synthesizer.stream(TEXT, speaker, SynthesisOptions(depth=2, policy=UNWATCHED))
     stream.close()
     result = stream.result
     assert (result.audio.shape, result.codes.shape, result.stop_reason) == ((0,), (0, 2), "cancelled")
 
 
 def opened(synthesizer: Synthesizer, speaker: Voice, seed: int) -> SynthesisStream:
-    return synthesizer.stream(TEXT, speaker, seed=seed, sampling=NEVER_STOP, max_seconds=0.8)
+    return synthesizer.stream(
+        TEXT, speaker, SynthesisOptions(seed=seed, sampling=NEVER_STOP, max_seconds=0.8, policy=UNWATCHED)
+    )
 
 
 def test_open_streams_do_not_mix(synthesizer: Synthesizer, speaker: Voice) -> None:
@@ -114,7 +131,9 @@ def test_a_guard_gets_every_frame_and_may_end_the_request(synthesizer: Synthesiz
         frames.append((codes, audio))
         return "silence" if len(frames) == 4 else None
 
-    result = synthesizer.synthesize(TEXT, speaker, depth=3, sampling=NEVER_STOP, max_seconds=0.8, guard=guard)
+    options = SynthesisOptions(depth=3, sampling=NEVER_STOP, max_seconds=0.8)
+    request = synthesizer.request(TEXT, speaker, options)
+    result = LocalRunner(synthesizer).stream(request, guard=guard).collect()
     assert (result.stop_reason, len(result.codes)) == ("silence", 4)
     assert torch.equal(torch.stack([codes for codes, _ in frames]), result.codes)
     assert np.concatenate([audio for _, audio in frames]).tobytes() == result.audio.tobytes()
@@ -124,7 +143,7 @@ def test_an_error_in_a_guard_ends_its_request(synthesizer: Synthesizer, speaker:
     def guard(codes: torch.Tensor, audio: np.ndarray) -> StopReason | None:
         raise ZeroDivisionError("of the guard")
 
-    stream = synthesizer.stream(TEXT, speaker, guard=guard)
+    stream = LocalRunner(synthesizer).stream(synthesizer.request(TEXT, speaker), guard=guard)
     assert len(next(stream)) == 1920, "the frame was there before the guard failed"
     with pytest.raises(ZeroDivisionError, match="of the guard"):
         next(stream)
@@ -133,10 +152,10 @@ def test_an_error_in_a_guard_ends_its_request(synthesizer: Synthesizer, speaker:
     assert opened(synthesizer, speaker, 0).collect().stop_reason == "limit"
 
 
-@pytest.mark.parametrize("chunk", [0, -1])
+@pytest.mark.parametrize("chunk", [0, -1, 1.5, None, True])
 def test_invalid_chunk_sizes(synthesizer: Synthesizer, speaker: Voice, chunk: int) -> None:
-    with pytest.raises(ValueError, match=f"^chunk_frames={chunk}: give how many"):
-        synthesizer.stream(TEXT, speaker, chunk_frames=chunk)
+    with pytest.raises(ValueError, match=f"^chunk_frames={chunk}: give a whole number"):
+        synthesizer.stream(TEXT, speaker, SynthesisOptions(policy=UNWATCHED), chunk_frames=chunk)
 
 
 @pytest.mark.parametrize("sampling", [SamplingOptions(), SamplingOptions(temperature=0)])
@@ -145,7 +164,9 @@ def test_extend_depth(
     synthesizer: Synthesizer, speaker: Voice, sampling: SamplingOptions, first_depth: int, depth: int | None
 ) -> None:
     """The codes and the number of frames are kept; what is added is sampled with the seed."""
-    first = synthesizer.synthesize(TEXT, speaker, depth=first_depth, seed=7, sampling=sampling)
+    first = synthesizer.synthesize(
+        TEXT, speaker, SynthesisOptions(depth=first_depth, seed=7, sampling=sampling, policy=UNWATCHED)
+    )
     extended, again = (synthesizer.extend_depth(first, depth) for _ in range(2))
     common = min(first_depth, depth or 6)
     assert extended.codes.shape == (len(first.codes), depth or 6)
@@ -161,14 +182,18 @@ def test_added_codebooks_depend_on_the_seed(synthesizer: Synthesizer, speaker: V
     full = opened(synthesizer, speaker, 3).collect()
     again = synthesizer.extend_depth(full)
     assert torch.equal(again.codes, full.codes) and again.audio.tobytes() == full.audio.tobytes()
-    shallow = synthesizer.synthesize(TEXT, speaker, depth=2, seed=3, sampling=NEVER_STOP, max_seconds=0.4)
+    shallow = synthesizer.synthesize(
+        TEXT,
+        speaker,
+        SynthesisOptions(depth=2, seed=3, sampling=NEVER_STOP, max_seconds=0.4, policy=UNWATCHED),
+    )
     assert shallow.request is not None
-    other = synthesizer.extend_depth(replace(shallow, request=replace(shallow.request, seed=4)))
+    other = synthesizer.extend_depth(replace(shallow, request=shallow.request.changed(seed=4)))
     assert torch.equal(other.codes[:, :2], shallow.codes)
     assert not torch.equal(other.codes, synthesizer.extend_depth(shallow).codes)
 
 
-def test_joined_results_cannot_be_extended(synthesizer: Synthesizer) -> None:
+def test_results_without_their_request_cannot_be_extended(synthesizer: Synthesizer) -> None:
     joined = SynthesisResult(
         audio=np.zeros(1920, np.float32),
         sample_rate=24_000,

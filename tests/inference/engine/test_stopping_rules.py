@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from inference import Synthesizer
+from inference.engine.options import SynthesisOptions
 from inference.engine.stopping_rules import Repetition, Silence, Thresholds, runaway_guard
+from inference.synthesis.runner import LocalRunner
 
 THRESHOLDS = Thresholds()
 
@@ -96,14 +98,14 @@ def test_a_guard_ends_a_request(bundle: Path, prompt_file: Path) -> None:
     """It ends in the middle with its reason; without the guard the same frames are continued."""
     synthesizer = Synthesizer.from_pretrained(bundle, device="cpu")
     text = "the lazy fox sleeps under the old tree near the river"
-    options = {"depth": 2, "seed": 3, "max_seconds": 4.0}
-    free = synthesizer.synthesize(text, prompt_file, "what the recording says", **options)
+    voice = synthesizer.load_voice(prompt_file, "what the recording says")
+    request = synthesizer.request(text, voice, SynthesisOptions(depth=2, seed=3, max_seconds=4.0))
+    runner = LocalRunner(synthesizer)
+    free = runner.stream(request).collect()
     strict = runaway_guard(text, Thresholds(quiet_db=-100, silent_frames=5, trailing_frames=5))
-    stopped = synthesizer.synthesize(text, prompt_file, "what the recording says", guard=strict, **options)
+    stopped = runner.stream(request, guard=strict).collect()
     assert stopped.stop_reason == "silence" and len(stopped.codes) == 5
-    assert torch.equal(stopped.codes, free.codes[:5]) and np.array_equal(
-        stopped.audio, free.audio[: 5 * 1920]
-    )
-    strict = runaway_guard(text, Thresholds(same_frames=0))
-    stopped = synthesizer.synthesize(text, prompt_file, "what the recording says", guard=strict, **options)
+    assert torch.equal(stopped.codes, free.codes[:5])
+    assert np.array_equal(stopped.audio, free.audio[: 5 * 1920])
+    stopped = runner.stream(request, guard=runaway_guard(text, Thresholds(same_frames=0))).collect()
     assert stopped.stop_reason == "repetition" and len(stopped.codes) == 1

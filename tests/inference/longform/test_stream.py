@@ -2,21 +2,24 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from inference import Synthesizer
+from inference import RetryPolicy, SynthesisFailed, SynthesisOptions, SynthesisStream, Synthesizer
 from inference.engine.job import Guard
+from inference.engine.options import ONE_ATTEMPT
 from inference.engine.request import Request
-from inference.longform.plan import LongFormPlan, plan
-from inference.longform.stream import MAX_SILENT_FRAMES, LongFormStream, join_results
-from inference.longform.synthesize import LongFormOptions, synthesize_long_form
+from inference.longform.plan import SpeechPlan, plan
+from inference.synthesis.runner import LocalRunner
 from inference.synthesis.service import Service
+from inference.voices.voice import SILENT_FRAMES
 
+Planner = Callable[..., SpeechPlan]
 PROMPT_TEXT = "What the recording says."
 TEXT = (
     "[pause 80ms]The old fox jumps. A lazy dog sleeps near the house.\n\n"
@@ -45,62 +48,113 @@ def service(bundle: Path) -> Iterator[Service]:
 
 
 @pytest.fixture
-def planned(service: Service, prompt_file: Path):
-    def make(text: str = TEXT, **options) -> LongFormPlan:
-        voice = service.synthesizer.voice(prompt_file, PROMPT_TEXT)
-        usual = {"depth": 2, "seed": 3, "segment_seconds": 2.5}
-        return plan(service.synthesizer, text, voice, **{**usual, **options})
+def planned(service: Service, prompt_file: Path) -> Planner:
+    """Return a function that plans texts, once the only slot is free again."""
+    until = time.monotonic() + 20
+    while service.engine.busy:
+        assert time.monotonic() < until
+
+    def make(text: str = TEXT, **options: Any) -> SpeechPlan:
+        voice = service.models.load_voice(prompt_file, PROMPT_TEXT)
+        usual = {"depth": 2, "seed": 3, "segment_seconds": 2.5, "policy": ONE_ATTEMPT}
+        return plan(service.models, text, voice, SynthesisOptions(**{**usual, **options}))
 
     return make
 
 
-def test_the_stream_equals_synthesize_long_form(service: Service, planned, prompt_file: Path) -> None:
-    """Samples are equal for any chunks, and so are the joined results."""
-    long_form = LongFormOptions(depth=2, seed=3, segment_seconds=2.5, retries=0)
-    long_result = synthesize_long_form(service.synthesizer, TEXT, prompt_file, PROMPT_TEXT, long_form)
-    for chunk_frames in (1, 7):
-        stream = LongFormStream(service, planned(), chunk_frames=chunk_frames)
-        progress, audio = [], []
-        for part in stream:
-            audio.append(part)
-            progress.append(stream.segment)
-        assert np.array_equal(np.concatenate(audio), long_result.audio)
-        assert progress == sorted(progress) and set(progress) == {0, 1, 2, 3}
-    results, rate = stream.results, service.synthesizer.tokenizer.config.frame_rate
-    assert (
-        [result.stop_reason for result in results]
-        == [p.stop_reason for p in long_result.segments]
-        == ["end"] * 4
-    )
-    assert stream.frames == sum(len(result.codes) for result in results) and stream.stop_reason == "end"
-    whole = join_results(stream.plan, results, service.synthesizer.tokenizer)
-    assert np.array_equal(whole.audio, long_result.audio) and (whole.depth, whole.seed) == (2, 3)
-    pauses = [0.08, *(segment.pause_seconds for segment in stream.plan.segmented_text.segments)]
-    silent = sum(round(seconds * rate) for seconds in pauses)
-    assert len(whole.codes) == silent + stream.frames and round(2.5 * rate) > MAX_SILENT_FRAMES
+@pytest.mark.parametrize(("live", "chunk_frames"), [(True, 1), (True, 7), (False, 1)])
+def test_a_stream_of_segments(service: Service, planned: Planner, live: bool, chunk_frames: int) -> None:
+    """Samples are equal for any chunks, whether live or not, and so is the joined result."""
+    whole = SynthesisStream(LocalRunner(service.models), planned()).collect()
+    stream = SynthesisStream(service, planned(), live=live, chunk_frames=chunk_frames)
+    progress, audio = [], []
+    for part in stream:
+        audio.append(part)
+        progress.append(stream.segment)
+    assert np.array_equal(np.concatenate(audio), whole.audio)
+    assert progress == sorted(progress) and set(progress) == {0, 1, 2, 3}
+    assert [result.stop_reason for result in stream.results] == ["end"] * 4
+    assert stream.frames == sum(len(result.codes) for result in stream.results)
+    assert stream.stop_reason == "end"
+    result, rate = stream.result, service.models.tokenizer.config.frame_rate
+    assert np.array_equal(result.audio, whole.audio) and torch.equal(result.codes, whole.codes)
+    assert (result.depth, result.seed, result.attempts, len(result.segments)) == (2, 3, 4, 4)
+    assert result.pauses == (0.08, 0.3, 0.6, 2.5, 0.0)
+    silent = sum(round(seconds * rate) for seconds in result.pauses)
+    assert len(result.codes) == silent + stream.frames and round(2.5 * rate) > SILENT_FRAMES
 
 
-def test_a_single_segment_is_the_request_itself(service: Service, planned) -> None:
+def test_a_single_segment_is_the_request_itself(service: Service, planned: Planner) -> None:
     single = planned("Good morning.")
-    stream = LongFormStream(service, single)
+    stream = SynthesisStream(service, single, live=True)
     audio = np.concatenate(list(stream))
-    result = service.synthesize(single.requests[0])
+    result = service.stream(single.requests[0]).collect()
     assert single.is_single_segment and np.array_equal(audio, result.audio)
-    assert join_results(single, stream.results, service.synthesizer.tokenizer) is stream.results[0]
-    assert single.requests[0].seed == 3 and torch.equal(stream.results[0].codes, result.codes)
+    assert stream.result is stream.results[0] and stream.result.parts == (stream.result,)
+    assert single.requests[0].seed == 3 and torch.equal(stream.result.codes, result.codes)
 
 
-def test_expected_seconds(planned) -> None:
+def test_results_come_at_the_end(service: Service, planned: Planner) -> None:
+    with SynthesisStream(service, planned(), live=True) as stream:
+        next(stream)
+        with pytest.raises(ValueError, match="the result is not complete: read its stream to the end"):
+            _ = stream.result
+    unread = SynthesisStream(service, planned())
+    unread.close()
+    assert list(unread) == []
+    with pytest.raises(ValueError, match="closed before anything was spoken"):
+        _ = unread.result
+
+
+def test_a_live_first_segment_is_kept_and_later_ones_are_tried_again(
+    service: Service, planned: Planner
+) -> None:
+    """What was played cannot be taken back; of later segments only the attempt that was accepted is heard."""
+    counts: dict[str, int] = {}
+
+    def guard(request: Request) -> Guard:
+        counts[request.text] = counts.get(request.text, 0) + 1
+        failing = counts[request.text] == 1
+        return lambda codes, audio: "silence" if failing else None
+
+    planned_texts = planned(policy=RetryPolicy(retries=2))
+    stream = SynthesisStream(service, planned_texts, live=True, guard=guard)
+    audio = np.concatenate(list(stream))
+    assert [result.attempts for result in stream.results] == [1, 2, 2, 2]
+    assert [result.acceptable for result in stream.results] == [False, True, True, True]
+    assert len(stream.results[0].codes) == 1 and stream.stop_reason == "silence"
+    assert np.array_equal(audio, stream.result.audio) and not stream.result.acceptable
+    counts.clear()
+    checked = SynthesisStream(service, planned_texts, guard=guard).collect()
+    assert [segment.attempts for segment in checked.segments] == [2, 2, 2, 2] and checked.acceptable
+    assert checked.attempts == 8 and checked.stop_reason == "end"
+
+
+def test_strict_streams_fail_at_their_end(service: Service, planned: Planner) -> None:
+    def silent(request: Request) -> Guard:
+        return lambda codes, audio: "silence"
+
+    stream = SynthesisStream(service, planned(policy=RetryPolicy(retries=1, strict=True)), guard=silent)
+    with pytest.raises(SynthesisFailed, match=r"no attempt of 8 succeeded \(stopped: silence\)") as failure:
+        stream.collect()
+    assert [segment.attempts for segment in failure.value.result.segments] == [2] * 4
+
+
+def test_expected_seconds(planned: Planner) -> None:
     spoken = 0.9 / 12.5 * len(LETTERS)
     assert planned().expected_seconds == pytest.approx(0.08 + spoken + 0.3 + 0.6 + 2.5)
 
 
-def test_a_full_queue_refuses_the_first_segment_and_later_ones_wait(service: Service, planned) -> None:
+def test_a_full_queue_refuses_the_first_segment_and_later_ones_wait(
+    service: Service, planned: Planner
+) -> None:
     text = "The old fox jumps. " * 4
     refused = threading.Event()
-    stream = LongFormStream(service, planned(text, segment_seconds=1.5), guard=slowly(refused))
+    stream = SynthesisStream(service, planned(text, segment_seconds=1.5), live=True, guard=slowly(refused))
     with pytest.raises(ValueError, match="try again later"):
-        LongFormStream(service, planned())
+        SynthesisStream(service, planned(), live=True)
+    with pytest.raises(ValueError, match="try again later"):
+        next(SynthesisStream(service, planned("Good morning.")))
     refused.set()
     while len(stream.results) == 0:
         next(stream)
@@ -110,12 +164,27 @@ def test_a_full_queue_refuses_the_first_segment_and_later_ones_wait(service: Ser
     assert other.collect().stop_reason in ("end", "limit")
 
 
+def test_closed_while_it_waits_for_room(service: Service, planned: Planner) -> None:
+    """What was spoken remains; that the queue is full is no concern of a reader who has left."""
+    stream = SynthesisStream(service, planned(policy=RetryPolicy(retries=0)))
+    while not stream.results:
+        next(stream)
+    request, released = planned("The old fox jumps.").requests[0], threading.Event()
+    blocking = service.stream(request, guard=lambda codes, audio: None if released.wait(20) else "silence")
+    timer = threading.Timer(0.3, stream.close)
+    timer.start()
+    assert list(stream) and stream.stop_reason == "cancelled" and len(stream.results) == 1
+    assert service.engine.busy and stream.result.stop_reason == "cancelled"
+    released.set()
+    blocking.close()
+
+
 @pytest.mark.parametrize("segments", [0, 1])
-def test_closed_by_another_thread(service: Service, planned, segments: int) -> None:
+def test_closed_by_another_thread(service: Service, planned: Planner, segments: int) -> None:
     """In the first or the second segment: no more audio comes, the slot is free, and the results remain."""
     long = planned("The lazy dog sleeps near the old house. " * 9, segment_seconds=20.0)
     closed = threading.Event()
-    stream = LongFormStream(service, long, guard=slowly(closed, long.requests[segments].text))
+    stream = SynthesisStream(service, long, live=True, guard=slowly(closed, long.requests[segments].text))
     while len(stream.results) < segments or stream.frames == sum(
         len(result.codes) for result in stream.results
     ):
@@ -129,22 +198,22 @@ def test_closed_by_another_thread(service: Service, planned, segments: int) -> N
     give_up = time.monotonic() + 20
     while service.engine.busy:
         assert time.monotonic() < give_up
-    result = join_results(stream.plan, stream.results, service.synthesizer.tokenizer)
+    result = stream.result
     assert result.seconds > 0 and result.stop_reason == "cancelled"
 
 
-def test_a_runaway_segment_is_ended_and_the_next_follows(service: Service, planned) -> None:
+def test_a_runaway_segment_is_ended_and_the_next_follows(service: Service, planned: Planner) -> None:
     def guard(request):
         return lambda codes, audio: "silence" if request.text.startswith("A lazy") else None
 
-    stream = LongFormStream(service, planned(), guard=guard)
+    stream = SynthesisStream(service, planned(), guard=guard)
     for _ in stream:
         pass
     assert [result.stop_reason for result in stream.results] == ["end", "silence", "end", "end"]
     assert len(stream.results[1].codes) == 1 and stream.stop_reason == "silence"
 
 
-def test_errors_come_before_any_audio(planned) -> None:
+def test_errors_come_before_any_audio(planned: Planner) -> None:
     for text, message in (
         ("A [pause] b", "is no pause"),
         ("...", "nothing to speak"),

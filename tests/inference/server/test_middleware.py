@@ -67,6 +67,11 @@ def http(server: RunningServer) -> Iterator[httpx.Client]:
         ({"depth": 2.5}, 400, "invalid_value", "depth"),
         ({"seed": 2**63}, 400, "invalid_value", None),
         ({"seed": 10**4000}, 400, "invalid_value", None),
+        ({"policy": "careful"}, 400, "invalid_value", "policy"),
+        ({"policy": True}, 400, "invalid_value", "policy"),
+        ({"strict": "yes"}, 400, "invalid_value", "strict"),
+        ({"strict": 1}, 400, "invalid_value", "strict"),
+        ({"strict": None}, 400, "invalid_value", "strict"),
         ({"colour": "red"}, 400, "invalid_value", "colour"),
     ],
 )
@@ -222,7 +227,8 @@ def test_random_bodies(http: httpx.Client, seed: int, turns: int) -> None:
     rng = random.Random(seed)
     for _ in range(turns):
         body = {**PAYLOAD, "model": "cat-tts"}
-        for name in rng.sample([*PAYLOAD, "speed", "depth", "seed", "response_format", "more"], 2):
+        fields = [*PAYLOAD, "speed", "depth", "seed", "response_format", "policy", "strict", "more"]
+        for name in rng.sample(fields, 2):
             body[name] = _anything(rng, 3)
         data = bytearray(json.dumps(body).encode())
         for _ in range(rng.choice([0, 0, 1, 5])):

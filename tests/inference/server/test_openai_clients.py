@@ -58,7 +58,7 @@ def test_concurrent_streams_are_the_same_as_alone(server: RunningServer) -> None
 
 def test_a_client_that_leaves_frees_its_slot(server: RunningServer) -> None:
     before = server.metric("cat_tts_takes_total", stop_reason="cancelled")
-    ask = {**PAYLOAD, "input": LONG_TEXT, "depth": 1}
+    ask = {**PAYLOAD, "input": LONG_TEXT, "depth": 1, "response_format": "pcm"}
     with server.http() as http, http.stream("POST", "/v1/audio/speech", json=ask) as answer:
         chunks = answer.iter_raw()
         assert next(chunks) and server.service.engine.active == 1
@@ -68,17 +68,17 @@ def test_a_client_that_leaves_frees_its_slot(server: RunningServer) -> None:
 
 def test_who_leaves_the_queue_is_not_served(unending: Synthesizer) -> None:
     with running(unending, slots=1, waiting=1) as server, server.http() as http:
-        with http.stream(
-            "POST", "/v1/audio/speech", json={**PAYLOAD, "input": LONG_TEXT, "depth": 1}
-        ) as first:
+        live = {**PAYLOAD, "input": LONG_TEXT, "depth": 1, "policy": "live"}
+        with http.stream("POST", "/v1/audio/speech", json=live) as first:
             chunks = first.iter_raw()
             next(chunks)
             with socket.create_connection(server.address) as waiting:
                 waiting.sendall(_raw_request(PAYLOAD))
                 until(lambda: server.service.engine.queued == 1)
-                refused = http.post("/v1/audio/speech", json=PAYLOAD)
-                assert refused.status_code == 429 and int(refused.headers["Retry-After"]) > 0
-                assert error_of(refused)["code"] == "queue_full"
+                for policy in ("live", "checked"):
+                    refused = http.post("/v1/audio/speech", json={**PAYLOAD, "policy": policy})
+                    assert refused.status_code == 429 and int(refused.headers["Retry-After"]) > 0
+                    assert error_of(refused)["code"] == "queue_full"
                 with pytest.raises(openai.RateLimitError):
                     server.client.audio.speech.create(**PAYLOAD)
             until(lambda: server.service.engine.queued == 0)
@@ -103,8 +103,10 @@ def test_a_slow_reader_stalls_nobody(server: RunningServer) -> None:
     assert len(audio_out) == len(expected) and np.abs(audio_out - expected).max() <= 1
 
 
-def test_who_takes_nothing_is_cut_off(unending: Synthesizer) -> None:
+@pytest.mark.parametrize("policy", ["live", "checked"])
+def test_who_takes_nothing_is_cut_off(unending: Synthesizer, policy: str) -> None:
     """Through the app itself: `send` never returns."""
+    payload = {**PAYLOAD, "input": LONG_TEXT, "depth": 1, "policy": policy}
     sent: list[str] = []
 
     async def send(message: Any) -> None:
@@ -113,9 +115,7 @@ def test_who_takes_nothing_is_cut_off(unending: Synthesizer) -> None:
             await anyio.sleep_forever()
 
     async def ask(app: Any) -> None:
-        body = [
-            {"type": "http.request", "body": json.dumps({**PAYLOAD, "input": LONG_TEXT, "depth": 1}).encode()}
-        ]
+        body = [{"type": "http.request", "body": json.dumps(payload).encode()}]
 
         async def receive() -> Any:
             return body.pop() if body else await anyio.sleep_forever()

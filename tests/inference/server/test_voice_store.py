@@ -49,7 +49,7 @@ def names(voices: VoiceFolder) -> list[str]:
 def test_a_voice_is_kept(voices: VoiceFolder, synthesizer: Synthesizer, prompt_file: Path) -> None:
     entry = voices.add("ann-1", prompt_file.read_bytes(), " What she says. ", "Ann said yes.", "en")
     assert entry.name == "ann-1" and names(voices) == ["default", "ann-1"] and entry.created > 1e9
-    saved_voice, direct = voices.voice("ann-1"), synthesizer.voice(prompt_file, "What she says.")
+    saved_voice, direct = voices.voice("ann-1"), synthesizer.load_voice(prompt_file, "What she says.")
     assert torch.equal(saved_voice.codes, direct.codes) and saved_voice.text == direct.text
     assert voices.folder is not None
     saved = read_voice(voices.folder / "ann-1.catvoice")

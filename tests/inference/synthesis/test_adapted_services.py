@@ -9,7 +9,9 @@ import torch
 
 from cat_tts import SamplingOptions
 from inference import Synthesizer
+from inference.engine.options import SynthesisOptions
 from inference.synthesis.adapted_services import VoiceServices
+from inference.synthesis.runner import LocalRunner
 from inference.synthesis.service import Service, ServiceClosed
 from inference.synthesis.speaker_adaptation import adapt_to_speaker
 from inference.voices.voice import Voice
@@ -26,13 +28,13 @@ def service(bundle: Path) -> Iterator[Service]:
 
 @pytest.fixture
 def voices(service: Service, prompt_file: Path) -> list[Voice]:
-    voice = service.synthesizer.voice(prompt_file, "What it says.")
+    voice = service.models.load_voice(prompt_file, "What it says.")
     return [voice, replace(voice, codes=voice.codes.flip(0)), replace(voice, text="Something else.")]
 
 
 def test_a_model_is_adapted_once_per_voice(service: Service, voices: list[Voice]) -> None:
     services = VoiceServices(service)
-    assert services.get(voices[0], None) is service
+    assert services.get(voices[0], 0) is service
     adapted = [services.get(voice, 2) for voice in voices]
     assert len({*adapted, service}) == 4
     assert [services.get(voice, 2) for voice in voices] == adapted and services.get(
@@ -40,16 +42,16 @@ def test_a_model_is_adapted_once_per_voice(service: Service, voices: list[Voice]
     ) not in adapted
     for one in adapted:
         assert (one.engine.slots, one.engine.waiting, one.max_seconds, one.patience) == (2, 5, 9, 7)
-    request = service.synthesizer.request("Good morning.", voices[1], depth=3)
-    wanted = adapt_to_speaker(service.synthesizer, voices[1], 2).start(request).collect()
-    assert torch.equal(adapted[1].synthesize(request).codes, wanted.codes)
+    request = service.models.request("Good morning.", voices[1], SynthesisOptions(depth=3))
+    wanted = LocalRunner(adapt_to_speaker(service.models, voices[1], 2)).stream(request).collect()
+    assert torch.equal(adapted[1].stream(request).collect().codes, wanted.codes)
 
 
 def test_an_evicted_service_finishes_its_requests(service: Service, voices: list[Voice]) -> None:
     services = VoiceServices(service, max_adapted=1)
     oldest = services.get(voices[0], 1)
-    request = service.synthesizer.request(
-        "Good morning.", voices[0], depth=3, max_seconds=2, sampling=NEVER_STOP
+    request = service.models.request(
+        "Good morning.", voices[0], SynthesisOptions(depth=3, max_seconds=2, sampling=NEVER_STOP)
     )
     with oldest.stream(request) as stream:
         next(stream)
@@ -57,5 +59,5 @@ def test_an_evicted_service_finishes_its_requests(service: Service, voices: list
         assert sum(1 for _ in stream) == 24
     assert stream.result.stop_reason == "limit"
     with pytest.raises(ServiceClosed):
-        oldest.synthesize(request)
-    assert len(newest.synthesize(replace(request, voice=voices[1])).codes) == 25
+        oldest.stream(request)
+    assert len(newest.stream(replace(request, voice=voices[1])).collect().codes) == 25

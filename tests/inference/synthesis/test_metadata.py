@@ -9,14 +9,17 @@ import soundfile
 import torch
 
 from inference import Synthesizer
+from inference.engine.options import UNWATCHED, SynthesisOptions
 from inference.synthesis.metadata import describe, write_result
 from tokenizer.codes.cat_file import read_codes
 
 
 def test_files_of_a_result(bundle: Path, prompt_file: Path, tmp_path: Path) -> None:
     synthesizer = Synthesizer.from_pretrained(bundle, device="cpu")
-    voice = synthesizer.voice(prompt_file, "What it says.")
-    result = synthesizer.synthesize("Good morning.", voice, depth=3, seed=7, max_seconds=0.6)
+    voice = synthesizer.load_voice(prompt_file, "What it says.")
+    result = synthesizer.synthesize(
+        "Good morning.", voice, SynthesisOptions(depth=3, seed=7, max_seconds=0.6, policy=UNWATCHED)
+    )
     paths = write_result(result, synthesizer.tokenizer, tmp_path / "new", "speech", device="cpu")
     wav, flac, cat, description_file = paths
     assert [path.name for path in paths] == ["speech.wav", "speech.flac", "speech.cat", "speech.json"]
@@ -33,6 +36,9 @@ def test_files_of_a_result(bundle: Path, prompt_file: Path, tmp_path: Path) -> N
         "bit_per_second": result.bitrate,
         "seed": 7,
         "stop_reason": result.stop_reason,
+        "attempts": 1,
+        "intelligibility": None,
+        "acceptable": result.acceptable,
         "text": "Good morning.",
         "prompt_text": "What it says.",
         "voice_sha256": voice.key,

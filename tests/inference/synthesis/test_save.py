@@ -9,6 +9,7 @@ import soundfile
 import torch
 
 from inference import SynthesisResult, Synthesizer
+from inference.engine.options import UNWATCHED, SynthesisOptions
 from inference.synthesis.save import check_result_output, save_result
 from tokenizer import AudioError, CodesError, read_codes
 from tokenizer.io.audio import AI_GENERATED
@@ -21,7 +22,11 @@ def synthesizer(bundle: Path) -> Synthesizer:
 
 @pytest.fixture(scope="module")
 def result(synthesizer: Synthesizer, prompt_file: Path) -> SynthesisResult:
-    return synthesizer.synthesize("Good morning.", prompt_file, "What it says.", depth=3, max_seconds=0.4)
+    return synthesizer.synthesize(
+        "Good morning.",
+        synthesizer.load_voice(prompt_file, "What it says."),
+        SynthesisOptions(depth=3, max_seconds=0.4, policy=UNWATCHED),
+    )
 
 
 def test_audio(synthesizer: Synthesizer, result: SynthesisResult, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import torch
 from cat_tts import SamplingOptions
 from inference import Request, Synthesizer, Voice
 from inference.engine.engine import EngineBusy
+from inference.engine.options import SynthesisOptions
+from inference.synthesis.runner import LocalRunner
 from inference.synthesis.service import Service, ServiceClosed
 
 PROMPT_TEXT, TEXT = "What the recording says.", "Good morning, old fox."
@@ -25,7 +27,7 @@ def synthesizer(bundle: Path) -> Synthesizer:
 
 @pytest.fixture
 def speaker(synthesizer: Synthesizer, voice: np.ndarray) -> Voice:
-    return synthesizer.voice((voice, 24_000), PROMPT_TEXT)
+    return synthesizer.load_voice((voice, 24_000), PROMPT_TEXT)
 
 
 @pytest.fixture
@@ -38,7 +40,9 @@ def wanted(
     synthesizer: Synthesizer, speaker: Voice, seed: int, frames: int = 10, depth: int | None = None
 ) -> Request:
     return synthesizer.request(
-        TEXT, speaker, depth=depth, seed=seed, sampling=NEVER_STOP, max_seconds=frames / 12.5
+        TEXT,
+        speaker,
+        SynthesisOptions(depth=depth, seed=seed, sampling=NEVER_STOP, max_seconds=frames / 12.5),
     )
 
 
@@ -51,9 +55,9 @@ def test_threads_get_the_results_of_single_requests(
 ) -> None:
     requests = [wanted(synthesizer, speaker, n, frames=3 + n % 5, depth=1 + n % 6) for n in range(24)]
     with ThreadPoolExecutor(8) as pool:
-        results = list(pool.map(service.synthesize, requests))
+        results = list(pool.map(lambda request: service.stream(request).collect(), requests))
     for request, result in zip(requests, results, strict=True):
-        separate = synthesizer.start(request).collect()
+        separate = LocalRunner(synthesizer).stream(request).collect()
         assert torch.equal(result.codes, separate.codes) and result.stop_reason == separate.stop_reason
         np.testing.assert_allclose(result.audio, separate.audio, atol=1e-5, rtol=0)
     assert not service.engine.busy
@@ -62,18 +66,18 @@ def test_threads_get_the_results_of_single_requests(
 def test_slow_readers_do_not_delay_others(synthesizer: Synthesizer, speaker: Voice, service: Service) -> None:
     """All slots have streams that are not read; these are synthesized, and others are served after them."""
     slow = [service.stream(wanted(synthesizer, speaker, seed, frames=20)) for seed in range(3)]
-    quick = [service.synthesize(wanted(synthesizer, speaker, seed, frames=4)) for seed in range(3, 9)]
+    quick = [service.stream(wanted(synthesizer, speaker, seed, frames=4)).collect() for seed in range(3, 9)]
     assert all(result.stop_reason == "limit" for result in quick)
     for seed, stream in enumerate(slow):
         result = stream.collect()
-        separate = synthesizer.start(wanted(synthesizer, speaker, seed, frames=20)).collect()
+        separate = LocalRunner(synthesizer).stream(wanted(synthesizer, speaker, seed, frames=20)).collect()
         assert torch.equal(result.codes, separate.codes)
 
 
 def test_a_request_without_reader_is_cancelled(synthesizer: Synthesizer, speaker: Voice) -> None:
     with Service(synthesizer, slots=1, patience=0.02) as service:
         gone = service.stream(wanted(synthesizer, speaker, 0, frames=500))
-        assert len(service.synthesize(wanted(synthesizer, speaker, 1, frames=4)).codes) == 4
+        assert len(service.stream(wanted(synthesizer, speaker, 1, frames=4)).collect().codes) == 4
         left = gone.collect()
     assert left.stop_reason == "cancelled" and 0 < len(left.codes) < 500
 
@@ -89,7 +93,7 @@ def test_closing_a_stream_frees_its_slot(synthesizer: Synthesizer, speaker: Voic
         dropped = service.stream(wanted(synthesizer, speaker, 0, frames=700))
         next(dropped)
         del dropped
-        assert len(service.synthesize(wanted(synthesizer, speaker, 1, frames=2)).codes) == 2
+        assert len(service.stream(wanted(synthesizer, speaker, 1, frames=2)).collect().codes) == 2
         assert not service.engine.busy
 
 
@@ -102,12 +106,12 @@ def test_a_full_queue_is_reported_at_once(synthesizer: Synthesizer, speaker: Voi
             service.stream(wanted(synthesizer, speaker, 2, frames=2))
         streams[0].close()
         assert len(streams[1].collect().codes) == 2
-        assert len(service.synthesize(wanted(synthesizer, speaker, 2, frames=2)).codes) == 2
+        assert len(service.stream(wanted(synthesizer, speaker, 2, frames=2)).collect().codes) == 2
 
 
 def test_no_result_is_longer_than_the_limit(synthesizer: Synthesizer, speaker: Voice) -> None:
     with Service(synthesizer, max_seconds=0.4) as service:
-        result = service.synthesize(wanted(synthesizer, speaker, 0, frames=50))
+        result = service.stream(wanted(synthesizer, speaker, 0, frames=50)).collect()
     assert (len(result.codes), result.stop_reason) == (5, "limit")
 
 
@@ -123,7 +127,7 @@ def test_a_bad_request_does_not_concern_others(
     stream = service.stream(wanted(synthesizer, speaker, 0, frames=20))
     bad = Request(**{**vars(wanted(synthesizer, speaker, 1)), "max_frames": 0})
     with pytest.raises(ValueError, match="max_frames=0"):
-        service.synthesize(bad)
+        service.stream(bad).collect()
     assert len(stream.collect().codes) == 20
 
 
@@ -140,7 +144,7 @@ def test_closing_ends_running_requests(synthesizer: Synthesizer, speaker: Voice)
     closer.join(20)
     assert not closer.is_alive()
     with pytest.raises(ServiceClosed, match=r"^the service is closed: start another"):
-        service.synthesize(wanted(synthesizer, speaker, 2))
+        service.stream(wanted(synthesizer, speaker, 2)).collect()
     service.close()
 
 
@@ -175,4 +179,4 @@ def test_a_broken_step_ends_its_requests_and_the_service_continues(
     with pytest.raises(RuntimeError, match="out of memory"):
         stream.collect()
     monkeypatch.undo()
-    assert len(service.synthesize(wanted(synthesizer, speaker, 1)).codes) == 10
+    assert len(service.stream(wanted(synthesizer, speaker, 1)).collect().codes) == 10

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from cat_tts.sequences.formats import build_example
-from eval.seed_tts.synthesize import AdaptedSynthesizer
 from inference import Synthesizer
 from inference.cli.main import main
+from inference.engine.options import UNWATCHED, SynthesisOptions
+from inference.longform.join import extend_depth
+from inference.synthesis.runner import LocalRunner
 from inference.synthesis.speaker_adaptation import adapt_to_speaker
 from inference.voices.voice import Voice
 from tokenizer.io.audio import load_audio
@@ -25,7 +27,7 @@ def synthesizer(bundle: Path) -> Synthesizer:
 
 @pytest.fixture(scope="module")
 def speaker(synthesizer: Synthesizer, prompt_file: Path) -> Voice:
-    return synthesizer.voice(prompt_file, PROMPT_TEXT)
+    return synthesizer.load_voice(prompt_file, PROMPT_TEXT)
 
 
 def weights(synthesizer: Synthesizer) -> dict[str, Tensor]:
@@ -59,39 +61,18 @@ def test_the_prompt_becomes_likelier_and_only_matrices_of_layers_change(
 
 def test_adaptation_is_deterministic(synthesizer: Synthesizer, speaker: Voice) -> None:
     steps = [adapt_to_speaker(synthesizer, speaker, 3) for _ in range(2)]
-    results = [adapted.synthesize("Dogs sleep.", speaker, seed=1) for adapted in (*steps, synthesizer)]
+    results = [
+        adapted.synthesize("Dogs sleep.", speaker, SynthesisOptions(seed=1, policy=UNWATCHED))
+        for adapted in (*steps, synthesizer)
+    ]
     assert torch.equal(results[0].codes, results[1].codes)
     assert not torch.equal(results[0].codes, results[2].codes)
 
 
-@pytest.mark.parametrize("steps", [-1, 1001])
-def test_invalid_steps_are_refused(
-    synthesizer: Synthesizer,
-    speaker: Voice,
-    prompt_file: Path,
-    steps: int,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    with pytest.raises(
-        ValueError, match=rf"{steps} steps to adapt .*: give 0 for the decoder alone, up to 1000"
-    ):
+@pytest.mark.parametrize("steps", [-1, 0, 1001])
+def test_invalid_steps_are_refused(synthesizer: Synthesizer, speaker: Voice, steps: int) -> None:
+    with pytest.raises(ValueError, match=rf"^{steps} steps to adapt the model to a voice: give 1 to 1000"):
         adapt_to_speaker(synthesizer, speaker, steps)
-    with pytest.raises(ValueError, match="0 steps leave the model as it is"):
-        adapt_to_speaker(synthesizer, speaker, 0)
-    with pytest.raises(SystemExit):
-        main(
-            [
-                "clone",
-                str(prompt_file),
-                "--prompt-text",
-                PROMPT_TEXT,
-                "--text",
-                "Dogs.",
-                "--adapt-steps",
-                str(steps),
-            ]
-        )
-    assert f"{steps} steps to adapt" in capsys.readouterr().err
 
 
 def test_a_prompt_without_transcript_is_refused(synthesizer: Synthesizer, speaker: Voice) -> None:
@@ -116,10 +97,30 @@ def test_the_command_adapts(bundle: Path, prompt_file: Path, tmp_path: Path) -> 
     assert plain.shape != adapted.shape or not torch.equal(plain, adapted)
 
 
-def test_the_benchmark_adapts_to_the_voice_of_each_request(synthesizer: Synthesizer, speaker: Voice) -> None:
+def test_the_options_adapt_to_each_voice(synthesizer: Synthesizer, speaker: Voice) -> None:
+    """In a batch too, where every voice has a model of its own; models of recent voices are cached."""
     other = Voice(codes=speaker.codes.flip(0), text=speaker.text)
-    requests = [synthesizer.request("Dogs sleep.", one, depth=3, seed=1) for one in (speaker, other)]
-    results = AdaptedSynthesizer(synthesizer, 2).speak(requests, slots=8, candidates=1)
-    for result, request in zip(results, requests, strict=True):
-        adapted = adapt_to_speaker(synthesizer, request.voice, 2)
-        assert torch.equal(result.codes, adapted.start(request).collect().codes)
+    options = SynthesisOptions(depth=3, seed=1, adapt_steps=2, policy=UNWATCHED)
+    results = synthesizer.synthesize_batch(["Dogs sleep."] * 2, [speaker, other], options)
+    for result, voice in zip(results, (speaker, other), strict=True):
+        adapted = adapt_to_speaker(synthesizer, voice, 2)
+        request = synthesizer.request("Dogs sleep.", voice, options)
+        assert torch.equal(result.codes, LocalRunner(adapted).stream(request).collect().codes)
+    assert synthesizer.adapted(other, 2) is synthesizer.adapted(other, 2)
+    assert synthesizer.adapted(other, 0) is synthesizer
+    own = adapt_to_speaker(synthesizer, other, 2)
+    assert own.adapted(other, 2) is own, "it is not adapted twice"
+    assert torch.equal(own.synthesize("Dogs sleep.", other, options).codes, results[1].codes)
+    for wrong in (-1, 1.0, None):
+        with pytest.raises(ValueError, match=f"^steps={wrong}: give a whole number"):
+            synthesizer.adapted(other, wrong)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("text", ["Dogs sleep.", "Dogs sleep. [pause 100ms] The fox runs."])
+def test_the_adapted_model_extends_its_results(synthesizer: Synthesizer, speaker: Voice, text: str) -> None:
+    options = SynthesisOptions(depth=2, seed=1, adapt_steps=2, policy=UNWATCHED)
+    result = synthesizer.synthesize(text, speaker, options)
+    runner = LocalRunner(adapt_to_speaker(synthesizer, speaker, 2))
+    extended = synthesizer.extend_depth(result)
+    assert torch.equal(extended.codes, extend_depth(runner, result).codes)
+    assert not torch.equal(extended.codes, extend_depth(LocalRunner(synthesizer), result).codes)

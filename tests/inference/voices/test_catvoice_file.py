@@ -11,14 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from inference import Synthesizer, Voice
-from inference.voices.catvoice_file import (
-    is_voice_file,
-    prompt_text_of,
-    read_voice,
-    saved_voice,
-    write_voice,
-)
+from inference import Synthesizer
+from inference.engine.options import UNWATCHED
+from inference.voices.catvoice_file import read_voice, saved_voice, write_voice
 from inference.voices.catvoice_format import (
     MAX_BYTES,
     SavedAdaptation,
@@ -81,24 +76,21 @@ def test_by_hand() -> None:
 def test_a_voice_file_gives_the_result_of_its_prompt(
     synthesizer: Synthesizer, prompt_file: Path, tmp_path: Path
 ) -> None:
-    voice = synthesizer.voice(prompt_file, PROMPT_TEXT)
+    voice = synthesizer.load_voice(prompt_file, PROMPT_TEXT)
     path = tmp_path / "ann.catvoice"
     write_voice(path, saved_voice(synthesizer.voices, voice, language="en", consent="Ann"))
     assert [file.name for file in tmp_path.iterdir()] == ["ann.catvoice"]
-    loaded = synthesizer.voice(path)
+    loaded = synthesizer.load_voice(path)
     assert loaded.text == PROMPT_TEXT and torch.equal(loaded.codes, voice.codes) and loaded.key == voice.key
     for depth in (1, 6):
-        result = synthesizer.synthesize(TEXT, prompt_file, PROMPT_TEXT, depth=depth, max_seconds=0.4)
-        for prompt in (path, str(path), loaded):
-            other = synthesizer.synthesize(TEXT, prompt, depth=depth, max_seconds=0.4)
-            assert np.array_equal(other.audio, result.audio)
-    assert np.array_equal(
-        synthesizer.clone(TEXT, path)[0], synthesizer.clone(TEXT, prompt_file, PROMPT_TEXT)[0]
-    )
+        options = {"depth": depth, "max_seconds": 0.4, "policy": UNWATCHED}
+        expected, _ = synthesizer.clone(TEXT, prompt_file, PROMPT_TEXT, **options)
+        for prompt in (path, str(path), path.read_bytes(), loaded):
+            assert np.array_equal(synthesizer.clone(TEXT, prompt, **options)[0], expected)
 
 
 def test_level_and_length_are_those_of_the_voice(synthesizer: Synthesizer, prompt_file: Path) -> None:
-    voice = synthesizer.voice(prompt_file, PROMPT_TEXT)
+    voice = synthesizer.load_voice(prompt_file, PROMPT_TEXT)
     saved = saved_voice(synthesizer.voices, voice)
     decoded = synthesizer.tokenizer.decode(voice.codes[None])
     assert saved.level_db == pytest.approx(20 * float(decoded.square().mean().sqrt().log10()), abs=1e-3)
@@ -111,7 +103,7 @@ def test_a_voice_of_another_tokenizer_is_refused(synthesizer: Synthesizer, tmp_p
     with pytest.raises(
         VoiceFileError, match=r"other\.catvoice: made by the tokenizer 4142434445464748, but "
     ):
-        synthesizer.synthesize(TEXT, path)
+        synthesizer.load_voice(path)
 
 
 def test_voices_that_do_not_fit_the_model(synthesizer: Synthesizer, tmp_path: Path) -> None:
@@ -119,10 +111,10 @@ def test_voices_that_do_not_fit_the_model(synthesizer: Synthesizer, tmp_path: Pa
     path = tmp_path / "a.catvoice"
     write_voice(path, replace(SMALL, coded=whole.at_depth(5)))
     with pytest.raises(VoiceFileError, match=r"a\.catvoice: has 5 layers, this model needs 6"):
-        synthesizer.voice(path)
+        synthesizer.load_voice(path)
     write_voice(path, replace(SMALL, coded=encode_audio(synthesizer.tokenizer, torch.randn(101 * 1920))))
     with pytest.raises(VoiceFileError, match=r"a\.catvoice: has 101 frames, this model takes 100"):
-        synthesizer.voice(path)
+        synthesizer.load_voice(path)
 
 
 def test_a_model_of_fewer_codebooks_takes_those_it_speaks(
@@ -131,19 +123,8 @@ def test_a_model_of_fewer_codebooks_takes_those_it_speaks(
     theirs = Synthesizer.from_pretrained(*published, device="cpu")
     coded = encode_audio(theirs.tokenizer, 0.1 * torch.randn(4000))
     write_voice(tmp_path / "a.catvoice", replace(SMALL, coded=coded))
-    voice = theirs.voice(tmp_path / "a.catvoice")
+    voice = theirs.load_voice(tmp_path / "a.catvoice")
     assert torch.equal(voice.codes, coded.codes[:, : theirs.max_depth])
-
-
-def test_the_file_knows_its_text(tmp_path: Path) -> None:
-    path = tmp_path / "a.CATVOICE"
-    write_voice(path, SMALL)
-    assert is_voice_file(path) and is_voice_file(str(path)) and not is_voice_file(tmp_path / "a.wav")
-    assert prompt_text_of(path, "") == prompt_text_of(path, SMALL.text) == SMALL.text
-    assert prompt_text_of("a.wav", "words") == "words"
-    assert prompt_text_of(Voice(codes=CODED.codes, text="mine"), "") == "mine"
-    with pytest.raises(ValueError, match=r"this voice says 'A\u00fc\.', not 'other': leave it out"):
-        prompt_text_of(path, "other")
 
 
 def test_any_other_byte_is_detected() -> None:

@@ -10,14 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-import tokenizer.config
 from cat_tts import SamplingOptions, generate
 from cat_tts.generation.sampling import gumbel_noise
 from cat_tts.sequences.conversation import continuation_rows, generation_rows, render_user
 from cat_tts.sequences.rows import frame_rows, text_rows
 from inference import SynthesisResult, Synthesizer
-from inference.voices.prompt_audio import PLAIN, PUBLISHED, load_prompt
-from tokenizer import AudioError, AudioTokenizer
+from inference.engine.options import UNWATCHED, SynthesisOptions
+from inference.longform.stream import Progress
+from inference.voices.prompt_audio import PLAIN, PUBLISHED, prepare, read_recording
+from tokenizer import AudioError
 
 PROMPT_TEXT, TEXT = "What the recording says.", "Good morning, old fox."
 NEVER_STOP = SamplingOptions(decision_temperature=0)
@@ -35,10 +36,12 @@ def published_synthesizer(published: tuple[Path, Path]) -> Synthesizer:
     return Synthesizer.from_pretrained(*published, device="cpu")
 
 
-def speak(synthesizer: Synthesizer, prompt: Any, **options: Any) -> SynthesisResult:
-    return synthesizer.synthesize(
-        **{"text": TEXT, "prompt_audio": prompt, "prompt_text": PROMPT_TEXT, "max_seconds": 0.6, **options}
-    )
+def speak(
+    synthesizer: Synthesizer, prompt: Any, text: str = TEXT, prompt_text: str = PROMPT_TEXT, **options: Any
+) -> SynthesisResult:
+    """Return what the model gives, without retries and stopping rules."""
+    chosen = SynthesisOptions(**{"max_seconds": 0.6, "policy": UNWATCHED, **options})
+    return synthesizer.synthesize(text, synthesizer.load_voice(prompt, prompt_text), chosen)
 
 
 def generated(
@@ -77,7 +80,7 @@ def test_codes_and_audio_of_a_result(synthesizer: Synthesizer, prompt_file: Path
     """
     result = speak(synthesizer, prompt_file, prompt_text="A dog.", depth=depth, seed=2, sampling=SAMPLED)
     columns, tokenizer, tts = depth or 6, synthesizer.tokenizer, synthesizer.tts
-    prompt = tokenizer.encode(load_prompt(prompt_file, 24_000, PLAIN, 8.0)[None])[0]
+    prompt = tokenizer.encode(prepare(read_recording(prompt_file), 24_000, PLAIN, 8.0)[None])[0]
     assert all(len(column.unique()) > 2 for column in prompt.T), "a prompt of one frame over and over"
     ids = [*synthesizer.text_tokenizer.encode(f"A dog. {TEXT}"), tts.config.tokens.audio_start]
     rows = torch.cat([text_rows(tts.config, ids), frame_rows(tts.config, prompt, tts.config.tokens.slot)])
@@ -113,11 +116,17 @@ def test_text_prompt_and_transcript_matter(
 
 
 def test_clone_returns_the_audio_of_synthesize(synthesizer: Synthesizer, voice: np.ndarray) -> None:
-    prompt = (voice, 24_000)
-    wav, rate = synthesizer.clone(TEXT, prompt, PROMPT_TEXT, depth=2, seed=1, sampling=SAMPLED)
-    result = synthesizer.synthesize(TEXT, prompt, PROMPT_TEXT, depth=2, seed=1, sampling=SAMPLED)
-    assert rate == 24_000 and np.array_equal(wav, result.audio)
-    assert not np.array_equal(wav, synthesizer.clone(TEXT, prompt, PROMPT_TEXT, depth=2, seed=1)[0])
+    """Whether the prompt is a recording or a voice; options are given by name."""
+    prompt, options = (voice, 24_000), {"depth": 2, "seed": 1, "sampling": SAMPLED, "policy": UNWATCHED}
+    loaded = synthesizer.load_voice(prompt, PROMPT_TEXT)
+    result = synthesizer.synthesize(TEXT, loaded, SynthesisOptions(**options))
+    for source, text in ((prompt, PROMPT_TEXT), (loaded, "")):
+        wav, rate = synthesizer.clone(TEXT, source, text, **options)
+        assert rate == 24_000 and np.array_equal(wav, result.audio)
+    other = synthesizer.clone(TEXT, prompt, PROMPT_TEXT, depth=2, seed=1, policy=UNWATCHED)[0]
+    assert not np.array_equal(wav, other)
+    with pytest.raises(TypeError, match="temperature"):
+        synthesizer.clone(TEXT, prompt, PROMPT_TEXT, temperature=1)
 
 
 @pytest.mark.parametrize("text", ["Hi.", "The lazy fox sleeps under the old tree."])
@@ -175,11 +184,13 @@ def test_positions_are_a_limit(synthesizer: Synthesizer, prompt_file: Path) -> N
         speak(synthesizer, prompt_file)
 
 
-def test_frames_are_reported_as_they_come(synthesizer: Synthesizer, prompt_file: Path) -> None:
-    counts: list[int] = []
-    result = speak(synthesizer, prompt_file, depth=1, max_seconds=None, on_frame=counts.append)
-    assert result.stop_reason == "end"
-    assert counts == list(range(1, len(result.codes) + 1))
+def test_progress_is_reported_as_frames_come(synthesizer: Synthesizer, prompt_file: Path) -> None:
+    progress: list[Progress] = []
+    voice = synthesizer.load_voice(prompt_file, PROMPT_TEXT)
+    options = SynthesisOptions(depth=1, policy=UNWATCHED)
+    result = synthesizer.synthesize(TEXT, voice, options, on_progress=progress.append)
+    assert [each.frames for each in progress] == list(range(len(result.codes) + 1))
+    assert {(each.segment, each.segments, each.attempt) for each in progress} == {(0, 1, 0)}
 
 
 @pytest.mark.parametrize(
@@ -189,20 +200,56 @@ def test_frames_are_reported_as_they_come(synthesizer: Synthesizer, prompt_file:
         ({"depth": 7}, "depth 7: this model has 6 codebooks, choose 1 to 6"),
         ({"text": " \n"}, "the text is empty"),
         ({"text": "?! ..."}, r"the text '\?! \.\.\.' has no letter or digit"),
-        ({"prompt_text": " "}, "the prompt text is empty"),
+        ({"text": b"Hello"}, "the text is b'Hello': give a string"),
+        ({"text": None}, "the text is None: give a string"),
+        ({"text": "\ud800"}, "the text '.*' is no Unicode text"),
         ({"mode": "reference"}, "this model only continues prompts"),
         ({"max_seconds": 0.0}, r"a length limit of 0\.0 s"),
         ({"max_seconds": math.inf}, "a length limit of inf s"),
         ({"max_seconds": math.nan}, "a length limit of nan s"),
-        ({"seed": 2**63}, f"seed {2**63}: choose"),
-        ({"seed": -(2**63) - 1}, f"seed {-(2**63) - 1}: choose"),
+        ({"seed": 2**63}, f"seed={2**63}: give a whole number"),
+        ({"seed": 1.0}, r"seed=1\.0: give a whole number"),
     ],
 )
 def test_options_are_checked_before_the_prompt_is_read(
     synthesizer: Synthesizer, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
-        speak(synthesizer, tmp_path / "no such prompt.wav", **options)
+        synthesizer.clone(**{"text": TEXT, "prompt_audio": tmp_path / "none.wav", **options})
+
+
+def test_what_is_no_voice_is_refused(synthesizer: Synthesizer, prompt_file: Path) -> None:
+    for wrong in (str(prompt_file), None, 5, np.zeros((99, 3))):
+        with pytest.raises(ValueError, match=r"^.* is no voice: load_voice makes one of a recording$"):
+            synthesizer.synthesize(TEXT, wrong)  # pyright: ignore[reportArgumentType]
+    voice = synthesizer.load_voice(prompt_file, PROMPT_TEXT)
+    with pytest.raises(ValueError, match=r"give SynthesisOptions\("):
+        synthesizer.synthesize(TEXT, voice, {"depth": 3})  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="the prompt text is 3: give a string"):
+        synthesizer.load_voice(prompt_file, 3)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="the prompt text is empty"):
+        synthesizer.synthesize(TEXT, synthesizer.load_voice(prompt_file))
+
+
+def test_wrong_batches_are_refused(synthesizer: Synthesizer, prompt_file: Path) -> None:
+    voice, batch = synthesizer.load_voice(prompt_file, PROMPT_TEXT), synthesizer.synthesize_batch
+    for texts, voices in (("ab", [voice, voice]), ([TEXT], voice), ([TEXT, TEXT], [voice])):
+        with pytest.raises(ValueError, match=r"^give a list of texts, and a list of as many voices$"):
+            batch(texts, voices)  # pyright: ignore[reportArgumentType]
+    for slots in (0, 1.5, None, 10**9):
+        with pytest.raises(ValueError, match=f"^slots={slots}: give a whole number"):
+            batch([TEXT], [voice], slots=slots)  # pyright: ignore[reportArgumentType]
+    assert batch([], []) == []
+
+
+def test_what_cannot_be_extended_is_refused(synthesizer: Synthesizer, prompt_file: Path) -> None:
+    result = speak(synthesizer, prompt_file, depth=1, max_seconds=0.2)
+    assert synthesizer.extend_depth(result, np.int32(2)).depth == 2  # pyright: ignore[reportArgumentType]
+    for depth in (2.0, "2", b"2", 0, 7):
+        with pytest.raises(ValueError, match=r"^depth.*(: give a whole number|choose 1 to 6)$"):
+            synthesizer.extend_depth(result, depth)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"^.* is no result: extend what synthesize returned$"):
+        synthesizer.extend_depth((result.audio, 24_000))  # pyright: ignore[reportArgumentType]
 
 
 def test_prompt_longer_than_the_model_was_trained_on(synthesizer: Synthesizer, voice: np.ndarray) -> None:
@@ -217,7 +264,7 @@ def test_published_continuation(published_synthesizer: Synthesizer, prompt_file:
     """The transcript of the prompt and the text are the user's turn, and the prompt begins the answer."""
     model = published_synthesizer
     result = speak(model, prompt_file, depth=depth, seed=2, sampling=SAMPLED, max_seconds=0.24)
-    prompt = model.tokenizer.encode(load_prompt(prompt_file, 24_000, PUBLISHED, 60.0)[None])[0]
+    prompt = model.tokenizer.encode(prepare(read_recording(prompt_file), 24_000, PUBLISHED, 60.0)[None])[0]
     rows = continuation_rows(
         model.tts.config, model.text_tokenizer, render_user(f"{PROMPT_TEXT} {TEXT}"), prompt
     )
@@ -232,7 +279,7 @@ def test_published_reference(published_synthesizer: Synthesizer, prompt_file: Pa
     model = published_synthesizer
     options = {"mode": "reference", "depth": 4, "seed": 2, "max_seconds": 0.24, "sampling": SAMPLED}
     result = speak(model, prompt_file, **options)
-    prompt = model.tokenizer.encode(load_prompt(prompt_file, 24_000, PUBLISHED, 60.0)[None])[0]
+    prompt = model.tokenizer.encode(prepare(read_recording(prompt_file), 24_000, PUBLISHED, 60.0)[None])[0]
     rows = generation_rows(model.tts.config, model.text_tokenizer, render_user(TEXT, [prompt]), [prompt])
     assert torch.equal(result.codes, generated(model, rows, 4, 3))
     assert torch.equal(result.codes, speak(model, prompt_file, prompt_text="", **options).codes)
@@ -243,57 +290,3 @@ def test_published_reference(published_synthesizer: Synthesizer, prompt_file: Pa
         speak(model, prompt_file, prompt_text="")
     with pytest.raises(ValueError, match=r"^guidance=2\.0: published models cannot go without their text"):
         speak(model, prompt_file, sampling=replace(SAMPLED, guidance=2.0))
-
-
-def test_mismatched_models_are_refused(bundle: Path, published: tuple[Path, Path]) -> None:
-    with pytest.raises(
-        ValueError, match=r"speaks 32 codebooks of 64 codes, the tokenizer 6 of 32: they do not"
-    ):
-        Synthesizer.from_pretrained(published[0], bundle / "tokenizer", "cpu")
-    with pytest.raises(
-        ValueError, match=r"speaks 6 codebooks of 32 codes, the tokenizer 32 of 64: they do not"
-    ):
-        Synthesizer.from_pretrained(bundle, published[1], "cpu")
-
-
-def test_a_tokenizer_may_be_deeper_but_not_shallower(synthesizer: Synthesizer, prompt_file: Path) -> None:
-    tiny = tokenizer.config.tiny()
-    shallower, deeper = (
-        AudioTokenizer(replace(tiny, quantizer=replace(tiny.quantizer, num_codebooks=k))) for k in (5, 7)
-    )
-    with pytest.raises(ValueError, match="speaks 6 codebooks of 32 codes, the tokenizer 5 of 32"):
-        Synthesizer(synthesizer.tts, synthesizer.text_tokenizer, shallower)
-    result = speak(Synthesizer(synthesizer.tts, synthesizer.text_tokenizer, deeper), prompt_file)
-    assert result.depth == result.codes.shape[1] == 6
-
-
-def test_a_bundle_in_the_published_layouts(published: tuple[Path, Path], tmp_path: Path) -> None:
-    (tmp_path / "tts").symlink_to(published[0])
-    (tmp_path / "tokenizer").symlink_to(published[1])
-    assert Synthesizer.from_pretrained(tmp_path, device="cpu").max_depth == 32
-
-
-@pytest.mark.parametrize("device", ["cuda:4096", "abacus"])
-def test_device_that_is_not_there(device: str) -> None:
-    """The error comes before anything is loaded."""
-    with pytest.raises(ValueError, match=f"^device '{device}': not on this machine; choose cpu"):
-        Synthesizer.from_pretrained("no such folder", device=device)
-
-
-def test_folders_that_hold_no_model(bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no such model folder"):
-        Synthesizer.from_pretrained(tmp_path / "nothing")
-    with pytest.raises(ValueError, match="this folder does not hold a model"):
-        Synthesizer.from_pretrained(tmp_path, bundle / "tokenizer")
-    with pytest.raises(ValueError, match="no such model folder"):
-        Synthesizer.from_pretrained(bundle, tmp_path / "nothing")
-
-
-def test_weights_of_8_bits_speak_too_and_other_devices_are_refused(bundle: Path, prompt_file: Path) -> None:
-    pytest.importorskip("numba")
-    synthesizer = Synthesizer.from_pretrained(bundle, device="cpu", weights="int8")
-    result = synthesizer.synthesize("the red fox", prompt_file, "good morning", max_seconds=1.0)
-    stream = synthesizer.stream("the red fox", prompt_file, "good morning", max_seconds=1.0)
-    np.testing.assert_array_equal(np.concatenate(list(stream)), result.audio)
-    with pytest.raises(ValueError, match="weights='int8' on meta"):
-        Synthesizer.from_pretrained(bundle, device="meta", weights="int8")
